@@ -1,0 +1,78 @@
+//! What can go wrong with a model's files, its shape or its inputs. Each variant has one stable code.
+
+use std::path::PathBuf;
+
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ModelError {
+    /// A folder, hub id or file that is not there.
+    #[error("model not found: {0}")]
+    NotFound(String),
+    /// A file named by a model points outside its folder.
+    #[error("{file}: the path {path:?} leaves the model's folder")]
+    PathEscape { file: String, path: String },
+    #[error("{path}: {reason}")]
+    Io { path: PathBuf, reason: String },
+    /// `config.json` is not JSON, lacks a key, or holds a value that cannot be.
+    #[error("config: {0}")]
+    Config(String),
+    /// A weight file that is truncated, overlapping or otherwise not what its header says.
+    #[error("{file}: {reason}")]
+    CorruptWeights { file: String, reason: String },
+    #[error("tensor {0} is missing")]
+    MissingTensor(String),
+    #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
+    TensorShape { name: String, expected: Vec<usize>, found: Vec<usize> },
+    #[error("tensor {name} has dtype {found}")]
+    TensorDtype { name: String, found: String },
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The tokenizer can produce ids that the embedding has no row for.
+    #[error("the tokenizer has {tokenizer} entries, the model's embedding {embedding}")]
+    VocabularyMismatch { tokenizer: usize, embedding: usize },
+    #[error("unsupported model: {0}")]
+    UnsupportedModel(String),
+    #[error("unsupported dtype: {0}")]
+    UnsupportedDtype(String),
+    #[error("unsupported device: {0}")]
+    UnsupportedDevice(String),
+    /// An input the model cannot take: an id outside the vocabulary, more positions than it has.
+    #[error("{0}")]
+    Input(String),
+    /// `stop()` said so.
+    #[error("stopped")]
+    Stopped,
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl ModelError {
+    /// The stable code that a user's program may test.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "MODEL_NOT_FOUND",
+            Self::PathEscape { .. } => "PATH_ESCAPE",
+            Self::Io { .. } => "IO",
+            Self::Config(_) => "CONFIG_INVALID",
+            Self::CorruptWeights { .. } => "WEIGHTS_CORRUPT",
+            Self::MissingTensor(_) => "TENSOR_MISSING",
+            Self::TensorShape { .. } => "TENSOR_SHAPE",
+            Self::TensorDtype { .. } => "TENSOR_DTYPE",
+            Self::Tokenizer(_) => "TOKENIZER_INVALID",
+            Self::VocabularyMismatch { .. } => "VOCABULARY_MISMATCH",
+            Self::UnsupportedModel(_) => "UNSUPPORTED_MODEL",
+            Self::UnsupportedDtype(_) => "UNSUPPORTED_DTYPE",
+            Self::UnsupportedDevice(_) => "UNSUPPORTED_DEVICE",
+            Self::Input(_) => "INPUT_INVALID",
+            Self::Stopped => "ABORTED",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}

@@ -1,0 +1,198 @@
+//! What the engine sees of a model: a causal language model that extends sequences, an encoder that reads texts.
+//! A batch is a list of sequences without padding; each row's result does not depend on what else is in the batch.
+
+use crate::Result;
+
+/// How weights are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    F32,
+    F16,
+    Q8_0,
+    Q4_0,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// CUDA where this build has it and a GPU is there, else the CPU.
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `None`: the checkpoint's own precision, f32 or f16.
+    pub dtype: Option<Dtype>,
+    pub device: Device,
+    /// Model threads, the calling one included; 0 = as many as the machine allows this process.
+    pub threads: usize,
+    /// Look in the hub's cache on disk only.
+    pub local_files_only: bool,
+    /// A hub revision (branch, tag or commit).
+    pub revision: Option<String>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { dtype: None, device: Device::Auto, threads: 0, local_files_only: false, revision: None }
+    }
+}
+
+/// How far a load is: `done` of `total` bytes of weights.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadProgress {
+    pub done: u64,
+    pub total: u64,
+}
+
+/// What a load reports to and asks of its caller.
+pub trait LoadObserver {
+    fn progress(&self, _progress: LoadProgress) {}
+    /// Asked between tensors; `true` ends the load with [`crate::ModelError::Stopped`].
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that wants nothing.
+impl LoadObserver for () {}
+
+#[derive(Debug, Clone)]
+pub struct CausalInfo {
+    pub model_type: &'static str,
+    pub vocab_size: usize,
+    /// Positions the model has; prompt and continuation together fit in them.
+    pub n_positions: usize,
+    pub n_layer: usize,
+    pub n_embd: usize,
+    pub n_head: usize,
+    pub parameters: u64,
+    /// Bytes of weights in memory.
+    pub weight_bytes: u64,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_ids: Vec<u32>,
+    pub dtype: Dtype,
+    pub device: &'static str,
+    pub threads: usize,
+}
+
+/// Keys and values of one sequence's past, for every layer, allocated once for `capacity` positions.
+pub trait Cache: Send {
+    fn len(&self) -> usize;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    fn capacity(&self) -> usize;
+    /// Forgets all positions from `len` on.
+    fn truncate(&mut self, len: usize);
+    /// A copy with room for `capacity` positions (at least `self.len()`).
+    fn fork(&self, capacity: usize) -> Result<Box<dyn Cache>>;
+    fn as_any(&self) -> &dyn std::any::Any;
+    fn as_any_mut(&mut self) -> &mut dyn std::any::Any;
+}
+
+/// Which of a step's tokens need logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitsOf {
+    /// A prefill chunk with more to come.
+    None,
+    /// The last token's: `logits` becomes (V).
+    Last,
+    /// Every token's: `logits` becomes (T, V).
+    All,
+}
+
+/// One sequence's part of a forward pass: `tokens` (T ≥ 1) are appended to `cache`, `logits` is overwritten.
+pub struct SequenceStep<'a> {
+    pub tokens: &'a [u32],
+    pub cache: &'a mut dyn Cache,
+    pub want: LogitsOf,
+    pub logits: &'a mut Vec<f32>,
+}
+
+pub trait CausalLm: Send {
+    fn info(&self) -> &CausalInfo;
+
+    /// A cache for at most `capacity` positions (1 ..= `n_positions`).
+    fn new_cache(&self, capacity: usize) -> Result<Box<dyn Cache>>;
+
+    /// Runs one step of every sequence in `batch`. `stop` is asked before each layer; if it says `true` the step ends with
+    /// [`crate::ModelError::Stopped`] and every cache is as long as it was before.
+    fn forward(&mut self, batch: &mut [SequenceStep<'_>], stop: &dyn Fn() -> bool) -> Result<()>;
+
+    /// While the guard lives the model's helper threads spin for work instead of sleeping. Held while a request runs.
+    fn active(&self) -> Box<dyn std::any::Any> {
+        Box::new(())
+    }
+}
+
+/// What sits on top of a BERT encoder in this checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncoderHead {
+    None,
+    MaskedLm,
+    SequenceClassification,
+    TokenClassification,
+    QuestionAnswering,
+}
+
+#[derive(Debug, Clone)]
+pub struct EncoderInfo {
+    pub model_type: &'static str,
+    pub vocab_size: usize,
+    pub max_positions: usize,
+    pub type_vocab_size: usize,
+    pub hidden_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub parameters: u64,
+    pub weight_bytes: u64,
+    pub has_pooler: bool,
+    pub head: EncoderHead,
+    /// Names of the head's classes, by id.
+    pub labels: Vec<String>,
+    pub dtype: Dtype,
+    pub device: &'static str,
+    pub threads: usize,
+}
+
+/// One text: ids and their token types, both (T), without padding.
+#[derive(Debug, Clone, Default)]
+pub struct EncoderInput {
+    pub ids: Vec<u32>,
+    pub type_ids: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EncoderWant {
+    pub last_hidden_state: bool,
+    /// Embeddings' output and every layer's: `layers` + 1 states.
+    pub hidden_states: bool,
+    pub pooled: bool,
+    /// The head's logits.
+    pub logits: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct EncoderOutput {
+    /// (T, H)
+    pub last_hidden_state: Vec<f32>,
+    /// (layers + 1) × (T, H)
+    pub hidden_states: Vec<Vec<f32>>,
+    /// (H)
+    pub pooled: Vec<f32>,
+    /// Sequence classification (C); token classification (T, C); question answering (T, 2); masked LM (T, V).
+    pub logits: Vec<f32>,
+}
+
+pub trait Encoder: Send {
+    fn info(&self) -> &EncoderInfo;
+
+    /// Outputs in the order of `batch`. `stop` is asked before each layer.
+    fn forward(&mut self, batch: &[EncoderInput], want: EncoderWant, stop: &dyn Fn() -> bool) -> Result<Vec<EncoderOutput>>;
+
+    fn active(&self) -> Box<dyn std::any::Any> {
+        Box::new(())
+    }
+}
