@@ -20,6 +20,7 @@ pub enum Device {
     Cuda,
 }
 
+/// How to load. What to load is always a path: hub ids become a local folder in `src/hub.ts`, before Rust is called.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// `None`: the checkpoint's own precision, f32 or f16.
@@ -27,15 +28,11 @@ pub struct LoadOptions {
     pub device: Device,
     /// Model threads, the calling one included; 0 = as many as the machine allows this process.
     pub threads: usize,
-    /// Look in the hub's cache on disk only.
-    pub local_files_only: bool,
-    /// A hub revision (branch, tag or commit).
-    pub revision: Option<String>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, device: Device::Auto, threads: 0, local_files_only: false, revision: None }
+        Self { dtype: None, device: Device::Auto, threads: 0 }
     }
 }
 
