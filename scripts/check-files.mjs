@@ -1,0 +1,60 @@
+// What is committed must be true on any machine: no registry's host (a lock file with one installs nowhere else), no
+// path of somebody's home.
+import { execFileSync } from "node:child_process";
+import { readFileSync, statSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { at, root } from "./lib/paths.mjs";
+
+// Spelled in pieces, so that this file passes its own check.
+const hosts = [
+  ["registry", "npmjs", "org"],
+  ["registry", "yarnpkg", "com"],
+  ["static", "crates", "io"],
+  ["index", "crates", "io"],
+  ["files", "pythonhosted", "org"],
+  ["pypi", "org"],
+  ["deb", "debian", "org"],
+].map((parts) => parts.join("."));
+
+const slash = "/";
+const patterns = [
+  { what: "a registry's host", pattern: new RegExp(`(?<![\\w.-])(${hosts.map((host) => host.replaceAll(".", "\\.")).join("|")})(?![\\w-])`) },
+  { what: "a path of somebody's machine", pattern: new RegExp(`(?<![\\w.:${slash}-])${slash}(root|home${slash}[\\w.-]+|Users${slash}[\\w.-]+|work)${slash}[\\w.-]`) },
+  { what: "a path of somebody's machine", pattern: /\b[A-Z]:\\Users\\\w/ },
+];
+
+/** Text made to be hard for a tokenizer may say anything. */
+const exempt = /^__test__\/fixtures\/tokenizer\//;
+
+/** A sentence for each line of `text` that breaks the rule. */
+export function fileViolations(path, text) {
+  return text.split("\n").flatMap((line, index) =>
+    patterns.flatMap(({ what, pattern }) => {
+      const found = pattern.exec(line);
+      return found ? [`${path}:${index + 1}: ${what}: ${found[0]}`] : [];
+    }),
+  );
+}
+
+export function checkFiles() {
+  let names;
+  try {
+    names = execFileSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  } catch {
+    console.log("Not a git checkout: there are no committed files to check.");
+    return [];
+  }
+  return names.split("\0").flatMap((name) => {
+    const info = name && !exempt.test(name) ? statSync(at(name), { throwIfNoEntry: false }) : undefined;
+    if (!info?.isFile() || info.size > 1 << 22) return [];
+    const bytes = readFileSync(at(name));
+    return bytes.includes(0) ? [] : fileViolations(name, bytes.toString("utf8"));
+  });
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const violations = checkFiles();
+  for (const violation of violations) console.error(violation);
+  if (violations.length > 0) process.exit(1);
+  console.log("No committed file names a registry's host or somebody's machine.");
+}

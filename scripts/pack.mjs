@@ -1,0 +1,104 @@
+// `npm run pack:all`: the tarballs that get published, for this machine: the package itself (TypeScript compiled, the model
+// inside) and the platform package with the addon. Both are laid out in target/npm/ first, so that package.json can say
+// there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies. (In the
+// checkout those would make `npm ci` look for versions that are not published yet.)
+//   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
+import { execFileSync } from "node:child_process";
+import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { build, orExplain } from "./build.mjs";
+import { at } from "./lib/paths.mjs";
+import { thirdPartyLicences } from "./lib/third-party.mjs";
+
+const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
+const writeJson = (path, value) => writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
+const licences = ["LICENSE-MIT", "LICENSE-APACHE"];
+
+/** The folder in npm/ for this machine, such as "linux-x64-gnu". */
+export function thisPlatform() {
+  const glibc = process.platform === "linux" && process.report.getReport().header.glibcVersionRuntime;
+  const suffix = { linux: glibc ? "-gnu" : "-musl", win32: "-msvc" }[process.platform] ?? "";
+  return `${process.platform}-${process.arch}${suffix}`;
+}
+
+/** The manifests in npm/, in the order of their names; all must have the version of the package itself. */
+export function platformManifests() {
+  const { name, version } = readJson(at("package.json"));
+  return readdirSync(at("npm")).toSorted().map((platform) => {
+    const manifest = readJson(at("npm", platform, "package.json"));
+    if (manifest.name !== `${name}-${platform}` || manifest.version !== version) {
+      throw new Error(`npm/${platform}/package.json must be ${name}-${platform} ${version}`);
+    }
+    return manifest;
+  });
+}
+
+/** The package.json that users get. */
+export function publishedManifest() {
+  const { scripts: _scripts, devDependencies: _tools, napi: _napi, ...manifest } = readJson(at("package.json"));
+  const platforms = platformManifests().map(({ name, version }) => [name, version]);
+  return { ...manifest, optionalDependencies: Object.fromEntries(platforms) };
+}
+
+function stageMain(folder) {
+  const manifest = publishedManifest();
+  for (const path of [...manifest.files, "README.md"]) {
+    if (!existsSync(at(path))) throw new Error(`${path} is missing, and package.json says that it is published`);
+    cpSync(at(path), join(folder, path), { recursive: true, filter: (source) => !source.endsWith(".stamp") });
+  }
+  writeJson(join(folder, "package.json"), manifest);
+}
+
+function stagePlatform(folder, platform) {
+  const manifest = readJson(at("npm", platform, "package.json"));
+  mkdirSync(folder, { recursive: true });
+  copyFileSync(at("npm", platform, "README.md"), join(folder, "README.md"));
+  for (const name of licences) copyFileSync(at(name), join(folder, name));
+  const addon = join(folder, manifest.main);
+  copyFileSync(at("native", manifest.main), addon);
+  // Line tables are for people who build; they are more than half of the file.
+  if (process.platform !== "win32") {
+    try {
+      execFileSync("strip", process.platform === "darwin" ? ["-x", "-S", addon] : ["--strip-unneeded", addon]);
+    } catch {
+      console.error("`strip` is missing: the addon keeps its debug information.");
+    }
+  }
+  writeFileSync(join(folder, "THIRD-PARTY-LICENSES"), thirdPartyLicences());
+  writeJson(join(folder, "package.json"), { ...manifest, files: [...manifest.files, "THIRD-PARTY-LICENSES"] });
+}
+
+/** Runs the npm that runs this script (npm sets npm_execpath), or the one on PATH. */
+function npmPack(folder, out) {
+  const args = ["pack", folder, "--pack-destination", out, "--json", "--ignore-scripts"];
+  const npm = process.env.npm_execpath;
+  const text = npm?.endsWith("npm-cli.js")
+    ? execFileSync(process.execPath, [npm, ...args], { encoding: "utf8" })
+    : execFileSync("npm", args, { encoding: "utf8", shell: process.platform === "win32" });
+  const packed = JSON.parse(text);
+  const [{ filename, unpackedSize }] = Array.isArray(packed) ? packed : Object.values(packed);
+  const path = join(out, filename);
+  return { path, size: statSync(path).size, unpackedSize };
+}
+
+/** Makes both tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, each `{ path, size, unpackedSize }`. */
+export function packAll(out = at("target", "npm")) {
+  const platform = thisPlatform();
+  if (!existsSync(at("npm", platform))) throw new Error(`There is no platform package for ${platform} in npm/`);
+  const stage = join(out, "stage");
+  rmSync(stage, { recursive: true, force: true });
+  stageMain(join(stage, "candlewick"));
+  stagePlatform(join(stage, platform), platform);
+  return { main: npmPack(join(stage, "candlewick"), out), platform: npmPack(join(stage, platform), out) };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" } } });
+  await orExplain(() => build({ profile: values.profile }));
+  const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const tarballs = Object.values(packAll(values.out && resolve(values.out)));
+  for (const { path, size, unpackedSize } of tarballs) console.log(`${path}  ${mib(size)}, ${mib(unpackedSize)} unpacked`);
+  console.log(`Together ${mib(tarballs.reduce((sum, { size }) => sum + size, 0))}.`);
+}

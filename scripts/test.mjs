@@ -1,0 +1,64 @@
+// `npm test`: builds what is not up to date, runs the Rust tests and the TypeScript tests, ends with "N passed, N failed".
+//   npm test -- rust         the Rust tests             npm test -- ts      the TypeScript tests
+//   npm test -- stream       the files of __test__ whose path contains "stream"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
+import { build, orExplain } from "./build.mjs";
+import { filesUnder } from "./lib/fingerprint.mjs";
+import { at, root } from "./lib/paths.mjs";
+import { run } from "./lib/run.mjs";
+import { add, fromCargo, fromNode, line, none } from "./lib/totals.mjs";
+
+export async function rustTests() {
+  const lines = [];
+  const code = await run("cargo", ["test", "--release", "--workspace", "--locked", "--no-fail-fast"], {
+    onLine: (text) => lines.push(text),
+  });
+  return fromCargo(lines, code);
+}
+
+export async function typescriptTests(filter = "") {
+  const files = filesUnder(at("__test__"), (path) => path.endsWith(".test.ts")).map((path) => relative(root, path));
+  const chosen = files.filter((path) => path.includes(filter));
+  const folder = mkdtempSync(join(tmpdir(), "candlewick-test-"));
+  const totals = join(folder, "totals.json");
+  // A test file that never ends is stopped after 15 minutes, and fails.
+  const code = await run(process.execPath, [
+    "--import", "tsx", "--test", "--test-timeout=900000",
+    "--test-reporter=spec", "--test-reporter-destination=stdout",
+    "--test-reporter=./scripts/lib/totals-reporter.mjs", `--test-reporter-destination=${totals}`,
+    ...chosen,
+  ]);
+  try {
+    return fromNode(readFileSync(totals, "utf8"), code);
+  } catch {
+    return fromNode("", code);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Every test, or those that `what` names. */
+export async function allTests(what) {
+  let totals = none;
+  if (what === undefined || what === "rust") {
+    const rust = await rustTests();
+    console.log(`Rust: ${line(rust)}\n`);
+    totals = add(totals, rust);
+  }
+  if (what !== "rust") {
+    const typescript = await typescriptTests(what === "ts" ? "" : what);
+    console.log(`TypeScript: ${line(typescript)}\n`);
+    totals = add(totals, typescript);
+  }
+  return totals;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await orExplain(build);
+  const totals = await allTests(process.argv[2]);
+  console.log(line(totals));
+  process.exitCode = totals.failed > 0 || totals.passed === 0 ? 1 : 0;
+}
