@@ -1,0 +1,288 @@
+//! Threads that share one product at a time.
+//!
+//! Between the products of a token there is no time to wake anybody: a futex costs what a small product costs. So helpers
+//! spin between jobs while a request runs ([`Pool::active`]) and sleep otherwise. A job never waits for a helper that has
+//! not come: tasks are claimed one at a time, and when none are left the caller closes the job and waits only for those
+//! who are inside. So a helper that the system has descheduled costs its help, not the job.
+
+use crate::{Isa, KernelError, isa};
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// `state`: bits 0..16 helpers inside the job, bit 16 the job is open, bit 17 shut down, the rest counts jobs.
+const INSIDE: u64 = (1 << 16) - 1;
+const OPEN: u64 = 1 << 16;
+const SHUTDOWN: u64 = 1 << 17;
+const JOB: u64 = 1 << 18;
+
+/// Rounds of `spin_loop` (about 40 cycles each on recent x86) between looks at the clock: some microseconds.
+const SPIN_ROUNDS: u32 = 128;
+/// How long a helper of an active pool spins for the next job before it starts to yield, and before it sleeps after all.
+const SPIN: Duration = Duration::from_micros(200);
+const SPIN_CROWDED: Duration = Duration::from_micros(10);
+const YIELD: Duration = Duration::from_millis(2);
+
+/// Threads of all active pools in this process. When they outnumber the cores, spinning steals from the one who works.
+static ACTIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// The job that runs: a pointer to the caller's closure, valid from publication until the caller has seen `inside == 0`.
+#[derive(Clone, Copy)]
+struct Job {
+    run: *const (dyn Fn(usize, usize) + Sync),
+    tasks: usize,
+}
+
+struct Shared {
+    state: AtomicU64,
+    next_task: AtomicUsize,
+    job: UnsafeCell<Option<Job>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    active: AtomicUsize,
+    sleepers: AtomicUsize,
+    door: Mutex<()>,
+    bell: Condvar,
+    cores: usize,
+}
+
+// SAFETY: `job` is written only while no helper is inside (the job is closed and `inside == 0`) and read only by those who
+// entered an open job; both are ordered by `state`. Everything else is Sync by itself.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw pointer in `job` points to a `Sync` closure, and is used only as described above.
+unsafe impl Send for Shared {}
+
+/// A fixed set of threads (the caller and `threads - 1` helpers) that run the tasks of one job at a time.
+///
+/// Results never depend on the number of threads: a task computes its outputs whole, whoever runs it.
+pub struct Pool {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+    busy: AtomicBool,
+    isa: Isa,
+}
+
+/// While one of these lives, the pool's helpers wait for the next job awake. Hold it for the length of a request.
+#[must_use = "the helpers sleep again as soon as this is dropped"]
+pub struct Active<'a> {
+    pool: &'a Pool,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included; 1 (or 0) runs everything inline. Uses the best instruction set.
+    pub fn new(threads: usize) -> Self {
+        Self::build(threads, isa())
+    }
+
+    /// A pool whose kernels use `isa`: for proofs and benchmarks.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, KernelError> {
+        if isa.is_available() { Ok(Self::build(threads, isa)) } else { Err(KernelError::UnsupportedIsa(isa)) }
+    }
+
+    fn build(threads: usize, isa: Isa) -> Self {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            next_task: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            panic: Mutex::new(None),
+            active: AtomicUsize::new(0),
+            sleepers: AtomicUsize::new(0),
+            door: Mutex::new(()),
+            bell: Condvar::new(),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        });
+        // Where the system refuses a thread, the pool is smaller, not broken.
+        let helpers = (1..threads.min(1 << 12))
+            .map_while(|worker| {
+                let shared = Arc::clone(&shared);
+                let name = format!("candlewick-{worker}");
+                std::thread::Builder::new().name(name).spawn(move || helper(&shared, worker)).ok()
+            })
+            .collect();
+        Self { shared, helpers, busy: AtomicBool::new(false), isa }
+    }
+
+    /// Threads that take part, the caller included.
+    pub fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// The instruction set of this pool's kernels.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Keeps the helpers awake while the guard lives. Guards nest.
+    pub fn active(&self) -> Active<'_> {
+        if self.shared.active.fetch_add(1, Ordering::SeqCst) == 0 {
+            ACTIVE_THREADS.fetch_add(self.threads(), Ordering::Relaxed);
+            self.shared.ring();
+        }
+        Active { pool: self }
+    }
+
+    /// Calls `f(0)`, …, `f(tasks - 1)`, each once, in no particular order and on any thread, and returns when all are done.
+    /// A panic in a task is a panic here. From inside a task, or while another thread runs a job, it all runs inline.
+    pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        self.run_workers(tasks, |_, task| f(task));
+    }
+
+    /// As `run`, with the number of the thread (below `threads()`), which no two tasks share at the same time.
+    pub(crate) fn run_workers(&self, tasks: usize, f: impl Fn(usize, usize) + Sync) {
+        if tasks <= 1 || self.helpers.is_empty() || self.busy.swap(true, Ordering::Acquire) {
+            (0..tasks).for_each(|task| f(0, task));
+            return;
+        }
+        let shared = &*self.shared;
+        let run: &(dyn Fn(usize, usize) + Sync) = &f;
+        // SAFETY: only the lifetime changes. The pointer is used by those inside the job, and `run_workers` does not return
+        // (nor unwind) before it has closed the job and seen the last of them leave.
+        let run: &'static (dyn Fn(usize, usize) + Sync) = unsafe { std::mem::transmute(run) };
+        // SAFETY: `busy` makes us the only caller, and the last job was closed and left, so nobody reads `job`.
+        unsafe { *shared.job.get() = Some(Job { run, tasks }) };
+        shared.next_task.store(0, Ordering::Relaxed);
+        let before = shared.state.load(Ordering::Relaxed);
+        shared.state.store((before & !INSIDE).wrapping_add(JOB) | OPEN, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            shared.ring();
+        }
+
+        let mine = catch_unwind(AssertUnwindSafe(|| shared.work(0, run, tasks)));
+        if mine.is_err() {
+            shared.next_task.store(tasks, Ordering::Relaxed);
+        }
+        shared.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut rounds = 0u32;
+        while shared.state.load(Ordering::Acquire) & INSIDE != 0 {
+            rounds += 1;
+            // A helper that lost its core in the middle of a task needs ours.
+            if rounds < 20_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let theirs = lock(&shared.panic).take();
+        self.busy.store(false, Ordering::Release);
+        if let Some(panic) = mine.err().or(theirs) {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, worker: usize, run: &(dyn Fn(usize, usize) + Sync), tasks: usize) {
+        loop {
+            let task = self.next_task.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                return;
+            }
+            run(worker, task);
+        }
+    }
+
+    fn ring(&self) {
+        drop(lock(&self.door));
+        self.bell.notify_all();
+    }
+
+    /// Enters the job if it is open and not `last`; returns its number.
+    fn enter(&self, last: u64) -> Option<u64> {
+        let mut state = self.state.load(Ordering::Acquire);
+        while state & OPEN != 0 && state / JOB != last {
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(state / JOB),
+                Err(now) => state = now,
+            }
+        }
+        None
+    }
+}
+
+fn helper(shared: &Shared, worker: usize) {
+    // Jobs count from 1, so 0 is "none yet".
+    let mut last = 0;
+    let mut idle_since = Instant::now();
+    loop {
+        if let Some(job) = shared.enter(last) {
+            last = job;
+            // SAFETY: we are inside, so the job stays as it is until we leave.
+            let Job { run, tasks } = unsafe { *shared.job.get() }.expect("an open job is set");
+            // SAFETY: as above: the closure outlives the job.
+            let run = unsafe { &*run };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| shared.work(worker, run, tasks))) {
+                shared.next_task.store(tasks, Ordering::Relaxed);
+                lock(&shared.panic).get_or_insert(panic);
+            }
+            shared.state.fetch_sub(1, Ordering::Release);
+            idle_since = Instant::now();
+            continue;
+        }
+        if shared.state.load(Ordering::Relaxed) & SHUTDOWN != 0 {
+            return;
+        }
+        let idle = idle_since.elapsed();
+        let crowded = ACTIVE_THREADS.load(Ordering::Relaxed) > shared.cores;
+        if shared.active.load(Ordering::Relaxed) == 0 || idle > YIELD {
+            sleep(shared, last);
+            idle_since = Instant::now();
+        } else if idle > if crowded { SPIN_CROWDED } else { SPIN } {
+            std::thread::yield_now();
+        } else {
+            for _ in 0..SPIN_ROUNDS {
+                if shared.state.load(Ordering::Relaxed) / JOB != last {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// Sleeps until a job is published, the pool becomes active or shuts down.
+fn sleep(shared: &Shared, last: u64) {
+    let was_active = shared.active.load(Ordering::SeqCst) > 0;
+    // The caller stores `state`, then reads `sleepers`; we count ourselves, then read `state`. One of us sees the other.
+    shared.sleepers.fetch_add(1, Ordering::SeqCst);
+    let mut door = lock(&shared.door);
+    loop {
+        let state = shared.state.load(Ordering::SeqCst);
+        let woken = state & SHUTDOWN != 0
+            || (state & OPEN != 0 && state / JOB != last)
+            || (!was_active && shared.active.load(Ordering::SeqCst) > 0);
+        if woken {
+            break;
+        }
+        door = shared.bell.wait(door).unwrap_or_else(PoisonError::into_inner);
+    }
+    drop(door);
+    shared.sleepers.fetch_sub(1, Ordering::SeqCst);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        if self.pool.shared.active.fetch_sub(1, Ordering::SeqCst) == 1 {
+            ACTIVE_THREADS.fetch_sub(self.pool.threads(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.state.fetch_or(SHUTDOWN, Ordering::SeqCst);
+        self.shared.ring();
+        for helper in self.helpers.drain(..) {
+            // A helper catches its tasks' panics, so there is nothing to report.
+            let _ = helper.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).field("isa", &self.isa).finish()
+    }
+}

@@ -1,0 +1,177 @@
+//! Every kernel again, as plain loops: the definition that the fast ones are held to, bit for bit.
+//!
+//! The order of every sum is written out here: products reduce K ascending into one accumulator per output; sums over a row
+//! go to lane i % 16 and are folded by [`fold`]; attention adds its keys in ascending absolute position.
+
+use crate::attention::{AttentionJob, KvSource};
+use crate::kv::Store;
+use crate::matmul::{Activation, Epilogue};
+use crate::quant::{BLOCK, quantize_input};
+use crate::weights::LANES;
+use crate::{KvCache, PackedMatrix, math};
+
+/// Folds 16 lanes: halves onto halves.
+pub fn fold(mut lanes: [f32; LANES]) -> f32 {
+    for step in [8, 4, 2, 1] {
+        for i in 0..step {
+            lanes[i] += lanes[i + step];
+        }
+    }
+    lanes[0]
+}
+
+/// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
+pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {
+    let (n, k) = (w.n(), w.k());
+    let mut weights = vec![0.0; k];
+    for col in 0..n {
+        if !w.weight_type().is_block_quantized() {
+            w.dequantize_row(col, &mut weights);
+        }
+        for row in 0..m {
+            let x = &x[row * k..][..k];
+            let sum = if w.weight_type().is_block_quantized() {
+                dot_blocks(x, w, col)
+            } else {
+                x.iter().zip(&weights).fold(0f32, |acc, (x, w)| x.mul_add(*w, acc))
+            };
+            let sum = ep.bias.map_or(sum, |bias| sum + bias[col]);
+            let y = ep.activation.map_or(sum, |activation| apply(activation, sum));
+            out[row * n + col] = ep.residual.map_or(y, |residual| y + residual[row * n + col]);
+        }
+    }
+}
+
+fn dot_blocks(x: &[f32], w: &PackedMatrix, col: usize) -> f32 {
+    let mut acc = 0f32;
+    for (block, x) in x.chunks_exact(BLOCK).enumerate() {
+        let (dx, xq, _) = quantize_input(x.try_into().expect("32 values"));
+        let (dw, wq) = w.block(col, block);
+        let sum: i32 = xq.iter().zip(wq).map(|(x, w)| i32::from(*x) * w).sum();
+        acc = (sum as f32).mul_add(dx * dw, acc);
+    }
+    acc
+}
+
+pub fn apply(activation: Activation, x: f32) -> f32 {
+    match activation {
+        Activation::GeluNew => math::gelu_new(x),
+        Activation::Gelu => math::gelu(x),
+        Activation::Relu => {
+            if x > 0.0 {
+                x
+            } else {
+                0.0
+            }
+        }
+        Activation::Silu => math::silu(x),
+        Activation::Tanh => math::tanh(x),
+    }
+}
+
+/// Per row of `width`: (x - mean) / sqrt(variance + eps) * weight + bias.
+pub fn layer_norm(x: &[f32], width: usize, weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let mut lanes = [0f32; LANES];
+        x.iter().enumerate().for_each(|(i, x)| lanes[i % LANES] += x);
+        let mean = fold(lanes) / width as f32;
+        let mut lanes = [0f32; LANES];
+        x.iter()
+            .enumerate()
+            .for_each(|(i, x)| lanes[i % LANES] = (x - mean).mul_add(x - mean, lanes[i % LANES]));
+        let scale = 1.0 / (fold(lanes) / width as f32 + eps).sqrt();
+        for i in 0..width {
+            out[i] = ((x[i] - mean) * scale).mul_add(weight[i], bias[i]);
+        }
+    }
+}
+
+fn max(x: &[f32]) -> f32 {
+    x.iter().fold(f32::NEG_INFINITY, |max, x| if max < *x { *x } else { max })
+}
+
+/// x ← exp(x - max); returns their sum.
+fn exponentials(x: &mut [f32]) -> f32 {
+    let max = max(x);
+    let mut lanes = [0f32; LANES];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = math::exp(*x - max);
+        lanes[i % LANES] += *x;
+    }
+    fold(lanes)
+}
+
+pub fn softmax_row(x: &mut [f32]) {
+    let scale = 1.0 / exponentials(x);
+    x.iter_mut().for_each(|x| *x *= scale);
+}
+
+pub fn log_softmax_row(x: &mut [f32]) {
+    let max = max(x);
+    let log_sum = f64::from(exponentials(&mut x.to_vec())).ln() as f32;
+    x.iter_mut().for_each(|x| *x = *x - max - log_sum);
+}
+
+/// The first index of the largest value; 0 for an empty row or one of NaNs.
+pub fn argmax(x: &[f32]) -> usize {
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (i, x) in x.iter().enumerate() {
+        if best.0 < *x {
+            best = (*x, i);
+        }
+    }
+    best.1
+}
+
+/// One job, one head and one row at a time.
+pub fn attention(job: &mut AttentionJob, heads: usize, head_dim: usize, scale: f32, causal: bool) {
+    for row in 0..job.rows {
+        for head in 0..heads {
+            let keys = if causal { job.start + row + 1 } else { job.kv.len() };
+            let q = &job.q[row * job.q_stride + head * head_dim..][..head_dim];
+            let mut scores: Vec<f32> = (0..keys)
+                .map(|j| {
+                    (0..head_dim).fold(0f32, |acc, d| q[d].mul_add(key(&job.kv, head, head_dim, j, d), acc))
+                        * scale
+                })
+                .collect();
+            let total = 1.0 / exponentials(&mut scores);
+            for d in 0..head_dim {
+                let sum = (0..keys)
+                    .fold(0f32, |acc, j| scores[j].mul_add(value(&job.kv, head, head_dim, j, d), acc));
+                job.out[(row * heads + head) * head_dim + d] = sum * total;
+            }
+        }
+    }
+}
+
+fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
+    match kv {
+        KvSource::Rows { k, stride, .. } => k[j * stride + head * head_dim + d],
+        KvSource::Cache { cache, layer } => {
+            let at = cache.offsets(*layer, head).0 + (j / LANES * head_dim + d) * LANES + j % LANES;
+            element(cache, |keys, _| keys[at], |keys, _| keys[at].to_f32())
+        }
+    }
+}
+
+fn value(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
+    match kv {
+        KvSource::Rows { v, stride, .. } => v[j * stride + head * head_dim + d],
+        KvSource::Cache { cache, layer } => {
+            let at = cache.offsets(*layer, head).1 + j * cache.shape().padded_dim() + d;
+            element(cache, |_, values| values[at], |_, values| values[at].to_f32())
+        }
+    }
+}
+
+fn element(
+    cache: &KvCache,
+    f32s: impl Fn(&[f32], &[f32]) -> f32,
+    f16s: impl Fn(&[half::f16], &[half::f16]) -> f32,
+) -> f32 {
+    match cache.store() {
+        Store::F32 { keys, values } => f32s(keys, values),
+        Store::F16 { keys, values } => f16s(keys, values),
+    }
+}
