@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { fileViolations } from "../../scripts/check-files.mjs";
+import { layerViolations } from "../../scripts/check-layers.mjs";
+
+const crate = (name: string, ...dependencies: { name: string; kind: string | null }[]) => ({ name: `candlewick-${name}`, dependencies });
+const on = (name: string, kind: string | null = null) => ({ name, kind });
+
+test("the crates may depend downwards", () => {
+  const violations = layerViolations([
+    crate("kernels", on("half")),
+    crate("models", on("candlewick-kernels"), on("candle-core"), on("tempfile", "dev")),
+    crate("engine", on("candlewick-models")),
+    crate("train", on("candlewick-models"), on("candle-nn")),
+    crate("node", on("candlewick-engine"), on("candlewick-train"), on("napi"), on("napi-build", "build")),
+  ]);
+  assert.deepEqual(violations, []);
+});
+
+const breaches: [string, ReturnType<typeof crate>][] = [
+  ["a kernel that knows a model", crate("kernels", on("candlewick-models"))],
+  ["a kernel on Candle's tensors", crate("kernels", on("candle-core"))],
+  ["a model that knows the engine", crate("models", on("candlewick-engine"))],
+  ["the engine on a kernel", crate("engine", on("candlewick-kernels"))],
+  ["the engine on a kernel in its tests", crate("engine", on("candlewick-kernels", "dev"))],
+  ["the engine on Candle's tensors", crate("engine", on("candle-core"))],
+  ["the engine on training", crate("engine", on("candlewick-train"))],
+  ["the engine on Node", crate("engine", on("napi"))],
+  ["a model on Node", crate("models", on("napi-derive"))],
+  ["the binding on a kernel", crate("node", on("candlewick-kernels"))],
+  ["the binding on Candle's tensors", crate("node", on("candle-core"))],
+  ["a crate without a layer", crate("extras")],
+];
+for (const [name, breach] of breaches) {
+  test(`the rule catches ${name}`, () => assert.equal(layerViolations([breach]).length, 1));
+}
+
+// Put together here, because this file is checked as well.
+const host = ["registry", "npmjs", "org"].join(".");
+const home = ["", "home", "someone", "notes.txt"].join("/");
+const account = ["C:", "Users", "someone"].join("\\");
+for (const text of [`"resolved": "https://${host}/tsx"`, `see ${home}`, `path = "${account}"`]) {
+  test(`a committed file may not say ${text}`, () => {
+    assert.equal(fileViolations("file.md", `first line\n${text}\n`).length, 1);
+  });
+}
+
+test("a committed file may name sites and paths of the repository", () => {
+  assert.deepEqual(fileViolations("README.md", "https://github.com/rust-lang/crates.io-index ~/.cache/candlewick src/home/page.ts"), []);
+});

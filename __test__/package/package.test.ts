@@ -1,0 +1,126 @@
+// The package as a user gets it: packed, installed into an empty folder from the tarballs alone, used there.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+import { nodeBinaries } from "./nodes.js";
+
+const exec = promisify(execFile);
+const root = join(__dirname, "..", "..");
+const temporary = mkdtempSync(join(tmpdir(), "candlewick-package-"));
+const tarballs = join(temporary, "tarballs");
+const user = join(temporary, "user");
+const installed = join(user, "node_modules");
+const readJson = (path: string) => JSON.parse(readFileSync(path, "utf8"));
+
+/** What a user's program sees: not the variables that npm and this repository set. */
+const env = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_|CANDLEWICK_|FORCE_COLOR)/i.test(name)),
+);
+const inUser = (command: string, args: string[]) => exec(command, args, { cwd: user, env, timeout: 120_000 });
+
+before(async () => {
+  const { stdout } = await exec(process.execPath, ["scripts/pack.mjs", "--out", tarballs], { cwd: root });
+  console.log(stdout.replaceAll(`${tarballs}/`, "").trim());
+  mkdirSync(user);
+  writeFileSync(join(user, "package.json"), JSON.stringify({ name: "user", private: true }));
+  const files = readdirSync(tarballs).filter((name) => name.endsWith(".tgz"));
+  assert.equal(files.length, 2);
+  // Offline: what is in the two tarballs must be enough. The other platforms' packages are optional, and absent.
+  await inUser("npm", ["install", "--offline", "--no-audit", "--no-fund", ...files.map((name) => join(tarballs, name))]);
+  cpSync(join(__dirname, "user"), user, { recursive: true });
+  // Types of Node, as every TypeScript project on Node has them.
+  mkdirSync(join(installed, "@types"), { recursive: true });
+  symlinkSync(join(root, "node_modules", "@types", "node"), join(installed, "@types", "node"), "junction");
+});
+
+after(() => rmSync(temporary, { recursive: true, force: true }));
+
+describe("the tarballs", () => {
+  const packages = () => readdirSync(installed).filter((name) => name.startsWith("candlewick"));
+  const filesIn = (folder: string): string[] =>
+    readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => statSync(join(folder, name)).isFile());
+
+  test("are the package and this platform's addon", () => {
+    assert.equal(packages().length, 2);
+    const addons = packages().flatMap((name) => filesIn(join(installed, name)).filter((file) => file.endsWith(".node")));
+    assert.equal(addons.length, 1);
+  });
+
+  test("run nothing when they are installed", () => {
+    for (const name of packages()) {
+      const manifest = readJson(join(installed, name, "package.json"));
+      assert.equal(manifest.scripts, undefined, name);
+      assert.equal(manifest.devDependencies, undefined, name);
+      assert.equal(manifest.dependencies, undefined, name);
+      assert.ok(!existsSync(join(installed, name, "binding.gyp")), name);
+    }
+  });
+
+  test("name every platform's package at exactly this version", () => {
+    const { version, optionalDependencies } = readJson(join(installed, "candlewick", "package.json"));
+    const expected = readdirSync(join(root, "npm")).map((platform) => [`candlewick-${platform}`, version]);
+    assert.deepEqual(optionalDependencies, Object.fromEntries(expected));
+  });
+
+  test("hold what is used, and nothing else", () => {
+    const files = filesIn(join(installed, "candlewick"));
+    for (const name of ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "dist/index.js", "dist/index.mjs", "dist/index.d.ts"]) {
+      assert.ok(files.includes(join(name)), name);
+    }
+    const kinds = /^(dist|native|models)[/\\]|^(package\.json|README\.md|CHANGELOG\.md|LICENSE-\w+)$/;
+    assert.deepEqual(files.filter((name) => !kinds.test(name) || /\.(tsx?|rs|stamp)$/.test(name.replace(/\.d\.[mc]?ts$/, ""))), []);
+  });
+
+  test("carry the licences of what is compiled in", () => {
+    const platform = packages().find((name) => name !== "candlewick")!;
+    assert.match(readFileSync(join(installed, platform, "THIRD-PARTY-LICENSES"), "utf8"), /^candle-core [\d.]+: /m);
+  });
+});
+
+describe("a program", () => {
+  test("runs on Node 20, 22, 24 and the newest", async (t) => {
+    const binaries = await nodeBinaries();
+    let had = 0;
+    for (const node of binaries) {
+      if ("problem" in node) {
+        console.log(`Node ${node.version} was not tried: ${node.problem}`);
+        continue;
+      }
+      had++;
+      await t.test(`on Node ${node.version}`, async (t) => {
+        for (const [how, file] of [["import", "program.mjs"], ["require", "program.cjs"]] as const) {
+          await t.test(`with ${how}`, async () => {
+            const { stdout, stderr } = await inUser(node.path, [file]);
+            assert.equal(stderr, "");
+            const { version, text, streamed, same, code } = JSON.parse(stdout);
+            assert.equal(version, node.version);
+            assert.equal(streamed, 12);
+            assert.ok(text.trim().length > 0);
+            assert.ok(same, "import and require() give the same classes");
+            assert.equal(code, "OPTION_UNKNOWN");
+          });
+        }
+      });
+    }
+    assert.ok(had > 0, "no version of Node could be had");
+  });
+
+  const compilers = [
+    ["node16, from an ES module", "program.mts", ["--module", "node16"]],
+    ["node16, from CommonJS", "program.cts", ["--module", "node16"]],
+    ["nodenext, from an ES module", "program.mts", ["--module", "nodenext"]],
+    ["nodenext, from CommonJS", "program.cts", ["--module", "nodenext"]],
+    ["bundler", "program.mts", ["--module", "esnext", "--moduleResolution", "bundler"]],
+  ] as const;
+  for (const [how, file, options] of compilers) {
+    test(`finds its types under ${how}`, async () => {
+      const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
+      const common = ["--noEmit", "--strict", "--target", "es2023", "--lib", "es2023,esnext.disposable", "--types", "node"];
+      await inUser(process.execPath, [tsc, ...common, ...options, file]).catch((error) => assert.fail(error.stdout || error));
+    });
+  }
+});
