@@ -1,0 +1,146 @@
+/** From what a user calls a model to files on this machine: a path, or a hub id in the hub's own cache, downloaded if need be. */
+import { resolve } from "node:path";
+import { abortError, CandlewickError } from "./errors.js";
+import { COMMIT, ModelCache } from "./hub/cache.js";
+import { downloadFile, type DownloadProgress } from "./hub/download.js";
+import { hubError } from "./hub/errors.js";
+import { chooseFiles, exists, SIDE_FILES } from "./hub/files.js";
+import { MAX_FAILURES, retrying, type Connection } from "./hub/http.js";
+import { list, type Listing } from "./hub/listing.js";
+import { readSettings, type HubSettings } from "./hub/settings.js";
+
+export type { DownloadProgress } from "./hub/download.js";
+
+export interface ResolveOptions {
+  /** A branch, a tag or a commit of the hub's model; `main` unless given. */
+  revision?: string;
+  /** Never uses the network. */
+  localFilesOnly?: boolean;
+  signal?: AbortSignal;
+  /** Called for each file that is downloaded, several of which may be at the same time. */
+  onProgress?: (progress: DownloadProgress) => void;
+}
+
+/** Files downloaded at once. */
+const PARALLEL = 4;
+
+/**
+ * The absolute path of a model's files. What exists on this machine comes first; otherwise `source` is a hub id, and what
+ * the hub's cache lacks of it is downloaded there.
+ *
+ * A commit that is cached whole needs no network. Of a branch or tag the hub is asked for the present commit, in one
+ * request; if it cannot or does not say, the commit in the cache is used.
+ */
+export async function resolveModel(source: string, options: ResolveOptions = {}): Promise<string> {
+  check(source, options);
+  const { revision, signal } = options;
+  if (signal?.aborted) throw abortError(signal);
+  const path = resolve(source);
+  if (await exists(path)) {
+    if (revision === undefined) return path;
+    throw invalid(`revision: ${path} is a path, and only the hub's models have revisions`);
+  }
+  if (!isHubId(source)) throw new CandlewickError("MODEL_NOT_FOUND", `Model not found: there is nothing at ${path}`);
+  try {
+    return await resolveHubModel(source, options, await readSettings());
+  } catch (error) {
+    if (!(error instanceof Error && "syscall" in error)) throw error;
+    throw hubError("DOWNLOAD_FAILED", `Could not write "${source}" to the hub's cache: ${error.message}`, { cause: error });
+  }
+}
+
+/** {@link resolveModel} without the network. */
+export function findModel(source: string, revision?: string): Promise<string> {
+  return resolveModel(source, { revision, localFilesOnly: true });
+}
+
+async function resolveHubModel(model: string, options: ResolveOptions, settings: HubSettings): Promise<string> {
+  const { revision = "main", localFilesOnly, signal } = options;
+  const cache = new ModelCache(settings.cache, model, settings.symlinks);
+  const pinned = COMMIT.test(revision);
+  const cached = pinned ? revision : await cache.readRef(revision);
+  const { missing, unknown } = cached ? await cache.inspect(cached) : { missing: ["config.json"], unknown: SIDE_FILES };
+  const usable = cached !== undefined && missing.length === 0 ? cache.snapshot(cached) : undefined;
+
+  const offline = localFilesOnly ? "localFilesOnly is true" : settings.offline && `${settings.offline} is set`;
+  if (offline) {
+    if (usable) return usable;
+    throw notCached(model, revision, cached ? `${cache.snapshot(cached)}, which lacks ${missing.join(", ")}` : cache.folder, offline);
+  }
+  if (usable && pinned && unknown.length === 0) return usable;
+
+  const connection: Connection = { settings, model, signal };
+  let listing: Listing;
+  try {
+    // With something to fall back on, one try and a shorter wait.
+    const timeout = usable ? settings.checkTimeout : settings.stallTimeout;
+    listing = await retrying(connection, usable ? 1 : MAX_FAILURES, () => list(connection, revision, timeout));
+  } catch (error) {
+    if (usable && error instanceof CandlewickError && error.code !== "ABORTED" && error.code !== "PATH_ESCAPE") return usable;
+    throw error;
+  }
+  const { commit } = listing;
+  if (pinned && commit !== revision) throw hubError("DOWNLOAD_FAILED", `"${model}": the hub answers with ${commit} for ${revision}`);
+  await download(listing, cache, connection, options);
+  try {
+    await cache.markAbsent(commit, SIDE_FILES.filter((name) => !listing.files.has(name)));
+    if (!pinned) await cache.writeRef(revision, commit);
+  } catch (error) {
+    // A cache that is whole may be on a disk that is read only.
+    if (!usable) throw error;
+  }
+  return cache.snapshot(commit);
+}
+
+/** Downloads what a model is loaded from and the snapshot lacks. The first failure ends the other downloads. */
+async function download(listing: Listing, cache: ModelCache, connection: Connection, options: ResolveOptions): Promise<void> {
+  const { commit, files } = listing;
+  const queue = chooseFiles([...files.keys()], connection.model);
+  const failed = new AbortController();
+  const signal = connection.signal ? AbortSignal.any([connection.signal, failed.signal]) : failed.signal;
+  let failure: { error: unknown } | undefined;
+  const worker = async (): Promise<void> => {
+    for (let file = queue.shift(); file !== undefined && !failure; file = queue.shift()) {
+      const listedSize = files.get(file);
+      try {
+        await downloadFile({ connection: { ...connection, signal }, cache, commit, file, listedSize, onProgress: options.onProgress });
+      } catch (error) {
+        failure ??= { error };
+        failed.abort();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL }, worker));
+  if (failure) throw failure.error;
+}
+
+function notCached(model: string, revision: string, where: string, offline: string): CandlewickError {
+  return new CandlewickError(
+    "MODEL_NOT_FOUND",
+    `Revision ${revision} of the hub's model "${model}" is not in the cache (looked in ${where}), and it was not downloaded ` +
+      `because ${offline}. Allow the download, or fetch it first, for example with: hf download ${model}`,
+  );
+}
+
+const invalid = (message: string): CandlewickError => new CandlewickError("OPTION_INVALID", message);
+
+function check(source: unknown, { revision, localFilesOnly, signal, onProgress }: ResolveOptions): void {
+  if (typeof source !== "string" || source === "") throw invalid("model: a path or a hub id is needed");
+  if (revision !== undefined && !isRevision(revision)) {
+    throw invalid(`revision: ${JSON.stringify(revision)} is no branch, tag or commit`);
+  }
+  if (localFilesOnly !== undefined && typeof localFilesOnly !== "boolean") throw invalid("localFilesOnly: must be true or false");
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid("signal: must be an AbortSignal");
+  if (onProgress !== undefined && typeof onProgress !== "function") throw invalid("onProgress: must be a function");
+}
+
+/** `name` or `organisation/name`, by the hub's rules; `--` is what the cache's folder names have for `/`. */
+function isHubId(source: string): boolean {
+  return /^(?:\w[\w.-]*\/)?\w[\w.-]{0,95}$/.test(source) && !/--|\.\.|[.-](?:\/|$)|\.git$/.test(source);
+}
+
+/** A name that git allows, of which no part leads out of a folder: `main`, `v1.0`, `refs/pr/1`. */
+function isRevision(revision: unknown): boolean {
+  if (typeof revision !== "string" || /[\p{Cc}\s\\:~^?*[]/u.test(revision)) return false;
+  return revision.split("/").every((part) => part !== "" && !part.startsWith(".")) && !revision.includes("..");
+}

@@ -1,0 +1,96 @@
+/** Which of a repository's files a model is loaded from, and which names are no names of files in a repository. */
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { CandlewickError } from "../errors.js";
+
+/** Every file that a model may have beside its weights. */
+export const SIDE_FILES: readonly string[] = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer_config.json",
+  "tokenizer.json",
+  "vocab.json",
+  "merges.txt",
+  "vocab.txt",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "modules.json",
+  "sentence_bert_config.json",
+  "config_sentence_transformers.json",
+  "1_Pooling/config.json",
+];
+
+/** In the order in which the loader looks for them; an index stands for the shards it names. */
+const WEIGHTS = [
+  { file: "model.safetensors", shards: undefined },
+  { file: "model.safetensors.index.json", shards: /^[^/]+\.safetensors$/ },
+  { file: "pytorch_model.bin", shards: undefined },
+  { file: "pytorch_model.bin.index.json", shards: /^pytorch_model[^/]*\.bin$/ },
+] as const;
+
+/** The files of `listed` that a model is loaded from, the small ones first: they fail sooner if access is denied. */
+export function chooseFiles(listed: readonly string[], model: string): string[] {
+  for (const name of listed) assertInside(name);
+  const there = new Set(listed);
+  const weights = WEIGHTS.find(({ file }) => there.has(file));
+  if (!there.has("config.json") || !weights) {
+    const lacks = weights ? "config.json" : "model.safetensors, its shard index or pytorch_model.bin";
+    throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${model}" has no ${lacks}`);
+  }
+  const shards = weights.shards ? listed.filter((name) => weights.shards.test(name)) : [];
+  const chosen = [...SIDE_FILES.filter((name) => there.has(name)), weights.file, ...shards];
+  for (const name of chosen) if (name.includes("\\")) throw escape(name);
+  return chosen;
+}
+
+/**
+ * Throws if `name`, joined to a folder here or on Windows, could leave it. No commit can hold such a name, so a listing
+ * with one was not made by a hub, and nothing in it is used. (`onnx\model.onnx` is a name that commits do hold.)
+ */
+export function assertInside(name: string): void {
+  const parts = name.split(/[/\\]/);
+  const anchored = parts[0] === "" || parts.some((part) => /^[A-Za-z]:/.test(part));
+  if (anchored || parts.includes("..") || /\p{Cc}/u.test(name)) throw escape(name);
+}
+
+const escape = (name: string): CandlewickError =>
+  new CandlewickError("PATH_ESCAPE", `The file name ${JSON.stringify(name)} leads out of the model's folder`);
+
+/** The files that a model cannot be loaded without and `folder` lacks. */
+export async function missingFrom(folder: string): Promise<string[]> {
+  const config = (await exists(join(folder, "config.json"))) ? [] : ["config.json"];
+  return [...config, ...(await missingWeights(folder))];
+}
+
+async function missingWeights(folder: string): Promise<string[]> {
+  for (const { file, shards } of WEIGHTS) {
+    if (!(await exists(join(folder, file)))) continue;
+    if (!shards) return [];
+    const named = await shardsOf(join(folder, file));
+    if (!named) return [file];
+    const found = await Promise.all(named.map((name) => exists(join(folder, name))));
+    return named.filter((_, i) => !found[i]);
+  }
+  return ["model.safetensors"];
+}
+
+/** The shards that an index names; undefined if it is no index. */
+async function shardsOf(index: string): Promise<string[] | undefined> {
+  try {
+    const { weight_map: map } = JSON.parse(await readFile(index, "utf8"));
+    const names = new Set(Object.values(map as object).map(String));
+    if (names.size === 0) return undefined;
+    for (const name of names) assertInside(name);
+    return [...names];
+  } catch (error) {
+    if (error instanceof CandlewickError) throw error;
+    return undefined;
+  }
+}
+
+/** Whether something is there, a link's target included. */
+export const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
