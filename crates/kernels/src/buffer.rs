@@ -93,7 +93,6 @@ impl<T: Plain> Default for Buffer<T> {
 
 impl<T: Plain> Buffer<T> {
     /// At least `len` elements, growing (and forgetting what was there) if need be.
-    #[allow(dead_code)]
     pub fn at_least(&mut self, len: usize) -> &mut [T] {
         if self.len < len {
             *self = Self::zeroed(len.next_power_of_two());

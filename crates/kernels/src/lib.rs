@@ -10,7 +10,8 @@
 //! | to change | open |
 //! |---|---|
 //! | how weights lie in memory | `weights.rs`, `quant.rs` |
-//! | the products | `matmul.rs` |
+//! | the products | `matmul.rs`, `tile.rs`, `quantize.rs` |
+//! | what an instruction set can do | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | threads | `pool.rs`, `threads.rs` |
@@ -38,11 +39,14 @@ mod matmul;
 mod norm;
 mod pool;
 mod quant;
+mod quantize;
 #[doc(hidden)]
 pub mod reference;
 mod rows;
 mod scratch;
+mod simd;
 mod threads;
+mod tile;
 mod weights;
 
 pub use attention::{AttentionJob, KvSource, attention};
