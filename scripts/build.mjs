@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { filesUnder, fingerprint, readStamp, writeStamp } from "./lib/fingerprint.mjs";
 import { at, tool } from "./lib/paths.mjs";
-import { output, run } from "./lib/run.mjs";
+import { locked, output, run } from "./lib/run.mjs";
 import { missingTools } from "./lib/toolchain.mjs";
 
 const nativeStamp = at("native", ".stamp");
@@ -45,7 +45,7 @@ export async function buildNative({ force = false, profile = "release", features
     "--manifest-path", "crates/node/Cargo.toml", "--package-json-path", "package.json", "--target-dir", "target",
     "--output-dir", "native", "--js", "binding.cjs", "--dts", "binding.d.cts",
     ...(features ? ["--features", features] : []),
-    "--", ...(existsSync(at("Cargo.lock")) ? ["--locked"] : []),
+    ...(locked.length > 0 ? ["--", ...locked] : []),
   ]);
   if (code !== 0) throw new BuildError(`The native addon did not build (exit code ${code}); the compiler's message is above.`);
   writeStamp(nativeStamp, stamp);

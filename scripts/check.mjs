@@ -5,7 +5,7 @@ import { build, orExplain } from "./build.mjs";
 import { checkFiles } from "./check-files.mjs";
 import { checkLayers } from "./check-layers.mjs";
 import { tool } from "./lib/paths.mjs";
-import { run } from "./lib/run.mjs";
+import { locked, run } from "./lib/run.mjs";
 import { add, line, none } from "./lib/totals.mjs";
 import { rustTests, typescriptTests } from "./test.mjs";
 
@@ -22,7 +22,7 @@ const steps = [
   ["committed files", () => report(checkFiles())],
   ["tsc", () => node(tool.tsc, "--noEmit", "-p", "tsconfig.json")],
   ["oxlint", () => node(tool.oxlint, "--deny-warnings")],
-  ["clippy", () => run("cargo", ["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])],
+  ["clippy", () => run("cargo", ["clippy", "--release", "--workspace", "--all-targets", ...locked, "--", "-D", "warnings"])],
   ["Rust tests", rustTests],
   ["TypeScript tests", () => typescriptTests()],
 ].filter(([name]) => !(process.argv.includes("--no-tests") && name.endsWith("tests")));

@@ -8,12 +8,12 @@ import { pathToFileURL } from "node:url";
 import { build, orExplain } from "./build.mjs";
 import { filesUnder } from "./lib/fingerprint.mjs";
 import { at, root } from "./lib/paths.mjs";
-import { run } from "./lib/run.mjs";
+import { locked, run } from "./lib/run.mjs";
 import { add, fromCargo, fromNode, line, none } from "./lib/totals.mjs";
 
 export async function rustTests() {
   const lines = [];
-  const code = await run("cargo", ["test", "--release", "--workspace", "--locked", "--no-fail-fast"], {
+  const code = await run("cargo", ["test", "--release", "--workspace", "--no-fail-fast", ...locked], {
     onLine: (text) => lines.push(text),
   });
   return fromCargo(lines, code);

@@ -47,3 +47,6 @@ export async function output(command, args) {
     child.on("close", (code) => resolve(code === 0 ? lines.join("") : undefined));
   });
 }
+
+/** In CI a Cargo.lock that does not fit the manifests is an error; at a desk cargo brings it up to date. */
+export const locked = process.env.CI ? ["--locked"] : [];

@@ -8,7 +8,7 @@ const isLicence = (name) => /^(licen[cs]e|copying|notice|copyright|unlicense)/i.
 
 /** The crates that crates/node links, without what only builds or tests. */
 function linkedCrates() {
-  const text = execFileSync("cargo", ["metadata", "--format-version=1", "--locked", "--filter-platform", host()], {
+  const text = execFileSync("cargo", ["metadata", "--format-version=1", "--filter-platform", host()], {
     cwd: root,
     encoding: "utf8",
     maxBuffer: 1 << 28,
