@@ -1,11 +1,13 @@
 // Builds what is not up to date: the native addon (Rust → native/) and the TypeScript (→ dist/).
 //   node scripts/build.mjs [native|ts] [--force] [--profile NAME] [--features LIST]    --prepare: npm's hook
 // Up to date means: the contents of the sources hash to what the last build wrote into its stamp.
-import { existsSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { filesUnder, fingerprint, readStamp, writeStamp } from "./lib/fingerprint.mjs";
 import { at, tool } from "./lib/paths.mjs";
+import { thisPlatform } from "./lib/platform.mjs";
 import { locked, output, run } from "./lib/run.mjs";
 import { missingTools } from "./lib/toolchain.mjs";
 
@@ -34,22 +36,68 @@ export async function buildNative({ force = false, profile = "release", features
     throw new BuildError(`Candlewick is built from source here, and something is missing.\n\n- ${missing.join("\n- ")}\n`);
   }
 
-  if (!existsSync(at("target", profile))) {
-    console.error("Building the native addon. The first time compiles Candle: about five minutes on 2 cores.");
-  } else {
-    console.error("Building the native addon.");
-  }
+  const first = existsSync(at("target", profile)) ? "" : " The first time compiles Candle: about five minutes on 2 cores.";
+  console.error(`Building the native addon.${first}`);
   rmSync(nativeStamp, { force: true });
-  const code = await run(process.execPath, [
-    tool.napi, "build", "--platform", "--profile", profile,
-    "--manifest-path", "crates/node/Cargo.toml", "--package-json-path", "package.json", "--target-dir", "target",
-    "--output-dir", "native", "--js", "binding.cjs", "--dts", "binding.d.cts",
-    ...(features ? ["--features", features] : []),
-    ...(locked.length > 0 ? ["--", ...locked] : []),
-  ]);
-  if (code !== 0) throw new BuildError(`The native addon did not build (exit code ${code}); the compiler's message is above.`);
+  const library = await cargoBuild(profile, features);
+  await writeBinding(library);
   writeStamp(nativeStamp, stamp);
   return true;
+}
+
+const crate = "candlewick-node";
+/** Where napi's macros leave the types of what they export, when this is in their environment. */
+const typeDefinitions = at("target", "napi-types");
+
+/**
+ * Compiles the binding; returns the library's path. Cargo directly, not through `napi build`: that one always names a
+ * target, which puts its output into a folder of its own, so that Candle would be compiled once more for the tests.
+ */
+async function cargoBuild(profile, features) {
+  mkdirSync(typeDefinitions, { recursive: true });
+  // The types are written while the crate compiles, so it must compile if they are not there.
+  const force = existsSync(join(typeDefinitions, crate)) ? {} : { NAPI_FORCE_BUILD_CANDLEWICK_NODE: String(Date.now()) };
+  let library;
+  const code = await run(
+    "cargo",
+    ["build", "--profile", profile, "--package", crate, "--message-format=json-render-diagnostics",
+      ...(features ? ["--features", features] : []), ...locked],
+    {
+      env: { NAPI_TYPE_DEF_TMP_FOLDER: typeDefinitions, ...force },
+      quiet: true,
+      onLine: (line) => {
+        const { reason, target, filenames } = JSON.parse(line);
+        if (reason === "compiler-artifact" && target.kind.includes("cdylib")) library = filenames.find((name) => /\.(so|dylib|dll)$/.test(name));
+      },
+    },
+  );
+  if (code !== 0) throw new BuildError(`The native addon did not build (exit code ${code}); the compiler's message is above.`);
+  return library;
+}
+
+/** native/: the library under the platform's name, napi's loader, and its types. */
+async function writeBinding(library) {
+  const { generateTypeDef, writeJsBinding } = await import("@napi-rs/cli");
+  const { name, version, napi } = JSON.parse(readFileSync(at("package.json"), "utf8"));
+  const native = at("native");
+  mkdirSync(native, { recursive: true });
+  const addon = join(native, `${napi.binaryName}.${thisPlatform()}.node`);
+  // Renamed into place: processes that run the old one go on with it.
+  copyFileSync(library, `${addon}.${process.pid}`);
+  renameSync(`${addon}.${process.pid}`, addon);
+
+  const { dts, exports } = await generateTypeDef({ typeDefDir: typeDefinitions, cwd: at(), declareBindingTarget: true });
+  writeFileSync(join(native, "binding.d.cts"), dts);
+  await writeJsBinding({
+    platform: true,
+    idents: exports,
+    jsBinding: "binding.cjs",
+    format: "commonjs",
+    binaryName: napi.binaryName,
+    packageName: name,
+    version,
+    outputDir: native,
+  });
 }
 
 export async function buildTs({ force = false } = {}) {
@@ -92,7 +140,7 @@ async function main() {
   if (values.prepare) {
     // `npm ci` in a checkout builds; in any other copy of the package, or without the tools, there is nothing to do.
     const checkout = existsSync(at(".git")) && existsSync(at("crates", "node", "Cargo.toml"));
-    if (!checkout || !existsSync(tool.napi) || process.env.CANDLEWICK_SKIP_BUILD) return;
+    if (!checkout || !existsSync(tool.tsc) || process.env.CANDLEWICK_SKIP_BUILD) return;
   }
   const [what] = positionals;
   const work = { native: buildNative, ts: buildTs, undefined: build }[String(what)];

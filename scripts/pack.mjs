@@ -10,18 +10,12 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { build, orExplain } from "./build.mjs";
 import { at } from "./lib/paths.mjs";
+import { thisPlatform } from "./lib/platform.mjs";
 import { thirdPartyLicences } from "./lib/third-party.mjs";
 
 const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
 const writeJson = (path, value) => writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
 const licences = ["LICENSE-MIT", "LICENSE-APACHE"];
-
-/** The folder in npm/ for this machine, such as "linux-x64-gnu". */
-export function thisPlatform() {
-  const glibc = process.platform === "linux" && process.report.getReport().header.glibcVersionRuntime;
-  const suffix = { linux: glibc ? "-gnu" : "-musl", win32: "-msvc" }[process.platform] ?? "";
-  return `${process.platform}-${process.arch}${suffix}`;
-}
 
 /** The manifests in npm/, in the order of their names; all must have the version of the package itself. */
 export function platformManifests() {

@@ -109,6 +109,13 @@ describe("a program", () => {
     assert.ok(had > 0, "no version of Node could be had");
   });
 
+  test("that is the README's example runs", async () => {
+    const example = /```js\n([^]+?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))![1]!;
+    writeFileSync(join(user, "readme.mjs"), example);
+    const { stdout } = await inUser(process.execPath, ["readme.mjs"]);
+    assert.ok(stdout.length > 20, stdout);
+  });
+
   const compilers = [
     ["node16, from an ES module", "program.mts", ["--module", "node16"]],
     ["node16, from CommonJS", "program.cts", ["--module", "node16"]],

@@ -6,7 +6,6 @@ export const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 export const at = (...parts) => join(root, ...parts);
 /** A tool from node_modules, run with this Node: the same on every platform, where .bin differs. */
 export const tool = {
-  napi: at("node_modules", "@napi-rs", "cli", "dist", "cli.js"),
   oxlint: at("node_modules", "oxlint", "bin", "oxlint"),
   tsc: at("node_modules", "typescript", "bin", "tsc"),
 };
