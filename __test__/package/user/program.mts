@@ -9,6 +9,6 @@ export async function all(): Promise<string> {
   // @ts-expect-error: the types are real, so an unknown option is an error here already
   generate("Once", { temprature: 1 });
   // @ts-expect-error: a token is not any
-  for await (const token of generate("Once")) token.nothing;
+  for await (const token of generate("Once")) text += token.nothing;
   return text + finishReason + typeof loadBERT + new CandlewickError("INTERNAL", "").code;
 }
