@@ -1,6 +1,5 @@
 // What `npm start` runs: text streams from the model that ships, or from the reader's own.
 import { existsSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { CandlewickError, loadGPT2, type GPT2 } from "../../index.js";
 import { defaultModelPath, packageRoot } from "../package.js";
@@ -53,8 +52,15 @@ async function start(signal: AbortSignal): Promise<void> {
   const threads = command.threads === undefined ? {} : { threads: command.threads };
   await using model = await loadGPT2(command.model ?? defaultModelPath, { ...threads, signal });
   const seconds = ((performance.now() - started) / 1000).toFixed(2);
-  const cores = command.threads ?? availableParallelism();
-  await write(dim(`${command.model ?? "The model that ships"}, loaded in ${seconds} s; ${cores} threads; seed ${command.generation.seed}\n\n`));
+  const { parameters, dtype, device, threads: used } = model.info;
+  const facts = [
+    `GPT-2 from ${command.model ?? "models/default"}`,
+    `${(parameters / 1e6).toFixed(1)} million parameters as ${dtype}`,
+    `loaded in ${seconds} s`,
+    `${device}, ${used} ${used === 1 ? "thread" : "threads"}`,
+    `seed ${command.generation.seed}`,
+  ];
+  await write(dim(`${facts.join("; ")}\n\n`));
 
   for (const prompt of command.prompt === undefined ? prompts : [command.prompt]) {
     await stream(model, prompt, command, signal);
