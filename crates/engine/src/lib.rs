@@ -1,0 +1,49 @@
+//! The model thread: requests in, token streams out. No tensors and no Node in here.
+//!
+//! A handle ([`Generator`], [`EncoderHandle`]) owns two threads, the model's and its tokenizer's (`life.rs`). A generation goes
+//! `generator.rs` → text thread (`text.rs`: ids) → model thread (`scheduler.rs`: batches of `task.rs`, `request.rs`) → queue
+//! (`stream.rs`) → whoever calls [`TokenStream::next`]. What happens to a token's logits is in `processors.rs`, `sample.rs` and
+//! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. An encoder's calls go through
+//! `encoder.rs` → text thread → `encoder_thread.rs`.
+
+mod beam;
+mod cancel;
+mod detokenize;
+mod encoder;
+mod encoder_thread;
+mod error;
+mod generator;
+mod life;
+mod load;
+mod options;
+mod prefix;
+mod processors;
+mod reply;
+mod request;
+mod result;
+mod rng;
+mod sample;
+mod scheduler;
+mod scores;
+mod stop;
+mod stream;
+mod task;
+mod text;
+
+pub use candlewick_models::{
+    CausalInfo, CausalLm, Device, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput,
+    EncoderWant, LoadOptions, LoadProgress, ModelError,
+};
+
+pub use cancel::CancelToken;
+pub use encoder::{EncodeOptions, EncoderHandle, EncoderText};
+pub use error::{EngineError, Result};
+pub use generator::{GenerateRequest, Generator};
+pub use load::LoadRequest;
+pub use options::{
+    EarlyStopping, GenerateOptions, MAX_LOGPROBS, MAX_SEQUENCES_PER_PROMPT, MAX_STOPS, Prompt, Truncate,
+};
+pub use reply::Done;
+pub use result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
+pub use stream::{QUEUE_LIMIT, TokenStream};
+pub use text::TextCodec;

@@ -1,0 +1,256 @@
+//! The handle of an encoder (BERT): texts in, vectors out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+
+use candlewick_models::{
+    Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, ModelError, load_encoder,
+};
+
+use crate::cancel::CancelToken;
+use crate::encoder_thread::{Command, EncoderThread, Run};
+use crate::error::{EngineError, Result};
+use crate::life::{Life, ThreadSlot, spawn_owner};
+use crate::load::LoadRequest;
+use crate::reply::{Done, Reply};
+use crate::text::{Codec, TextCodec, count_all, decode_all, need};
+
+/// What an encoder reads.
+#[derive(Debug, Clone)]
+pub enum EncoderText {
+    Single(String),
+    /// A question and its context, a query and a passage.
+    Pair(String, String),
+    /// Ids with their special tokens. Empty `type_ids` stand for zeros.
+    Ids(EncoderInput),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Tokens, special ones included; `None`: as many as the model has positions.
+    pub max_length: Option<usize>,
+    /// Cut longer texts on the right, the longer one of a pair first; else they are a `CONTEXT_OVERFLOW`.
+    pub truncate: bool,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self { max_length: None, truncate: true }
+    }
+}
+
+/// A handle; clones share one model. The model lives on a thread of its own, its tokenizer on another. When the last handle
+/// is gone the model closes by itself.
+#[derive(Clone)]
+pub struct EncoderHandle(Arc<Inner>);
+
+struct Inner {
+    info: EncoderInfo,
+    vocabulary: Option<usize>,
+    commands: mpsc::Sender<Command>,
+    life: Arc<Life>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.life.close(None);
+    }
+}
+
+impl EncoderHandle {
+    /// Loads on the thread that will own the model.
+    pub fn load(request: LoadRequest, done: Done<EncoderHandle>) {
+        let reply = Reply::new(done);
+        let body = move |slot: ThreadSlot| {
+            let loading = catch_unwind(AssertUnwindSafe(|| {
+                let loaded = load_encoder(&request.source, &request.options, &request)?;
+                let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
+                Self::assemble(loaded.model, codec, slot)
+            }));
+            match loading {
+                Ok(Ok((handle, thread))) => {
+                    reply.send(Ok(handle));
+                    thread.run();
+                }
+                Ok(Err(error)) => reply.send(Err(error)),
+                Err(panic) => reply.send(Err(EngineError::panicked(&*panic))),
+            }
+        };
+        // Without a thread the body is dropped, and its reply says so.
+        let _ = spawn_owner(body);
+    }
+
+    /// A handle over a model that exists.
+    pub fn from_parts(model: Box<dyn Encoder>, codec: Option<Arc<dyn TextCodec>>) -> Result<EncoderHandle> {
+        let (send, receive) = mpsc::channel();
+        spawn_owner(move |slot| match Self::assemble(model, codec, slot) {
+            Ok((handle, thread)) => {
+                let _ = send.send(Ok(handle));
+                thread.run();
+            }
+            Err(error) => drop(send.send(Err(error))),
+        })?;
+        receive.recv().unwrap_or_else(|_| Err(EngineError::Internal("the model's thread ended".into())))
+    }
+
+    fn assemble(
+        model: Box<dyn Encoder>,
+        codec: Option<Arc<dyn TextCodec>>,
+        slot: ThreadSlot,
+    ) -> Result<(EncoderHandle, EncoderThread)> {
+        let info = model.info().clone();
+        let codec = codec.map(Codec::new);
+        let vocabulary = codec.as_ref().map(|codec| codec.text.vocab_size());
+        let closing = Arc::new(AtomicBool::new(false));
+        let (commands, inbox) = mpsc::channel();
+        let bell = commands.clone();
+        let wake = move || drop(bell.send(Command::Wake));
+        let life = Life::start(codec, slot, closing.clone(), wake)?;
+        let thread = EncoderThread::new(model, inbox, closing);
+        Ok((EncoderHandle(Arc::new(Inner { info, vocabulary, commands, life })), thread))
+    }
+
+    pub fn info(&self) -> &EncoderInfo {
+        &self.0.info
+    }
+
+    /// Entries of the tokenizer, special ones included; `None`: ids in, vectors out.
+    pub fn tokenizer_vocab_size(&self) -> Option<usize> {
+        self.0.vocabulary
+    }
+
+    /// Ids and token types as the model reads them.
+    pub fn encode(
+        &self,
+        texts: Vec<EncoderText>,
+        options: EncodeOptions,
+        cancel: CancelToken,
+        done: Done<Vec<EncoderInput>>,
+    ) {
+        let reply = Reply::new(done);
+        let limits = Limits::of(&self.0.info, options);
+        self.0.life.text(move |codec| reply.send(limits.inputs(codec, texts, &cancel)));
+    }
+
+    /// Runs the model over the texts, in batches shared with other calls. Outputs are in the texts' order and do not depend
+    /// on what shared a batch with them.
+    pub fn run(
+        &self,
+        texts: Vec<EncoderText>,
+        options: EncodeOptions,
+        want: EncoderWant,
+        cancel: CancelToken,
+        done: Done<Vec<EncoderOutput>>,
+    ) {
+        let reply = Reply::new(done);
+        if let Err(error) = self.can(want) {
+            return reply.send(Err(error));
+        }
+        let limits = Limits::of(&self.0.info, options);
+        let commands = self.0.commands.clone();
+        self.0.life.text(move |codec| match limits.inputs(codec, texts, &cancel) {
+            // A model that closed meanwhile drops the run, and its reply says so.
+            Ok(inputs) => drop(commands.send(Command::Run(Box::new(Run::new(inputs, want, cancel, reply))))),
+            Err(error) => reply.send(Err(error)),
+        });
+    }
+
+    fn can(&self, want: EncoderWant) -> Result<()> {
+        if want.pooled && !self.0.info.has_pooler {
+            return Err(EngineError::option("pooled", "this model has no pooler"));
+        }
+        if want.logits && self.0.info.head == EncoderHead::None {
+            return Err(EngineError::option("logits", "this model has no head"));
+        }
+        Ok(())
+    }
+
+    pub fn decode(&self, ids: Vec<Vec<u32>>, skip_special: bool, done: Done<Vec<String>>) {
+        let reply = Reply::new(done);
+        self.0.life.text(move |codec| reply.send(decode_all(codec, &ids, skip_special)));
+    }
+
+    pub fn count_tokens(&self, texts: Vec<String>, done: Done<Vec<usize>>) {
+        let reply = Reply::new(done);
+        self.0.life.text(move |codec| reply.send(count_all(codec, &texts)));
+    }
+
+    /// Ends running calls with `MODEL_CLOSED` at the next layer and answers when the threads have ended and the memory is
+    /// free. May be called any number of times.
+    pub fn close(&self, done: Done<()>) {
+        self.0.life.close(Some(Reply::new(done)));
+    }
+}
+
+/// What an input may be for this model.
+struct Limits {
+    max_length: usize,
+    truncate: bool,
+    max_positions: usize,
+    vocab_size: usize,
+    type_vocab_size: usize,
+}
+
+impl Limits {
+    fn of(info: &EncoderInfo, options: EncodeOptions) -> Self {
+        Self {
+            max_length: options.max_length.unwrap_or(info.max_positions),
+            truncate: options.truncate,
+            max_positions: info.max_positions,
+            vocab_size: info.vocab_size,
+            type_vocab_size: info.type_vocab_size,
+        }
+    }
+
+    fn inputs(
+        &self,
+        codec: Option<&Codec>,
+        texts: Vec<EncoderText>,
+        cancel: &CancelToken,
+    ) -> Result<Vec<EncoderInput>> {
+        if self.max_length == 0 || self.max_length > self.max_positions {
+            let reason = format!("expected 1 to {}, got {}", self.max_positions, self.max_length);
+            return Err(EngineError::option("maxLength", reason));
+        }
+        let input = |text| match cancel.is_cancelled() {
+            true => Err(EngineError::Aborted),
+            false => self.input(codec, text),
+        };
+        texts.into_iter().map(input).collect()
+    }
+
+    fn input(&self, codec: Option<&Codec>, text: EncoderText) -> Result<EncoderInput> {
+        let cut = self.truncate.then_some(self.max_length);
+        let mut input = match text {
+            EncoderText::Single(text) => need(codec)?.text.encode_pair(&text, None, cut)?,
+            EncoderText::Pair(text, pair) => need(codec)?.text.encode_pair(&text, Some(&pair), cut)?,
+            EncoderText::Ids(input) => input,
+        };
+        let length = input.ids.len();
+        if length == 0 {
+            return Err(EngineError::PromptEmpty);
+        }
+        if length > self.max_length {
+            return Err(EngineError::ContextOverflow {
+                prompt: length,
+                requested: 0,
+                limit: self.max_length,
+            });
+        }
+        if input.type_ids.is_empty() {
+            input.type_ids = vec![0; length];
+        }
+        let refuse = |message: String| Err(EngineError::Model(ModelError::Input(message)));
+        if input.type_ids.len() != length {
+            return refuse(format!("{} token types for {length} ids", input.type_ids.len()));
+        }
+        if let Some(id) = input.ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            return refuse(format!("token {id} is not in the vocabulary"));
+        }
+        if let Some(id) = input.type_ids.iter().find(|id| **id as usize >= self.type_vocab_size) {
+            return refuse(format!("the model has no token type {id}"));
+        }
+        Ok(input)
+    }
+}

@@ -1,0 +1,216 @@
+//! The thread that owns an encoder: it fills each forward pass with inputs of all waiting calls.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use candlewick_models::{Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant};
+
+use crate::cancel::CancelToken;
+use crate::error::{EngineError, Result};
+use crate::reply::Reply;
+
+/// Tokens per forward pass: enough for full matrix speed, few enough that a call need not wait long for its turn.
+const BATCH_TOKENS: usize = 2048;
+/// The same where each token gets logits over the whole vocabulary: 256 × 30,522 × 4 bytes are 31 MB.
+const BATCH_TOKENS_VOCABULARY: usize = 256;
+
+pub(crate) enum Command {
+    Run(Box<Run>),
+    Wake,
+}
+
+/// One call: its inputs, and the outputs as they come.
+pub(crate) struct Run {
+    inputs: Vec<EncoderInput>,
+    /// Indices of inputs that have not run, the next one last. Longest first, so that the last batches are the small ones.
+    todo: Vec<usize>,
+    outputs: Vec<EncoderOutput>,
+    /// Outputs still to come.
+    missing: usize,
+    want: EncoderWant,
+    cancel: CancelToken,
+    reply: Reply<Vec<EncoderOutput>>,
+}
+
+impl Run {
+    pub fn new(
+        inputs: Vec<EncoderInput>,
+        want: EncoderWant,
+        cancel: CancelToken,
+        reply: Reply<Vec<EncoderOutput>>,
+    ) -> Self {
+        let mut todo: Vec<usize> = (0..inputs.len()).collect();
+        todo.sort_by_key(|index| (inputs[*index].ids.len(), std::cmp::Reverse(*index)));
+        let outputs = vec![EncoderOutput::default(); inputs.len()];
+        Self { missing: inputs.len(), inputs, todo, outputs, want, cancel, reply }
+    }
+
+    fn finish(self) {
+        self.reply.send(Ok(self.outputs));
+    }
+
+    fn fail(self, error: EngineError) {
+        self.reply.send(Err(error));
+    }
+}
+
+pub(crate) struct EncoderThread {
+    model: Box<dyn Encoder>,
+    inbox: mpsc::Receiver<Command>,
+    closing: Arc<AtomicBool>,
+    runs: VecDeque<Run>,
+}
+
+/// An input's place: run and index in it.
+type Place = (usize, usize);
+
+impl EncoderThread {
+    pub fn new(model: Box<dyn Encoder>, inbox: mpsc::Receiver<Command>, closing: Arc<AtomicBool>) -> Self {
+        Self { model, inbox, closing, runs: VecDeque::new() }
+    }
+
+    /// Serves until the model is closed. Runs left over are dropped, and their replies say so.
+    pub fn run(mut self) {
+        while self.receive() {
+            let guard = self.model.active();
+            while !self.runs.is_empty() && !self.closing.load(Ordering::Acquire) {
+                self.end_cancelled();
+                self.step();
+                while let Ok(command) = self.inbox.try_recv() {
+                    self.accept(command);
+                }
+            }
+            drop(guard);
+        }
+    }
+
+    /// Sleeps until there is something to do; `false`: the model is closing.
+    fn receive(&mut self) -> bool {
+        while self.runs.is_empty() && !self.closing.load(Ordering::Acquire) {
+            match self.inbox.recv() {
+                Ok(command) => self.accept(command),
+                Err(_) => return false,
+            }
+        }
+        !self.closing.load(Ordering::Acquire)
+    }
+
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Wake => {}
+            Command::Run(run) if run.inputs.is_empty() => run.finish(),
+            Command::Run(run) => self.runs.push_back(*run),
+        }
+    }
+
+    fn end_cancelled(&mut self) {
+        let (gone, runs) = self.runs.drain(..).partition(|run| run.cancel.is_cancelled());
+        self.runs = runs;
+        let gone: VecDeque<Run> = gone;
+        gone.into_iter().for_each(|run| run.fail(EngineError::Aborted));
+    }
+
+    /// One forward pass over inputs of all calls that want the same as the oldest, taken one by one in turn, so that a small
+    /// call is not held up by a large one.
+    fn step(&mut self) {
+        let Some(want) = self.runs.front().map(|run| run.want) else { return };
+        let mut places: Vec<Place> = Vec::new();
+        let mut batch: Vec<EncoderInput> = Vec::new();
+        let mut room = self.batch_tokens(want);
+        let mut full = false;
+        while !full {
+            let before = places.len();
+            for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| same(run.want, want)) {
+                let Some(next) = run.todo.last().copied() else { continue };
+                let length = run.inputs[next].ids.len();
+                if length > room && !batch.is_empty() {
+                    full = true;
+                    break;
+                }
+                room = room.saturating_sub(length);
+                run.todo.pop();
+                places.push((index, next));
+                batch.push(run.inputs[next].clone());
+            }
+            full |= places.len() == before;
+        }
+        let result = self.forward(&places, &batch, want);
+        self.settle(places, result);
+        // The oldest goes to the back, so that another `want` gets its turn.
+        if let Some(run) = self.runs.pop_front() {
+            self.runs.push_back(run);
+        }
+        let mut at = 0;
+        while at < self.runs.len() {
+            if self.runs[at].missing > 0 {
+                at += 1;
+            } else if let Some(run) = self.runs.remove(at) {
+                run.finish();
+            }
+        }
+    }
+
+    fn batch_tokens(&self, want: EncoderWant) -> usize {
+        let vocabulary = want.logits && self.model.info().head == EncoderHead::MaskedLm;
+        if vocabulary { BATCH_TOKENS_VOCABULARY } else { BATCH_TOKENS }
+    }
+
+    fn forward(
+        &mut self,
+        places: &[Place],
+        batch: &[EncoderInput],
+        want: EncoderWant,
+    ) -> Result<Vec<EncoderOutput>> {
+        let closing = self.closing.clone();
+        let mut tokens: Vec<CancelToken> = Vec::new();
+        for (index, run) in self.runs.iter().enumerate() {
+            if places.iter().any(|(place, _)| *place == index) {
+                tokens.push(run.cancel.clone());
+            }
+        }
+        // One cancelled call ends the pass for all: the others' inputs run again, at once and without it.
+        let stop = || closing.load(Ordering::Acquire) || tokens.iter().any(CancelToken::is_cancelled);
+        let outputs = catch_unwind(AssertUnwindSafe(|| self.model.forward(batch, want, &stop)))
+            .map_err(|panic| EngineError::panicked(&*panic))??;
+        match outputs.len() == batch.len() {
+            true => Ok(outputs),
+            false => {
+                Err(EngineError::Internal(format!("{} outputs for {} inputs", outputs.len(), batch.len())))
+            }
+        }
+    }
+
+    fn settle(&mut self, places: Vec<Place>, result: Result<Vec<EncoderOutput>>) {
+        match result {
+            Ok(outputs) => {
+                for ((run, index), output) in places.into_iter().zip(outputs) {
+                    self.runs[run].outputs[index] = output;
+                    self.runs[run].missing -= 1;
+                }
+            }
+            // Stopped: back to where they were taken from; whoever was cancelled is ended before the next step.
+            Err(EngineError::Aborted) => {
+                for (run, index) in places.into_iter().rev() {
+                    self.runs[run].todo.push(index);
+                }
+            }
+            Err(error) => {
+                let mut index = 0;
+                let (failed, kept) = self.runs.drain(..).partition(|_| {
+                    index += 1;
+                    places.iter().any(|(place, _)| *place == index - 1)
+                });
+                self.runs = kept;
+                let failed: Vec<Run> = VecDeque::into(failed);
+                failed.into_iter().for_each(|run| run.fail(error.clone()));
+            }
+        }
+    }
+}
+
+fn same(a: EncoderWant, b: EncoderWant) -> bool {
+    let key = |w: EncoderWant| (w.last_hidden_state, w.hidden_states, w.pooled, w.logits);
+    key(a) == key(b)
+}

@@ -1,0 +1,67 @@
+//! What can go wrong between a request and its last token. Each variant has one stable code; a model's errors keep theirs.
+
+use candlewick_models::ModelError;
+
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    #[error("{0}")]
+    Model(ModelError),
+    /// An option with a value that cannot be; `option` is its public (camelCase) name.
+    #[error("{option}: {reason}")]
+    OptionInvalid { option: &'static str, reason: String },
+    #[error("the prompt is empty")]
+    PromptEmpty,
+    /// `prompt` + `requested` tokens do not fit in the `limit` positions of the model.
+    #[error("{prompt} prompt tokens and {requested} new ones do not fit in the model's {limit} positions")]
+    ContextOverflow { prompt: usize, requested: usize, limit: usize },
+    /// The model was closed before or while the request ran.
+    #[error("the model is closed")]
+    Closed,
+    /// The request's own cancel token was cancelled.
+    #[error("aborted")]
+    Aborted,
+    /// Text in or out was asked of a model that has no tokenizer files.
+    #[error("this model has no tokenizer")]
+    TokenizerMissing,
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl EngineError {
+    /// The stable code that a user's program may test.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Model(error) => error.code(),
+            Self::OptionInvalid { .. } => "OPTION_INVALID",
+            Self::PromptEmpty => "PROMPT_EMPTY",
+            Self::ContextOverflow { .. } => "CONTEXT_OVERFLOW",
+            Self::Closed => "MODEL_CLOSED",
+            Self::Aborted => "ABORTED",
+            Self::TokenizerMissing => "TOKENIZER_MISSING",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    pub(crate) fn option(option: &'static str, reason: impl Into<String>) -> Self {
+        Self::OptionInvalid { option, reason: reason.into() }
+    }
+
+    /// The message of a caught panic.
+    pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Self::Internal(format!("panicked: {}", text.unwrap_or("no message")))
+    }
+}
+
+impl From<ModelError> for EngineError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Stopped => Self::Aborted,
+            ModelError::Internal(message) => Self::Internal(message),
+            error => Self::Model(error),
+        }
+    }
+}

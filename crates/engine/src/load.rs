@@ -1,0 +1,38 @@
+//! What a load is asked, and how it reports.
+
+use candlewick_models::{LoadObserver, LoadOptions, LoadProgress};
+
+use crate::cancel::CancelToken;
+
+pub struct LoadRequest {
+    /// A folder, a hub id or a `.gguf` file.
+    pub source: String,
+    pub options: LoadOptions,
+    /// Asked between tensors; the load then fails with `ABORTED`.
+    pub cancel: CancelToken,
+    /// Called on the model's thread.
+    pub progress: Option<Box<dyn Fn(LoadProgress) + Send>>,
+}
+
+impl LoadRequest {
+    pub fn new(source: impl Into<String>) -> Self {
+        Self {
+            source: source.into(),
+            options: LoadOptions::default(),
+            cancel: CancelToken::new(),
+            progress: None,
+        }
+    }
+}
+
+impl LoadObserver for LoadRequest {
+    fn progress(&self, progress: LoadProgress) {
+        if let Some(report) = &self.progress {
+            report(progress);
+        }
+    }
+
+    fn stop(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}

@@ -1,0 +1,58 @@
+//! Caches of sequences that are over, for prompts that begin as they did: the next turn of a dialogue, another question under
+//! the same instructions. Exact, because a position's keys and values do not depend on the pass that computed them.
+
+use std::collections::VecDeque;
+
+use candlewick_models::{Cache, CausalInfo};
+
+/// Entries beyond this are hardly ever hit and always searched.
+const ENTRIES: usize = 4;
+/// Memory for them; about 1,800 positions of a 124M GPT-2.
+const BYTES: usize = 128 << 20;
+/// Shorter beginnings are computed sooner than they are found and copied.
+const SHORTEST: usize = 16;
+
+pub(crate) struct Prefixes {
+    /// Newest last. `tokens` are as many as are in the cache.
+    entries: VecDeque<(Vec<u32>, Box<dyn Cache>)>,
+    /// Positions that fit in [`BYTES`].
+    limit: usize,
+}
+
+impl Prefixes {
+    pub fn new(info: &CausalInfo) -> Self {
+        let position = 2 * size_of::<f32>() * info.n_layer * info.n_embd;
+        Self { entries: VecDeque::new(), limit: BYTES / position.max(1) }
+    }
+
+    /// The cache that begins most like `tokens` and how much of it they share; the last of `tokens` is never counted,
+    /// because its logits are needed.
+    pub fn longest(&self, tokens: &[u32]) -> Option<(usize, &dyn Cache)> {
+        let shared = |known: &[u32]| known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let most = tokens.len().saturating_sub(1);
+        let entries = self.entries.iter().map(|(known, cache)| (shared(known).min(most), known.len(), cache));
+        // A copy takes the whole entry along, so a long one must be worth it.
+        let worth = entries.filter(|(shared, length, _)| *shared >= SHORTEST && shared * 8 >= *length);
+        worth.max_by_key(|(shared, ..)| *shared).map(|(shared, _, cache)| (shared, cache.as_ref()))
+    }
+
+    pub fn keep(&mut self, mut tokens: Vec<u32>, cache: Box<dyn Cache>) {
+        tokens.truncate(cache.len());
+        if tokens.len() < SHORTEST || cache.capacity() > self.limit {
+            return;
+        }
+        self.entries.retain(|(known, _)| !tokens.starts_with(known));
+        self.entries.push_back((tokens, cache));
+        let size = |entries: &VecDeque<(Vec<u32>, Box<dyn Cache>)>| {
+            entries.iter().map(|(_, cache)| cache.capacity()).sum::<usize>()
+        };
+        while self.entries.len() > ENTRIES || size(&self.entries) > self.limit {
+            self.entries.pop_front();
+        }
+    }
+
+    /// After a panic nothing that the model touched is trusted.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}

@@ -1,0 +1,146 @@
+//! Text to ids and back, on a thread of its own: a 1 MB line takes a second, and neither the caller nor the model waits.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use candlewick_models::{Encoded, EncoderInput, ModelError, Tokenizer};
+
+use crate::cancel::CancelToken;
+use crate::error::{EngineError, Result};
+
+/// What the engine needs of a tokenizer. Implemented by [`Tokenizer`]; tests bring their own.
+pub trait TextCodec: Send + Sync {
+    fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError>;
+    /// A text or a pair with its special tokens, cut to `max_length` tokens.
+    fn encode_pair(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        max_length: Option<usize>,
+    ) -> Result<EncoderInput, ModelError>;
+    fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError>;
+    /// The bytes of a byte-level token; `None` for every token of another kind of vocabulary.
+    fn token_bytes(&self, id: u32) -> Option<Vec<u8>>;
+    fn vocab_size(&self) -> usize;
+    fn is_special(&self, id: u32) -> bool;
+}
+
+impl TextCodec for Tokenizer {
+    fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
+        Tokenizer::encode(self, text, add_special)
+    }
+
+    fn encode_pair(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        max_length: Option<usize>,
+    ) -> Result<EncoderInput, ModelError> {
+        let Encoded { ids, type_ids } = Tokenizer::encode_pair(self, text, pair, max_length)?;
+        Ok(EncoderInput { ids, type_ids })
+    }
+
+    fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
+        Tokenizer::decode(self, ids, skip_special)
+    }
+
+    fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        Tokenizer::token_bytes(self, id)
+    }
+
+    fn vocab_size(&self) -> usize {
+        Tokenizer::vocab_size(self)
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        Tokenizer::is_special(self, id)
+    }
+}
+
+/// A codec that may be shared, with what was found out about it once.
+#[derive(Clone)]
+pub(crate) struct Codec {
+    pub text: Arc<dyn TextCodec>,
+    /// Tokens are bytes, and text can be assembled from them without asking the tokenizer's decoder.
+    pub byte_level: bool,
+}
+
+impl Codec {
+    pub fn new(text: Arc<dyn TextCodec>) -> Self {
+        // Added tokens have bytes in every kind of vocabulary; a few ordinary ones decide.
+        let mut ordinary =
+            (0..text.vocab_size() as u32).filter(|id| !text.is_special(*id)).take(16).peekable();
+        let byte_level = ordinary.peek().is_some() && ordinary.all(|id| text.token_bytes(id).is_some());
+        Self { text, byte_level }
+    }
+
+    /// One token by itself, as `top_logprobs` shows it: special tokens by name, torn characters as U+FFFD.
+    pub fn show(&self, id: u32) -> String {
+        match self.text.token_bytes(id) {
+            Some(bytes) if self.byte_level && !self.text.is_special(id) => {
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            _ => self.text.decode(&[id], false).unwrap_or_default(),
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce(Option<&Codec>) + Send>;
+
+/// The sending end of the text thread. The thread ends when this is dropped and the jobs before are done.
+pub(crate) struct TextThread {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl TextThread {
+    /// Once `closing` is set, jobs that have not begun are dropped, and so answer `MODEL_CLOSED`.
+    pub fn start(codec: Option<Codec>, closing: Arc<AtomicBool>) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let run = move || {
+            for job in todo {
+                if closing.load(Ordering::Acquire) {
+                    continue;
+                }
+                // A job that panics drops the replies it owes, and each of them says so.
+                let _ = catch_unwind(AssertUnwindSafe(|| job(codec.as_ref())));
+            }
+        };
+        let handle = std::thread::Builder::new().name("candle-text".into()).spawn(run)?;
+        Ok((Self { jobs }, handle))
+    }
+
+    pub fn run(&self, job: impl FnOnce(Option<&Codec>) + Send + 'static) {
+        let _ = self.jobs.send(Box::new(job));
+    }
+}
+
+/// The three calls that generators and encoders have in common, as jobs for a text thread.
+pub(crate) fn decode_all(codec: Option<&Codec>, ids: &[Vec<u32>], skip_special: bool) -> Result<Vec<String>> {
+    let codec = need(codec)?;
+    ids.iter().map(|ids| Ok(codec.text.decode(ids, skip_special)?)).collect()
+}
+
+pub(crate) fn encode_all(
+    codec: Option<&Codec>,
+    texts: &[String],
+    add_special: bool,
+    cancel: &CancelToken,
+) -> Result<Vec<Vec<u32>>> {
+    let codec = need(codec)?;
+    let encode = |text: &String| match cancel.is_cancelled() {
+        true => Err(EngineError::Aborted),
+        false => Ok(codec.text.encode(text, add_special)?),
+    };
+    texts.iter().map(encode).collect()
+}
+
+/// Counted as a model would see them, special tokens included.
+pub(crate) fn count_all(codec: Option<&Codec>, texts: &[String]) -> Result<Vec<usize>> {
+    Ok(encode_all(codec, texts, true, &CancelToken::new())?.iter().map(Vec::len).collect())
+}
+
+pub(crate) fn need(codec: Option<&Codec>) -> Result<&Codec> {
+    codec.ok_or(EngineError::TokenizerMissing)
+}
