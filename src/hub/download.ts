@@ -144,7 +144,7 @@ async function receive(download: Download, remote: RemoteFile, handle: FileHandl
   report(loaded);
 
   if (loaded < total) {
-    const headers = loaded > 0 ? { range: `bytes=${loaded}-` } : {};
+    const headers: Record<string, string> = loaded > 0 ? { range: `bytes=${loaded}-` } : {};
     const reply = await request(connection, remote.url, { headers, signed: true });
     if (reply.status === 206 && !reply.headers.get("content-range")?.startsWith(`bytes ${loaded}-`)) {
       reply.discard();

@@ -1,1 +1,14 @@
 //! The napi binding: convert, call, convert back.
+//!
+//! - `mailbox.rs`: how an answer from the engine's threads becomes a settled promise.
+//! - `generator.rs`, `encoder.rs`: the classes that TypeScript holds.
+//! - `convert.rs`: what goes in; `tokens.rs`, `packed.rs`, `answer.rs`: what comes out; `error.rs`: what is thrown.
+
+mod answer;
+mod convert;
+mod encoder;
+mod error;
+mod generator;
+mod mailbox;
+mod packed;
+mod tokens;

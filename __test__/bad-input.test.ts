@@ -1,0 +1,200 @@
+/** What is wrong gets a `CandlewickError` with a stable code, at once, and everything else goes on. */
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { type BERT, type CandlewickError, type ErrorCode, generate, type GPT2, loadBERT, loadGPT2 } from "../index.js";
+import { fixturePath } from "./support/fixtures.js";
+import { newFolder, randomModel, small, withHeader, writeByteTokenizer } from "./support/models.js";
+
+type Case = [what: string, code: ErrorCode, run: () => unknown];
+
+let good: string;
+let lm: GPT2;
+let bert: BERT;
+let closed: GPT2;
+
+before(async () => {
+  good = randomModel();
+  lm = await loadGPT2(good, { threads: 1 });
+  bert = await loadBERT(fixturePath("bert-base"), { threads: 1 });
+  closed = await loadGPT2(good, { threads: 1 });
+  await closed.close();
+});
+after(() => Promise.all([lm.close(), bert.close()]));
+
+/** A copy of the good model, changed. */
+function broken(change: (folder: string) => void): string {
+  const folder = newFolder("broken");
+  cpSync(good, folder, { recursive: true });
+  change(folder);
+  return folder;
+}
+const edit = (folder: string, file: string, change: (content: any) => void) => {
+  const content = JSON.parse(readFileSync(join(folder, file), "utf8"));
+  change(content);
+  writeFileSync(join(folder, file), JSON.stringify(content));
+};
+const config = (change: (config: any) => void) => broken((folder) => edit(folder, "config.json", change));
+const weights = (make: (file: Buffer) => Buffer) =>
+  broken((folder) => {
+    const path = join(folder, "model.safetensors");
+    writeFileSync(path, make(readFileSync(path)));
+  });
+/** The same data under another header. */
+const header = (change: (header: any) => void, length?: bigint) =>
+  weights((file) => {
+    const size = Number(file.readBigUInt64LE());
+    const content = JSON.parse(file.toString("utf8", 8, 8 + size));
+    change(content);
+    return withHeader(content, file.subarray(8 + size), length);
+  });
+const sharded = (shard: string) =>
+  broken((folder) => {
+    const h = "model.safetensors";
+    const file = readFileSync(join(folder, h));
+    const names = Object.keys(JSON.parse(file.toString("utf8", 8, 8 + Number(file.readBigUInt64LE()))));
+    writeFileSync(
+      join(folder, "model.safetensors.index.json"),
+      JSON.stringify({ weight_map: Object.fromEntries(names.map((name) => [name, shard])) }),
+    );
+    // Reachable, but not from the folder.
+    mkdirSync(join(folder, "..", "outside"), { recursive: true });
+    cpSync(join(folder, h), join(folder, "..", "outside", h));
+    rmSync(join(folder, h));
+  });
+
+const load = (make: () => string) => () => loadGPT2(make(), { threads: 1 });
+const anyway = (value: unknown) => value as never;
+const first = (options: object, prompt: unknown = "abc") => () => lm.generate(anyway(prompt), anyway(options)).next();
+
+const files: Case[] = [
+  ["no such folder", "MODEL_NOT_FOUND", () => loadGPT2("./nothing/here")],
+  ["no such hub model", "MODEL_NOT_FOUND", () => loadGPT2("nobody/has-this", { localFilesOnly: true })],
+  ["a hub id that climbs", "MODEL_NOT_FOUND", () => loadGPT2("../../etc/passwd-model")],
+  ["an empty folder", "MODEL_NOT_FOUND", load(() => newFolder("empty"))],
+  ["a file that is no model", "UNSUPPORTED_MODEL", load(() => join(good, "config.json"))],
+  ["config.json is no JSON", "CONFIG_INVALID", load(() => broken((folder) => writeFileSync(join(folder, "config.json"), "{")))],
+  ["config.json is a list", "CONFIG_INVALID", load(() => broken((folder) => writeFileSync(join(folder, "config.json"), "[]")))],
+  ["a missing key", "CONFIG_INVALID", load(() => config((c) => delete c.n_embd))],
+  ["a key of the wrong type", "CONFIG_INVALID", load(() => config((c) => (c.n_layer = "two")))],
+  ["heads that do not divide the width", "CONFIG_INVALID", load(() => config((c) => (c.n_head = 5)))],
+  ["zero layers' worth of width", "CONFIG_INVALID", load(() => config((c) => (c.n_embd = 0)))],
+  ["an unknown activation", "CONFIG_INVALID", load(() => config((c) => (c.activation_function = "swoosh")))],
+  ["another architecture", "UNSUPPORTED_MODEL", load(() => config((c) => (c.model_type = "llama")))],
+  ["a BERT where a GPT-2 should be", "UNSUPPORTED_MODEL", () => loadGPT2(fixturePath("bert-base"))],
+  ["a GPT-2 where a BERT should be", "UNSUPPORTED_MODEL", () => loadBERT(good)],
+  ["no weights", "MODEL_NOT_FOUND", load(() => broken((folder) => rmSync(join(folder, "model.safetensors"))))],
+  ["weights of no bytes", "WEIGHTS_CORRUPT", load(() => weights(() => Buffer.alloc(0)))],
+  ["weights that are cut", "WEIGHTS_CORRUPT", load(() => weights((file) => file.subarray(0, file.length / 2)))],
+  ["a header longer than the file", "WEIGHTS_CORRUPT", load(() => header(() => {}, 1n << 40n))],
+  ["a header of 2^64 - 1 bytes", "WEIGHTS_CORRUPT", load(() => header(() => {}, (1n << 64n) - 1n))],
+  ["a header that is no JSON", "WEIGHTS_CORRUPT", load(() => weights((file) => (file.fill("x", 8, 40), file)))],
+  ["overlapping tensors", "WEIGHTS_CORRUPT", load(() => header((h) => {
+    const [start, end] = h["wpe.weight"].data_offsets;
+    h["wpe.weight"].data_offsets = [start - 64, end - 64];
+  }))],
+  ["offsets past the file", "WEIGHTS_CORRUPT", load(() => header((h) => (h["ln_f.bias"].data_offsets = [1e12, 1e12 + 128])))],
+  ["a shape that does not fit its bytes", "WEIGHTS_CORRUPT", load(() => header((h) => (h["ln_f.bias"].shape = [7])))],
+  ["a shape that overflows", "WEIGHTS_CORRUPT", load(() => header((h) => (h["ln_f.bias"].shape = [2 ** 52, 2 ** 52])))],
+  ["a dtype that is no weight's", "TENSOR_DTYPE", load(() => header((h) => (h["ln_f.bias"].dtype = "I32")))],
+  ["a tensor that is missing", "TENSOR_MISSING", load(() => header((h) => {
+    h["something.else"] = h["h.1.attn.c_attn.weight"];
+    delete h["h.1.attn.c_attn.weight"];
+  }))],
+  ["a tensor of another shape", "TENSOR_SHAPE", load(() => header((h) => h["h.0.attn.c_proj.weight"].shape = [16, 64]))],
+  ["more vocabulary than embedding", "VOCABULARY_MISMATCH", load(() => broken((folder) => writeByteTokenizer(folder, small.vocab_size + 10)))],
+  ["a tokenizer that is no JSON", "TOKENIZER_INVALID", load(() => broken((folder) => writeFileSync(join(folder, "tokenizer.json"), "{")))],
+  ["a shard that is missing", "MODEL_NOT_FOUND", load(() => sharded("model-00001-of-00002.safetensors"))],
+  ["a shard outside the folder", "PATH_ESCAPE", load(() => sharded("../outside/model.safetensors"))],
+  ["a shard with an absolute path", "PATH_ESCAPE", load(() => sharded(join(good, "model.safetensors")))],
+];
+
+const calls: Case[] = [
+  ["an unknown option of a load", "OPTION_UNKNOWN", () => loadGPT2(good, anyway({ thread: 2 }))],
+  ["an unknown dtype", "OPTION_INVALID", () => loadGPT2(good, anyway({ dtype: "f8" }))],
+  ["threads of the wrong type", "OPTION_INVALID", () => loadGPT2(good, anyway({ threads: "2" }))],
+  ["no threads", "OPTION_INVALID", () => loadGPT2(good, { threads: 0 })],
+  ["no model", "OPTION_INVALID", () => loadGPT2(anyway(undefined))],
+  ["options that are no object", "OPTION_INVALID", () => loadGPT2(good, anyway("f32"))],
+  ["a revision that climbs", "OPTION_INVALID", () => loadGPT2("nobody/has-this", { revision: "../../.." })],
+  ["a load that is aborted before", "ABORTED", () => loadGPT2(good, { signal: AbortSignal.abort() })],
+  ["an empty prompt", "PROMPT_EMPTY", first({}, "")],
+  ["no prompts", "PROMPT_EMPTY", first({}, [])],
+  ["an empty prompt among others", "PROMPT_EMPTY", first({}, ["a", ""])],
+  ["no ids", "PROMPT_EMPTY", first({}, new Uint32Array())],
+  ["a prompt that is no text", "OPTION_INVALID", first({}, { text: "abc" })],
+  ["no prompt at all", "OPTION_INVALID", first({}, null)],
+  ["ids that are no integers", "OPTION_INVALID", first({}, [1, 2.5])],
+  ["negative ids", "OPTION_INVALID", first({}, [1, -1])],
+  ["text among ids", "OPTION_INVALID", first({}, [1, "a"])],
+  ["an id outside the vocabulary", "INPUT_INVALID", first({}, [1, 100_000])],
+  ["a prompt that is too long", "CONTEXT_OVERFLOW", first({}, "a".repeat(5000))],
+  ["a prompt that is too long for what is asked", "CONTEXT_OVERFLOW", first({ maxNewTokens: 200 }, "a".repeat(100))],
+  ["an unknown option", "OPTION_UNKNOWN", first({ max_new_tokens: 5 })],
+  ["an option's name that every object has", "OPTION_UNKNOWN", first({ toString: 5 })],
+  ["a temperature of NaN", "OPTION_INVALID", first({ temperature: NaN })],
+  ["a negative temperature", "OPTION_INVALID", first({ temperature: -1 })],
+  ["a temperature that is next to nothing", "OPTION_INVALID", first({ temperature: 1e-30 })],
+  ["an endless temperature", "OPTION_INVALID", first({ temperature: Infinity })],
+  ["a temperature that is text", "OPTION_INVALID", first({ temperature: "1" })],
+  ["null for an option", "OPTION_INVALID", first({ temperature: null })],
+  ["topP above 1", "OPTION_INVALID", first({ topP: 1.5 })],
+  ["half a topK", "OPTION_INVALID", first({ topK: 0.5 })],
+  ["a negative topK", "OPTION_INVALID", first({ topK: -1 })],
+  ["no new tokens", "OPTION_INVALID", first({ maxNewTokens: 0 })],
+  ["a negative seed", "OPTION_INVALID", first({ seed: -1 })],
+  ["an empty stop string", "OPTION_INVALID", first({ stop: ["a", ""] })],
+  ["a stop that is no text", "OPTION_INVALID", first({ stop: [1] })],
+  ["a bias of NaN", "OPTION_INVALID", first({ logitBias: { 1: NaN } })],
+  ["a bias of text", "OPTION_INVALID", first({ logitBias: { the: 1 } })],
+  ["a bias outside the vocabulary", "OPTION_INVALID", first({ logitBias: { 100000: 1 } })],
+  ["too many logprobs", "OPTION_INVALID", first({ logprobs: 21 })],
+  ["more returned than beams", "OPTION_INVALID", first({ numBeams: 2, numReturnSequences: 3 })],
+  ["an option without effect", "OPTION_INVALID", first({ numBeams: 2, topK: 5 })],
+  ["a signal that is none", "OPTION_INVALID", first({ signal: {} })],
+  ["an unknown way to truncate", "OPTION_INVALID", first({ truncate: "right" })],
+  ["a signal that is aborted", "ABORTED", first({ signal: AbortSignal.abort() })],
+  ["a closed model's generate", "MODEL_CLOSED", () => closed.generate("abc").next()],
+  ["a closed model's encode", "MODEL_CLOSED", () => closed.encode("abc")],
+  ["a closed model's decode", "MODEL_CLOSED", () => closed.decode([1])],
+  ["text for encode", "OPTION_INVALID", () => lm.encode(anyway(5))],
+  ["one text of several that is none", "OPTION_INVALID", () => lm.countTokens(anyway(["a", 5]))],
+  ["an id to decode that is none", "OPTION_INVALID", () => lm.decode([-1])],
+  ["an unknown option of decode", "OPTION_UNKNOWN", () => lm.decode([1], anyway({ skipSpecial: true }))],
+  ["generate with a model that is none", "OPTION_INVALID", () => generate("abc", anyway({ model: 5 })).next()],
+  ["generate with a model that is missing", "MODEL_NOT_FOUND", () => generate("abc", { model: "./nothing/here" }).next()],
+  ["an unknown format", "OPTION_INVALID", () => lm.generate("abc").toResponse(anyway({ format: "xml" }))],
+  ["an unknown option of a response", "OPTION_UNKNOWN", () => lm.generate("abc").toResponse(anyway({ code: 200 }))],
+  ["texts and pairs mixed", "OPTION_INVALID", () => bert.forward(anyway(["a", { text: "b", textPair: "c" }]))],
+  ["a text without a tokenizer", "TOKENIZER_MISSING", () => bert.forward("abc")],
+  ["no ids for an encoder", "PROMPT_EMPTY", () => bert.forward({ ids: [] })],
+  ["an id that the encoder lacks", "INPUT_INVALID", () => bert.forward({ ids: [100_000] })],
+  ["a token type that the encoder lacks", "INPUT_INVALID", () => bert.forward({ ids: [1], typeIds: [9] })],
+  ["as many types as ids", "INPUT_INVALID", () => bert.forward({ ids: [1, 2], typeIds: [0] })],
+  ["more ids than positions", "CONTEXT_OVERFLOW", () => bert.forward({ ids: Array.from({ length: 5000 }, () => 1) })],
+  ["logits without a head", "OPTION_INVALID", () => bert.forward({ ids: [1] }, { logits: true })],
+  ["an unknown option of forward", "OPTION_UNKNOWN", () => bert.forward({ ids: [1] }, anyway({ hidden: true }))],
+  ["an aborted forward", "ABORTED", () => bert.forward({ ids: [1] }, { signal: AbortSignal.abort() })],
+];
+
+for (const [group, cases] of [["bad files", files], ["bad calls", calls]] as const) {
+  describe(group, () => {
+    for (const [what, code, run] of cases) {
+      test(`${what}: ${code}`, async () => {
+        await assert.rejects(
+          async () => run(),
+          (error: CandlewickError) => {
+            assert.equal(error.constructor.name, "CandlewickError", String(error));
+            assert.equal(error.code, code, error.message);
+            return true;
+          },
+        );
+      });
+    }
+    test("and then the models still serve", async () => {
+      assert.equal((await lm.generate("abc", { maxNewTokens: 5, ignoreEos: true }).result).tokens.length, 5);
+      assert.equal((await bert.forward({ ids: [1, 2, 3] })).lastHiddenState!.shape[0], 3);
+    });
+  });
+}

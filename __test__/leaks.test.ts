@@ -1,0 +1,18 @@
+/** Memory: what a thousand generations, streams and models leave behind. In a process of its own. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { randomModel } from "./support/models.js";
+
+test("1,000 cycles of load, generate, cancel and close leave RSS within 5%", { timeout: 600_000 }, async () => {
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    ["--expose-gc", "--import", "tsx", join(__dirname, "support", "cycles.ts"), randomModel()],
+    { timeout: 600_000 },
+  );
+  const { before, after, threads } = JSON.parse(stdout) as { before: number; after: number; threads: [number, number] };
+  assert.ok(after <= before * 1.05, `RSS went from ${before >> 20} to ${after >> 20} MiB`);
+  assert.ok(threads[1] <= threads[0] + 1, `threads went from ${threads[0]} to ${threads[1]}`);
+});

@@ -1,0 +1,142 @@
+/** Loading, tokenising, and the shared models behind `generate()`. */
+import assert from "node:assert/strict";
+import { existsSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { type CandlewickError, generate, loadBERT, loadGPT2 } from "../index.js";
+import { defaultModelPath } from "../src/package.js";
+import { collect, hasCode } from "./support/assertions.js";
+import { fixturePath } from "./support/fixtures.js";
+import { END, randomModel, recitingModel, small } from "./support/models.js";
+
+describe("a GPT-2", () => {
+  test("says what it is", async () => {
+    await using lm = await loadGPT2(randomModel(), { threads: 2, device: "cpu" });
+    const { parameters, weightBytes, ...rest } = lm.info;
+    assert.deepEqual(rest, {
+      modelType: "gpt2",
+      vocabularySize: small.vocab_size,
+      tokenizerSize: 257,
+      positions: small.n_positions,
+      layers: small.n_layer,
+      hiddenSize: small.n_embd,
+      heads: small.n_head,
+      eosTokenIds: [],
+      dtype: "f32",
+      device: "cpu",
+      threads: 2,
+    });
+    assert.ok(parameters > 30_000 && weightBytes >= parameters * 4);
+    assert.throws(() => ((lm.info as { layers: number }).layers = 3), TypeError);
+  });
+
+  test("encodes, decodes and counts, one text and several", async () => {
+    await using lm = await loadGPT2(randomModel());
+    assert.deepEqual(await lm.encode("abc"), Uint32Array.of(97, 98, 99));
+    assert.deepEqual(await lm.encode(["a", "", "bc"]), [Uint32Array.of(97), Uint32Array.of(), Uint32Array.of(98, 99)]);
+    assert.deepEqual(await lm.encode([]), []);
+    assert.equal(await lm.countTokens("我们"), 6);
+    assert.deepEqual(await lm.countTokens(["a", "我们"]), [1, 6]);
+    assert.equal(await lm.decode(await lm.encode("我们 👩‍👩‍👧")), "我们 👩‍👩‍👧");
+    assert.deepEqual(await lm.decode([[97], [98, 99]]), ["a", "bc"]);
+    assert.equal(await lm.decode([97, END]), "a");
+    assert.equal(await lm.decode([97, END], { skipSpecialTokens: false }), "a<|endoftext|>");
+    assert.equal(await lm.decode([0xe6]), "\ufffd");
+  });
+
+  test("a load that is aborted in the middle, and one whose listener throws", async () => {
+    const model = randomModel({ n_positions: 2048, n_embd: 512, n_layer: 6 });
+    const controller = new AbortController();
+    const { signal } = controller;
+    const loading = loadGPT2(model, { signal, onProgress: () => controller.abort("enough") });
+    await assert.rejects(loading, (error: CandlewickError) => error.code === "ABORTED" && error.cause === "enough");
+    const own = new Error("mine");
+    const throwing = loadGPT2(model, {
+      onProgress: () => {
+        throw own;
+      },
+    });
+    await assert.rejects(throwing, (error) => error === own);
+  });
+
+  for (const dtype of ["f16", "q8_0", "q4_0"] as const) {
+    test(`in ${dtype}`, async () => {
+      await using lm = await loadGPT2(recitingModel("abcdefgh"), { dtype });
+      assert.equal(lm.info.dtype, dtype);
+      assert.equal(await lm.generate("a", { temperature: 0 }).text(), "bcdefgh");
+    });
+  }
+});
+
+describe("a BERT", () => {
+  test("says what it is, and takes ids in every form", async () => {
+    await using bert = await loadBERT(fixturePath("bert-base"));
+    assert.equal(bert.info.modelType, "bert");
+    assert.equal(bert.info.head, undefined);
+    assert.equal(bert.info.hasPooler, true);
+    const array = await bert.forward({ ids: [1, 2, 3] });
+    assert.deepEqual(await bert.forward({ ids: Uint32Array.of(1, 2, 3), typeIds: [0, 0, 0] }), array);
+    assert.deepEqual(array.lastHiddenState!.shape, [3, bert.info.hiddenSize]);
+    assert.equal(array.pooled!.length, bert.info.hiddenSize);
+    assert.deepEqual(Object.keys(array).sort(), ["lastHiddenState", "pooled"]);
+    assert.deepEqual(await bert.forward([]), []);
+  });
+
+  test("a text's result does not depend on its company", async () => {
+    await using bert = await loadBERT(fixturePath("bert-base"));
+    const inputs = Array.from({ length: 20 }, (_, i) => ({ ids: Array.from({ length: 1 + i * 2 }, (_, t) => (i * 7 + t) % 100) }));
+    const alone = [];
+    for (const input of inputs) alone.push(await bert.forward(input));
+    assert.deepEqual(await bert.forward(inputs), alone);
+    assert.deepEqual(await Promise.all(inputs.map((input) => bert.forward(input))), alone);
+  });
+
+  test("closes", async () => {
+    const bert = await loadBERT(fixturePath("bert-base"));
+    const running = bert.forward(Array.from({ length: 2000 }, () => ({ ids: Array.from({ length: 60 }, (_, id) => id) })));
+    const refused = assert.rejects(running, hasCode("MODEL_CLOSED"));
+    await bert.close();
+    await refused;
+    await bert.close();
+    await assert.rejects(bert.forward({ ids: [1] }), hasCode("MODEL_CLOSED"));
+  });
+});
+
+describe("generate()", () => {
+  test("with a model's path, with a model", async () => {
+    const path = recitingModel("abcdefgh");
+    assert.equal(await generate("a", { model: path, temperature: 0 }).text(), "bcdefgh");
+    const two = await Promise.all([generate("a", { model: path, temperature: 0 }).text(), generate("ab", { model: path, temperature: 0 }).text()]);
+    assert.deepEqual(two, ["bcdefgh", "cdefgh"]);
+    await using lm = await loadGPT2(path);
+    assert.equal(await generate("a", { model: lm, temperature: 0 }).text(), "bcdefgh");
+  });
+
+  test("options are checked at once, before the model is there", () => {
+    assert.throws(() => generate("a", { temprature: 1 } as object), hasCode("OPTION_UNKNOWN"));
+    assert.throws(() => generate("a", { temperature: NaN }), hasCode("OPTION_INVALID"));
+    assert.throws(() => generate(""), hasCode("PROMPT_EMPTY"));
+  });
+
+  test("a model that cannot be loaded is tried again", async () => {
+    const model = `${recitingModel("abc")}-later`;
+    await assert.rejects(generate("a", { model }).result, hasCode("MODEL_NOT_FOUND"));
+    renameSync(recitingModel("abc"), model);
+    assert.equal(await generate("a", { model, temperature: 0 }).text(), "bc");
+  });
+
+  test("a stream that is cancelled while its model loads", async () => {
+    const stream = generate("a", { model: randomModel({ n_embd: 256, n_layer: 6 }) });
+    stream.cancel();
+    assert.deepEqual(await collect(stream), []);
+    assert.equal((await stream.result).finishReason, "aborted");
+  });
+
+  test("with the model that ships, in English and Chinese", { skip: !existsSync(join(defaultModelPath, "config.json")) && "models/default is not there" }, async () => {
+    for (const prompt of ["It is a truth universally acknowledged", "我们很高兴能够与您合作！"]) {
+      const tokens = await collect(generate(prompt, { maxNewTokens: 24, temperature: 0 }));
+      const text = tokens.map((token) => token.text).join("");
+      assert.ok(text.length > 0 && !text.includes("\ufffd"), text);
+    }
+  });
+});

@@ -1,0 +1,61 @@
+//! What the engine answers, on its way to JavaScript. The conversion happens on the JavaScript thread, when the mailbox
+//! is emptied; large arrays are handed over, not copied.
+
+use candlewick_engine as engine;
+use napi::bindgen_prelude::{Null, ToNapiValue, TypeName};
+use napi::{Result, ValueType, sys};
+
+use crate::encoder::Encoder;
+use crate::generator::Generator;
+use crate::packed::{Inputs, Outputs, Packed, PackedIds, PackedInputs, PackedOutputs};
+use crate::tokens::{GenerationResult, Token};
+
+pub enum Answer {
+    Nothing(()),
+    Generator(engine::Generator),
+    Encoder(engine::EncoderHandle),
+    Tokens(Option<Vec<engine::TokenEvent>>),
+    Result(Box<engine::GenerationResult>),
+    Ids(Packed<u32>),
+    Inputs(Inputs),
+    Outputs(Box<Outputs>),
+    Texts(Vec<String>),
+    Counts(Vec<u32>),
+}
+
+impl ToNapiValue for Answer {
+    unsafe fn to_napi_value(env: sys::napi_env, answer: Self) -> Result<sys::napi_value> {
+        match answer {
+            Self::Nothing(()) => value(env, ()),
+            Self::Generator(generator) => value(env, Generator::from(generator)),
+            Self::Encoder(encoder) => value(env, Encoder::from(encoder)),
+            Self::Tokens(None) => value(env, Null),
+            Self::Tokens(Some(tokens)) => value(env, tokens.into_iter().map(Token::from).collect::<Vec<_>>()),
+            Self::Result(result) => value(env, GenerationResult::from(*result)),
+            Self::Ids(ids) => value(env, PackedIds::from(ids)),
+            Self::Inputs(inputs) => value(env, PackedInputs::from(inputs)),
+            Self::Outputs(outputs) => value(env, PackedOutputs::from(*outputs)),
+            Self::Texts(texts) => value(env, texts),
+            Self::Counts(counts) => value(env, counts),
+        }
+    }
+}
+
+fn value(env: sys::napi_env, value: impl ToNapiValue) -> Result<sys::napi_value> {
+    // SAFETY: `Answer::to_napi_value` is called on the JavaScript thread of `env`.
+    unsafe { ToNapiValue::to_napi_value(env, value) }
+}
+
+impl TypeName for Answer {
+    fn type_name() -> &'static str {
+        "unknown"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Unknown
+    }
+}
+
+pub fn counts(counts: Vec<usize>) -> Answer {
+    Answer::Counts(counts.into_iter().map(|count| count as u32).collect())
+}

@@ -1,0 +1,305 @@
+//! JavaScript's objects for the engine's values. `src/types.ts` is where users read about them, and where types and
+//! unknown names are checked; `None` is the engine's default.
+
+use candlewick_engine as engine;
+use engine::{
+    Device, Dtype, EarlyStopping, EncoderHead, EncoderInput, EncoderText, EngineError, LoadRequest, Prompt, Truncate,
+};
+use napi::bindgen_prelude::Uint32Array;
+use napi_derive::napi;
+
+use crate::error::{Result, thrown};
+use crate::mailbox::{Cancel, Mailbox};
+
+#[napi(object, object_to_js = false)]
+pub struct LoadOptions {
+    pub path: String,
+    #[napi(ts_type = "'f32' | 'f16' | 'q8_0' | 'q4_0'")]
+    pub dtype: Option<String>,
+    #[napi(ts_type = "'auto' | 'cpu' | 'cuda'")]
+    pub device: Option<String>,
+    pub threads: Option<u32>,
+    /// Whether to report progress.
+    pub progress: bool,
+}
+
+impl LoadOptions {
+    pub fn into_request(self, mailbox: &Mailbox, id: u32, cancel: &Cancel) -> Result<LoadRequest> {
+        let mut request = LoadRequest::new(self.path);
+        request.cancel = cancel.token();
+        request.options.dtype = self.dtype.map(|name| dtype(&name)).transpose().map_err(thrown)?;
+        if let Some(name) = self.device {
+            request.options.device = device(&name).map_err(thrown)?;
+        }
+        request.options.threads = self.threads.unwrap_or(0) as usize;
+        request.progress = self.progress.then(|| mailbox.progress(id));
+        Ok(request)
+    }
+}
+
+/// Texts, or token ids: one of the two.
+#[napi(object, object_to_js = false)]
+pub struct Prompts {
+    pub texts: Option<Vec<String>>,
+    pub ids: Option<Vec<Uint32Array>>,
+}
+
+impl From<Prompts> for Vec<Prompt> {
+    fn from(prompts: Prompts) -> Self {
+        let texts = prompts.texts.into_iter().flatten().map(Prompt::Text);
+        let ids = prompts.ids.into_iter().flatten().map(|ids| Prompt::Ids(ids.to_vec()));
+        texts.chain(ids).collect()
+    }
+}
+
+#[napi(object, object_to_js = false)]
+pub struct GenerateOptions {
+    pub max_new_tokens: Option<u32>,
+    pub min_new_tokens: Option<u32>,
+    pub temperature: Option<f64>,
+    pub top_k: Option<u32>,
+    pub top_p: Option<f64>,
+    pub min_p: Option<f64>,
+    pub repetition_penalty: Option<f64>,
+    pub presence_penalty: Option<f64>,
+    pub frequency_penalty: Option<f64>,
+    pub no_repeat_ngram_size: Option<u32>,
+    pub logit_bias_ids: Option<Vec<u32>>,
+    pub logit_bias_values: Option<Vec<f64>>,
+    pub stop: Option<Vec<String>>,
+    pub stop_token_ids: Option<Vec<u32>>,
+    pub ignore_eos: Option<bool>,
+    /// An integer below 2^53.
+    pub seed: Option<f64>,
+    pub logprobs: Option<u32>,
+    pub n: Option<u32>,
+    pub num_beams: Option<u32>,
+    pub num_return_sequences: Option<u32>,
+    pub length_penalty: Option<f64>,
+    #[napi(ts_type = "'true' | 'false' | 'never'")]
+    pub early_stopping: Option<String>,
+    #[napi(ts_type = "'left'")]
+    pub truncate: Option<String>,
+}
+
+impl From<GenerateOptions> for engine::GenerateOptions {
+    fn from(from: GenerateOptions) -> Self {
+        let default = Self::default();
+        let count = |value: Option<u32>, default: usize| value.map_or(default, |value| value as usize);
+        let number = |value: Option<f64>, default: f32| value.map_or(default, |value| value as f32);
+        let bias_ids = from.logit_bias_ids.into_iter().flatten();
+        let bias_values = from.logit_bias_values.into_iter().flatten().map(|value| value as f32);
+        Self {
+            max_new_tokens: from.max_new_tokens.map(|value| value as usize),
+            min_new_tokens: count(from.min_new_tokens, default.min_new_tokens),
+            temperature: number(from.temperature, default.temperature),
+            top_k: count(from.top_k, default.top_k),
+            top_p: number(from.top_p, default.top_p),
+            min_p: number(from.min_p, default.min_p),
+            repetition_penalty: number(from.repetition_penalty, default.repetition_penalty),
+            presence_penalty: number(from.presence_penalty, default.presence_penalty),
+            frequency_penalty: number(from.frequency_penalty, default.frequency_penalty),
+            no_repeat_ngram_size: count(from.no_repeat_ngram_size, default.no_repeat_ngram_size),
+            logit_bias: bias_ids.zip(bias_values).collect(),
+            stop: from.stop.unwrap_or_default(),
+            stop_token_ids: from.stop_token_ids.unwrap_or_default(),
+            ignore_eos: from.ignore_eos.unwrap_or(default.ignore_eos),
+            seed: from.seed.map(|seed| seed as u64),
+            logprobs: from.logprobs.map(|value| value as usize),
+            n: count(from.n, default.n),
+            num_beams: count(from.num_beams, default.num_beams),
+            num_return_sequences: count(from.num_return_sequences, default.num_return_sequences),
+            length_penalty: number(from.length_penalty, default.length_penalty),
+            early_stopping: match from.early_stopping.as_deref() {
+                Some("true") => EarlyStopping::True,
+                Some("never") => EarlyStopping::Never,
+                _ => default.early_stopping,
+            },
+            truncate: match from.truncate.as_deref() {
+                Some("left") => Truncate::Left,
+                _ => default.truncate,
+            },
+            cancel: default.cancel,
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct GeneratorInfo {
+    pub model_type: String,
+    /// Rows of the embedding.
+    pub vocabulary_size: u32,
+    /// Entries of the tokenizer; absent without one.
+    pub tokenizer_size: Option<u32>,
+    pub positions: u32,
+    pub layers: u32,
+    pub hidden_size: u32,
+    pub heads: u32,
+    pub parameters: f64,
+    pub weight_bytes: f64,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_ids: Vec<u32>,
+    pub dtype: String,
+    pub device: String,
+    pub threads: u32,
+}
+
+impl GeneratorInfo {
+    pub fn new(info: &engine::CausalInfo, tokenizer_size: Option<usize>) -> Self {
+        Self {
+            model_type: info.model_type.to_string(),
+            vocabulary_size: info.vocab_size as u32,
+            tokenizer_size: tokenizer_size.map(|size| size as u32),
+            positions: info.n_positions as u32,
+            layers: info.n_layer as u32,
+            hidden_size: info.n_embd as u32,
+            heads: info.n_head as u32,
+            parameters: info.parameters as f64,
+            weight_bytes: info.weight_bytes as f64,
+            bos_token_id: info.bos_token_id,
+            eos_token_ids: info.eos_token_ids.clone(),
+            dtype: dtype_name(info.dtype).to_string(),
+            device: info.device.to_string(),
+            threads: info.threads as u32,
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct EncoderInfo {
+    pub model_type: String,
+    /// Rows of the embedding.
+    pub vocabulary_size: u32,
+    /// Entries of the tokenizer; absent without one.
+    pub tokenizer_size: Option<u32>,
+    pub positions: u32,
+    pub types: u32,
+    pub layers: u32,
+    pub hidden_size: u32,
+    pub heads: u32,
+    pub parameters: f64,
+    pub weight_bytes: f64,
+    pub has_pooler: bool,
+    #[napi(ts_type = "'masked-lm' | 'sequence-classification' | 'token-classification' | 'question-answering'")]
+    pub head: Option<String>,
+    pub labels: Vec<String>,
+    pub dtype: String,
+    pub device: String,
+    pub threads: u32,
+}
+
+impl EncoderInfo {
+    pub fn new(info: &engine::EncoderInfo, tokenizer_size: Option<usize>) -> Self {
+        Self {
+            model_type: info.model_type.to_string(),
+            vocabulary_size: info.vocab_size as u32,
+            tokenizer_size: tokenizer_size.map(|size| size as u32),
+            positions: info.max_positions as u32,
+            types: info.type_vocab_size as u32,
+            layers: info.layers as u32,
+            hidden_size: info.hidden_size as u32,
+            heads: info.heads as u32,
+            parameters: info.parameters as f64,
+            weight_bytes: info.weight_bytes as f64,
+            has_pooler: info.has_pooler,
+            head: head_name(info.head).map(str::to_string),
+            labels: info.labels.clone(),
+            dtype: dtype_name(info.dtype).to_string(),
+            device: info.device.to_string(),
+            threads: info.threads as u32,
+        }
+    }
+}
+
+/// Columns, so that a thousand texts are a few arrays: texts, or texts with as many pairs, or ids with as many type ids.
+#[napi(object, object_to_js = false)]
+pub struct Texts {
+    pub texts: Option<Vec<String>>,
+    pub pairs: Option<Vec<String>>,
+    pub ids: Option<Vec<Uint32Array>>,
+    pub type_ids: Option<Vec<Uint32Array>>,
+}
+
+impl From<Texts> for Vec<EncoderText> {
+    fn from(from: Texts) -> Self {
+        let texts = from.texts.unwrap_or_default().into_iter();
+        let ids = from.ids.unwrap_or_default().into_iter().map(|ids| ids.to_vec());
+        match (from.pairs, from.type_ids) {
+            (Some(pairs), _) => texts.zip(pairs).map(|(text, pair)| EncoderText::Pair(text, pair)).collect(),
+            (None, Some(types)) => ids
+                .zip(types)
+                .map(|(ids, types)| EncoderText::Ids(EncoderInput { ids, type_ids: types.to_vec() }))
+                .collect(),
+            (None, None) => texts.map(EncoderText::Single).collect(),
+        }
+    }
+}
+
+#[napi(object, object_to_js = false)]
+pub struct EncodeOptions {
+    pub max_length: Option<u32>,
+    pub truncate: Option<bool>,
+}
+
+impl From<EncodeOptions> for engine::EncodeOptions {
+    fn from(from: EncodeOptions) -> Self {
+        let default = Self::default();
+        Self {
+            max_length: from.max_length.map(|length| length as usize),
+            truncate: from.truncate.unwrap_or(default.truncate),
+        }
+    }
+}
+
+#[napi(object, object_to_js = false)]
+pub struct EncoderWant {
+    pub last_hidden_state: bool,
+    pub hidden_states: bool,
+    pub pooled: bool,
+    pub logits: bool,
+}
+
+impl From<EncoderWant> for engine::EncoderWant {
+    fn from(want: EncoderWant) -> Self {
+        let EncoderWant { last_hidden_state, hidden_states, pooled, logits } = want;
+        Self { last_hidden_state, hidden_states, pooled, logits }
+    }
+}
+
+fn dtype(name: &str) -> engine::Result<Dtype> {
+    match name {
+        "f32" => Ok(Dtype::F32),
+        "f16" => Ok(Dtype::F16),
+        "q8_0" => Ok(Dtype::Q8_0),
+        "q4_0" => Ok(Dtype::Q4_0),
+        _ => Err(EngineError::OptionInvalid { option: "dtype", reason: format!("there is no {name}") }),
+    }
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::Q8_0 => "q8_0",
+        Dtype::Q4_0 => "q4_0",
+    }
+}
+
+fn device(name: &str) -> engine::Result<Device> {
+    match name {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda),
+        _ => Err(EngineError::OptionInvalid { option: "device", reason: format!("there is no {name}") }),
+    }
+}
+
+fn head_name(head: EncoderHead) -> Option<&'static str> {
+    match head {
+        EncoderHead::None => None,
+        EncoderHead::MaskedLm => Some("masked-lm"),
+        EncoderHead::SequenceClassification => Some("sequence-classification"),
+        EncoderHead::TokenClassification => Some("token-classification"),
+        EncoderHead::QuestionAnswering => Some("question-answering"),
+    }
+}

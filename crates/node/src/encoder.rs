@@ -1,0 +1,79 @@
+//! An encoder as JavaScript sees it.
+
+use candlewick_engine as engine;
+use napi::bindgen_prelude::Uint32Array;
+use napi_derive::napi;
+
+use crate::answer::{Answer, counts};
+use crate::convert::{EncodeOptions, EncoderInfo, EncoderWant, LoadOptions, Texts};
+use crate::error::Result;
+use crate::mailbox::{Cancel, Mailbox};
+
+/// Loads a model from a path. Answers with an `Encoder`; reports progress before.
+#[napi]
+pub fn load_encoder(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &Cancel) -> Result<()> {
+    let request = options.into_request(mailbox, id, cancel)?;
+    engine::EncoderHandle::load(request, mailbox.cancellable(id, cancel, Answer::Encoder));
+    Ok(())
+}
+
+#[napi]
+pub struct Encoder {
+    encoder: engine::EncoderHandle,
+}
+
+impl From<engine::EncoderHandle> for Encoder {
+    fn from(encoder: engine::EncoderHandle) -> Self {
+        Self { encoder }
+    }
+}
+
+#[napi]
+impl Encoder {
+    #[napi(getter)]
+    pub fn info(&self) -> EncoderInfo {
+        EncoderInfo::new(self.encoder.info(), self.encoder.tokenizer_vocab_size())
+    }
+
+    /// Answers with `PackedInputs`.
+    #[napi]
+    pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Texts, options: EncodeOptions, cancel: &Cancel) {
+        let done = mailbox.cancellable(id, cancel, |inputs: Vec<_>| Answer::Inputs(inputs.into()));
+        self.encoder.encode(texts.into(), options.into(), cancel.token(), done);
+    }
+
+    /// Answers with `PackedOutputs`.
+    #[napi]
+    pub fn run(
+        &self,
+        mailbox: &Mailbox,
+        id: u32,
+        texts: Texts,
+        options: EncodeOptions,
+        want: EncoderWant,
+        cancel: &Cancel,
+    ) {
+        let answer = |outputs: Vec<_>| Answer::Outputs(Box::new(outputs.into()));
+        let done = mailbox.cancellable(id, cancel, answer);
+        self.encoder.run(texts.into(), options.into(), want.into(), cancel.token(), done);
+    }
+
+    /// Answers with a string for each list of ids.
+    #[napi]
+    pub fn decode(&self, mailbox: &Mailbox, id: u32, ids: Vec<Uint32Array>, skip_special: bool) {
+        let ids = ids.iter().map(|ids| ids.to_vec()).collect();
+        self.encoder.decode(ids, skip_special, mailbox.reply(id, Answer::Texts));
+    }
+
+    /// Answers with a number for each text.
+    #[napi]
+    pub fn count_tokens(&self, mailbox: &Mailbox, id: u32, texts: Vec<String>) {
+        self.encoder.count_tokens(texts, mailbox.reply(id, counts));
+    }
+
+    /// Answers when the model's threads have ended and its memory is free.
+    #[napi]
+    pub fn close(&self, mailbox: &Mailbox, id: u32) {
+        self.encoder.close(mailbox.reply(id, Answer::Nothing));
+    }
+}

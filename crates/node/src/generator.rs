@@ -1,0 +1,98 @@
+//! A causal language model as JavaScript sees it: the handle and the reading end of its streams.
+
+use candlewick_engine as engine;
+use engine::GenerateRequest;
+use napi::bindgen_prelude::Uint32Array;
+use napi_derive::napi;
+
+use crate::answer::{Answer, counts};
+use crate::convert::{GenerateOptions, GeneratorInfo, LoadOptions, Prompts};
+use crate::error::{Result, thrown};
+use crate::mailbox::{Cancel, Mailbox};
+use crate::packed::Packed;
+
+/// Loads a model from a path. Answers with a `Generator`; reports progress before.
+#[napi]
+pub fn load_generator(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &Cancel) -> Result<()> {
+    let request = options.into_request(mailbox, id, cancel)?;
+    engine::Generator::load(request, mailbox.cancellable(id, cancel, Answer::Generator));
+    Ok(())
+}
+
+#[napi]
+pub struct Generator {
+    generator: engine::Generator,
+}
+
+impl From<engine::Generator> for Generator {
+    fn from(generator: engine::Generator) -> Self {
+        Self { generator }
+    }
+}
+
+#[napi]
+impl Generator {
+    #[napi(getter)]
+    pub fn info(&self) -> GeneratorInfo {
+        GeneratorInfo::new(self.generator.info(), self.generator.tokenizer_vocab_size())
+    }
+
+    /// Options are checked at once; what is wrong with a prompt comes through the stream.
+    #[napi]
+    pub fn generate(&self, prompts: Prompts, options: GenerateOptions) -> Result<TokenStream> {
+        let request = GenerateRequest { prompts: prompts.into(), options: options.into() };
+        self.generator.generate(request).map(|stream| TokenStream { stream }).map_err(thrown)
+    }
+
+    /// Answers with `PackedIds`.
+    #[napi]
+    pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Vec<String>, special: bool, cancel: &Cancel) {
+        let done = mailbox.cancellable(id, cancel, |ids: Vec<_>| Answer::Ids(Packed::new(ids)));
+        self.generator.encode(texts, special, cancel.token(), done);
+    }
+
+    /// Answers with a string for each list of ids.
+    #[napi]
+    pub fn decode(&self, mailbox: &Mailbox, id: u32, ids: Vec<Uint32Array>, skip_special: bool) {
+        let ids = ids.iter().map(|ids| ids.to_vec()).collect();
+        self.generator.decode(ids, skip_special, mailbox.reply(id, Answer::Texts));
+    }
+
+    /// Answers with a number for each text.
+    #[napi]
+    pub fn count_tokens(&self, mailbox: &Mailbox, id: u32, texts: Vec<String>) {
+        self.generator.count_tokens(texts, mailbox.reply(id, counts));
+    }
+
+    /// Answers when the model's threads have ended and its memory is free.
+    #[napi]
+    pub fn close(&self, mailbox: &Mailbox, id: u32) {
+        self.generator.close(mailbox.reply(id, Answer::Nothing));
+    }
+}
+
+/// The reading end of a generation. Collected as garbage it cancels the generation.
+#[napi]
+pub struct TokenStream {
+    stream: engine::TokenStream,
+}
+
+#[napi]
+impl TokenStream {
+    /// Answers with the tokens that are ready, 1 to `most` of them, or with null after the last.
+    #[napi]
+    pub fn next(&self, mailbox: &Mailbox, id: u32, most: u32) {
+        self.stream.next(most as usize, mailbox.reply(id, Answer::Tokens));
+    }
+
+    #[napi]
+    pub fn cancel(&self) {
+        self.stream.cancel();
+    }
+
+    /// Answers with the `GenerationResult` when the generation has ended.
+    #[napi]
+    pub fn result(&self, mailbox: &Mailbox, id: u32) {
+        self.stream.result(mailbox.reply(id, |result| Answer::Result(Box::new(result))));
+    }
+}

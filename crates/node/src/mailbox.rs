@@ -1,0 +1,192 @@
+//! One wake-up channel per JavaScript environment. An asynchronous native call carries an id that TypeScript chose; the
+//! engine's answer goes into a queue here and rings one weak thread-safe function; TypeScript takes the whole queue and
+//! settles its promises. No promise lives on a foreign thread, so the end of an environment leaves nothing to crash:
+//! `close` runs first, and from then on an answer is dropped where it is given.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candlewick_engine::{CancelToken, Done, EngineError, LoadProgress};
+use napi::bindgen_prelude::Function;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Result, Status, check_status, sys};
+use napi_derive::napi;
+
+use crate::answer::Answer;
+
+/// Rings without a value. Weak: by itself it keeps no process alive.
+type Bell = ThreadsafeFunction<(), (), (), Status, false, true>;
+
+/// The answer to the call `id`, or news of it.
+#[napi(object, object_from_js = false)]
+pub struct Settled {
+    pub id: u32,
+    /// A progress report: the call goes on.
+    pub progress: Option<Vec<f64>>,
+    #[napi(ts_type = "unknown")]
+    pub value: Option<Answer>,
+    /// Set if the call failed.
+    pub code: Option<String>,
+    pub message: Option<String>,
+}
+
+/// The queue of one environment. TypeScript makes one when it is loaded and gives it to every asynchronous call.
+#[napi]
+pub struct Mailbox {
+    shared: Arc<Shared>,
+}
+
+#[napi]
+impl Mailbox {
+    /// `wake` is called, on the JavaScript thread, when there is something to `take`.
+    #[napi(constructor)]
+    pub fn new(env: Env, wake: Function<'_, (), ()>) -> Result<Self> {
+        let bell = wake.build_threadsafe_function::<()>().weak::<true>().build()?;
+        let state = State { settled: Vec::new(), running: HashMap::new(), bell: Some(bell) };
+        let shared = Arc::new(Shared { state: Mutex::new(state) });
+        // Hooks run last in, first out: this one before Node closes the bell.
+        env.add_env_cleanup_hook(shared.clone(), |shared| shared.close())?;
+        Ok(Self { shared })
+    }
+
+    /// Everything that was answered since the last `take`.
+    #[napi]
+    pub fn take(&self) -> Vec<Settled> {
+        std::mem::take(&mut self.shared.lock().settled)
+    }
+
+    /// Keeps the process alive until `release`: something is pending.
+    #[napi]
+    pub fn hold(&self, env: Env) -> Result<()> {
+        self.shared.with_bell(|bell| unsafe { sys::napi_ref_threadsafe_function(env.raw(), bell.raw()) })
+    }
+
+    #[napi]
+    pub fn release(&self, env: Env) -> Result<()> {
+        self.shared.with_bell(|bell| unsafe { sys::napi_unref_threadsafe_function(env.raw(), bell.raw()) })
+    }
+
+    /// The engine's callback for the call `id`.
+    pub(crate) fn reply<T: 'static>(
+        &self,
+        id: u32,
+        convert: impl FnOnce(T) -> Answer + Send + 'static,
+    ) -> Done<T> {
+        let shared = self.shared.clone();
+        Box::new(move |result| shared.settle(id, result.map(convert)))
+    }
+
+    /// As `reply`, of a call that is cancelled if the environment ends before it does.
+    pub(crate) fn cancellable<T: 'static>(
+        &self,
+        id: u32,
+        cancel: &Cancel,
+        convert: impl FnOnce(T) -> Answer + Send + 'static,
+    ) -> Done<T> {
+        self.shared.lock().running.insert(id, cancel.token());
+        self.reply(id, convert)
+    }
+
+    /// Posts progress reports of the call `id`; one that has not been taken yet is replaced.
+    pub(crate) fn progress(&self, id: u32) -> Box<dyn Fn(LoadProgress) + Send> {
+        let shared = self.shared.clone();
+        Box::new(move |progress| shared.report(id, progress))
+    }
+}
+
+/// Ends a call early. Its answer is then the error `ABORTED`.
+#[napi]
+#[derive(Default)]
+pub struct Cancel {
+    token: CancelToken,
+}
+
+#[napi]
+impl Cancel {
+    #[napi(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[napi]
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
+    pub(crate) fn token(&self) -> CancelToken {
+        self.token.clone()
+    }
+}
+
+/// What the engine's threads hold of a mailbox.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+}
+
+struct State {
+    settled: Vec<Settled>,
+    /// What to cancel if the environment ends before the call `id` does.
+    running: HashMap<u32, CancelToken>,
+    /// `None`: the environment has ended.
+    bell: Option<Bell>,
+}
+
+impl Shared {
+    fn settle(&self, id: u32, result: std::result::Result<Answer, EngineError>) {
+        let (value, error) = match result {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some((error.code().to_string(), error.to_string()))),
+        };
+        let (code, message) = error.unzip();
+        let mut state = self.lock();
+        state.running.remove(&id);
+        let unclaimed = state.post(Settled { id, progress: None, value, code, message });
+        drop(state);
+        drop(unclaimed);
+    }
+
+    fn report(&self, id: u32, LoadProgress { done, total }: LoadProgress) {
+        let progress = Some(vec![done as f64, total as f64]);
+        let mut state = self.lock();
+        match state.settled.iter_mut().find(|settled| settled.id == id && settled.progress.is_some()) {
+            Some(settled) => settled.progress = progress,
+            None => drop(state.post(Settled { id, progress, value: None, code: None, message: None })),
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        let bell = state.bell.take();
+        let settled = std::mem::take(&mut state.settled);
+        let running = std::mem::take(&mut state.running);
+        drop(state);
+        running.values().for_each(CancelToken::cancel);
+        drop((bell, settled));
+    }
+
+    fn with_bell(&self, call: impl FnOnce(&Bell) -> sys::napi_status) -> Result<()> {
+        match &self.lock().bell {
+            Some(bell) => check_status!(call(bell)),
+            None => Ok(()),
+        }
+    }
+
+    /// A panic in a callback cannot leave the queue in a state that matters, so poisoning is ignored.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Rings once per batch: a queue that has something in it has been announced. Gives the answer back if nobody is
+    /// left to take it; it may own a model, whose end must not be awaited under the lock.
+    #[must_use]
+    fn post(&mut self, settled: Settled) -> Option<Settled> {
+        let Some(bell) = &self.bell else { return Some(settled) };
+        if self.settled.is_empty() {
+            bell.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        }
+        self.settled.push(settled);
+        None
+    }
+}

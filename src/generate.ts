@@ -1,0 +1,61 @@
+import { abortError } from "./errors.js";
+import { nativeOptions } from "./generation-options.js";
+import { GPT2, loadGPT2 } from "./gpt2.js";
+import { nativePrompts } from "./inputs.js";
+import { checks, invalid } from "./options.js";
+import { defaultModelPath } from "./package.js";
+import { TokenStream } from "./stream.js";
+import type { GenerateOptions, Prompt } from "./types.js";
+
+export interface GenerateWithModelOptions extends GenerateOptions {
+  /**
+   * A loaded model, or what {@link loadGPT2} takes. Default: the small model that ships. A model that is named is loaded
+   * on first use, shared by all calls that name it, and let go five minutes after the last of them; to load it in another
+   * way, or to decide when it is freed, use {@link loadGPT2}.
+   */
+  model?: string | GPT2;
+}
+
+/**
+ * Continues `prompt` and streams what comes:
+ *
+ * ```ts
+ * for await (const token of generate("It is a truth universally acknowledged")) process.stdout.write(token.text);
+ * ```
+ *
+ * @throws {CandlewickError} At once: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`. Through the stream: what can be
+ *   wrong with the model's files, and all that {@link GPT2.generate} throws or streams.
+ */
+export function generate(prompt: Prompt, options: GenerateWithModelOptions = {}): TokenStream {
+  const { model = defaultModelPath, ...rest } = options;
+  if (model instanceof GPT2) return model.generate(prompt, rest);
+  const problem = checks.string(model);
+  if (problem) throw invalid("generate", "model", "must be a GPT2 or a string that is not empty", model);
+
+  const request = nativeOptions("generate", rest);
+  const prompts = nativePrompts("generate", prompt);
+  const { signal } = rest;
+  const stream = signal?.aborted
+    ? Promise.reject(abortError(signal))
+    : shared(model).then((loaded) => loaded.begin(prompts, request));
+  return new TokenStream(model, stream, signal);
+}
+
+const LET_GO_AFTER_MS = 5 * 60_000;
+
+const models = new Map<string, { model: Promise<GPT2>; timer: NodeJS.Timeout }>();
+
+/** A model by name. Letting go is not closing: streams that still run keep their model, the last one takes it along. */
+function shared(name: string): Promise<GPT2> {
+  const known = models.get(name);
+  if (known) {
+    known.timer.refresh();
+    return known.model;
+  }
+  const model = loadGPT2(name);
+  const forget = () => models.delete(name);
+  models.set(name, { model, timer: setTimeout(forget, LET_GO_AFTER_MS).unref() });
+  // The next call tries again.
+  model.catch(forget);
+  return model;
+}

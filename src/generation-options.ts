@@ -1,0 +1,58 @@
+/** From a user's generation options to the engine's. Types, and the ranges that need no model, are checked here. */
+import type { NativeGenerateOptions } from "./native.js";
+import { type Check, checkOptions, checks, type OptionTable, TOKEN_ID } from "./options.js";
+import type { GenerateOptions } from "./types.js";
+
+const count = checks.integer(0, 0xffff_ffff);
+const positive = checks.integer(1, 0xffff_ffff);
+const upTo64 = checks.integer(1, 64);
+const finite = checks.number("that is finite", () => true);
+const share = checks.number("from 0 to 1", (value) => value >= 0 && value <= 1);
+
+const logitBias: Check = (value) => {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return "must be an object of numbers by token id";
+  const wrong = Object.entries(value).find(
+    ([id, bias]) => TOKEN_ID(Number(id)) || id.trim() === "" || typeof bias !== "number" || Number.isNaN(bias) || bias === Infinity,
+  );
+  return wrong && `must have token ids as keys and numbers or -Infinity as values (not ${wrong[0]}: ${String(wrong[1])})`;
+};
+
+export const generateOptions: OptionTable<GenerateOptions> = {
+  maxNewTokens: positive,
+  minNewTokens: count,
+  temperature: checks.number("of at least 0", (value) => value >= 0),
+  topK: count,
+  topP: share,
+  minP: share,
+  repetitionPenalty: checks.number("above 0", (value) => value > 0),
+  presencePenalty: finite,
+  frequencyPenalty: finite,
+  noRepeatNgramSize: count,
+  logitBias,
+  stop: checks.oneOrMore(checks.string),
+  stopTokenIds: (value) => (Array.isArray(value) ? checks.oneOrMore(TOKEN_ID)(value) : "must be an array of token ids"),
+  ignoreEos: checks.boolean,
+  seed: checks.integer(0),
+  logprobs: checks.integer(0, 20),
+  n: upTo64,
+  numBeams: upTo64,
+  numReturnSequences: upTo64,
+  lengthPenalty: finite,
+  earlyStopping: checks.oneOf(true, false, "never"),
+  truncate: checks.oneOf("left"),
+  signal: checks.signal,
+};
+
+/** Throws `OPTION_UNKNOWN` or `OPTION_INVALID`. */
+export function nativeOptions(where: string, options: GenerateOptions): NativeGenerateOptions {
+  checkOptions(where, options, generateOptions);
+  const { signal: _, logitBias, stop, stopTokenIds, earlyStopping, ...rest } = options;
+  return {
+    ...rest,
+    logitBiasIds: logitBias && Object.keys(logitBias).map(Number),
+    logitBiasValues: logitBias && Object.values(logitBias),
+    stop: typeof stop === "string" ? [stop] : stop?.slice(),
+    stopTokenIds: stopTokenIds?.slice(),
+    earlyStopping: earlyStopping === undefined ? undefined : (String(earlyStopping) as "true" | "false" | "never"),
+  };
+}

@@ -1,0 +1,109 @@
+import { abortError } from "./errors.js";
+import { nativeOptions } from "./generation-options.js";
+import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
+import { load, type LoadOptions } from "./load.js";
+import { Model } from "./model.js";
+import {
+  native,
+  type NativeGenerateOptions,
+  type NativeGenerator,
+  type NativePrompts,
+  type NativeTokenStream,
+  type PackedIds,
+} from "./native.js";
+import { checkOptions, checks, type OptionTable } from "./options.js";
+import { abortable, callSync, mailbox } from "./runtime.js";
+import { TokenStream } from "./stream.js";
+import type { GenerateOptions, Prompt } from "./types.js";
+
+/** What is known about a loaded GPT-2. */
+export interface GPT2Info {
+  readonly modelType: string;
+  /** Rows of the embedding: ids are below it. */
+  readonly vocabularySize: number;
+  /** Entries of the tokenizer; absent for a model without one, which takes and gives ids alone. */
+  readonly tokenizerSize?: number;
+  /** Tokens that prompt and continuation together may have. */
+  readonly positions: number;
+  readonly layers: number;
+  readonly hiddenSize: number;
+  readonly heads: number;
+  /** Number of weights. */
+  readonly parameters: number;
+  /** Bytes of weights in memory. */
+  readonly weightBytes: number;
+  readonly bosTokenId?: number;
+  readonly eosTokenIds: readonly number[];
+  readonly dtype: string;
+  readonly device: string;
+  /** Threads that compute. */
+  readonly threads: number;
+}
+
+export interface EncodeOptions {
+  /** Aborting it ends the call before the next text, with code `ABORTED`. */
+  signal?: AbortSignal;
+}
+
+const encodeOptions: OptionTable<EncodeOptions> = { signal: checks.signal };
+
+/**
+ * A GPT-2 in memory, with threads of its own; {@link loadGPT2} makes it. Any number of generations may run on it at once;
+ * they are computed together, and each gets the tokens that it would get alone. An idle model does not keep the process
+ * alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage collector.
+ */
+export class GPT2 extends Model<NativeGenerator> {
+  readonly info: GPT2Info;
+
+  /** @internal */
+  constructor(source: string, generator: NativeGenerator) {
+    super(source, generator);
+    this.info = Object.freeze(generator.info);
+  }
+
+  /**
+   * Starts to continue `prompt` and streams what comes.
+   *
+   * @throws {CandlewickError} At once: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`, `MODEL_CLOSED`,
+   *   `TOKENIZER_MISSING` (stop strings without a tokenizer). Through the stream: `CONTEXT_OVERFLOW`, `INPUT_INVALID` (an
+   *   id outside the vocabulary), `TOKENIZER_MISSING` (a text), `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): TokenStream {
+    const request = nativeOptions("generate", options);
+    const prompts = nativePrompts("generate", prompt);
+    const { signal } = options;
+    void this.open;
+    const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, request);
+    return new TokenStream(this.source, stream, signal);
+  }
+
+  /** @internal */
+  begin(prompts: NativePrompts, request: NativeGenerateOptions): NativeTokenStream {
+    const generator = this.open;
+    return callSync(() => generator.generate(prompts, request));
+  }
+
+  /** The ids of a text, or of each of several. A special token that stands in the text becomes its id. */
+  encode(text: string, options?: EncodeOptions): Promise<Uint32Array>;
+  encode(texts: readonly string[], options?: EncodeOptions): Promise<Uint32Array[]>;
+  async encode(text: string | readonly string[], options: EncodeOptions = {}): Promise<Uint32Array | Uint32Array[]> {
+    checkOptions("encode", options, encodeOptions);
+    const texts = nativeTexts("encode", text);
+    const ids = unpack(
+      await abortable<PackedIds>(options.signal, (id, cancel) => this.open.encode(mailbox, id, texts, true, cancel)),
+    );
+    return typeof text === "string" ? ids[0]! : ids;
+  }
+}
+
+/**
+ * Loads a GPT-2: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json` or
+ * `vocab.json` and `merges.txt`), or a hub id, whose files are looked up in
+ * the hub's own cache on this machine and downloaded if they are not there.
+ *
+ * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `ABORTED`, and what can be wrong with a model's files:
+ *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
+ */
+export async function loadGPT2(source: string, options: LoadOptions = {}): Promise<GPT2> {
+  return new GPT2(source, await load<NativeGenerator>("loadGPT2", native.loadGenerator, source, options));
+}

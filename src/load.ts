@@ -1,0 +1,63 @@
+import { resolveModel } from "./hub.js";
+import type { native } from "./native.js";
+import { checkOptions, checks, invalid, type OptionTable } from "./options.js";
+import { abortable, mailbox } from "./runtime.js";
+
+export type Dtype = "f32" | "f16" | "q8_0" | "q4_0";
+export type Device = "auto" | "cpu" | "cuda";
+
+export interface LoadOptions {
+  /** How weights are held in memory. Default: as the checkpoint has them, f32 or f16. */
+  dtype?: Dtype;
+  /** Default `"auto"`: CUDA where this build has it and a GPU is there, else the CPU. */
+  device?: Device;
+  /** Threads that compute. Default: as many as the machine lets this process run at once. */
+  threads?: number;
+  /** Aborting it ends the download or the load, which is then rejected with code `ABORTED`. */
+  signal?: AbortSignal;
+  /** Called now and then as files are downloaded and weights are read. What it throws ends the load. */
+  onProgress?: (progress: LoadProgress) => void;
+  /** A hub model's branch, tag or commit. Default `"main"`. With a path it throws `OPTION_INVALID`. */
+  revision?: string;
+  /** Never use the network: a hub model must be in the cache. Default false. */
+  localFilesOnly?: boolean;
+}
+
+const loadOptions: OptionTable<LoadOptions> = {
+  dtype: checks.oneOf("f32", "f16", "q8_0", "q4_0"),
+  device: checks.oneOf("auto", "cpu", "cuda"),
+  threads: checks.integer(1, 1024),
+  signal: checks.signal,
+  onProgress: checks.function,
+  revision: checks.string,
+  localFilesOnly: checks.boolean,
+};
+
+/** How far a load is, in bytes. */
+export type LoadProgress =
+  /** One of the hub's files; several may be on their way. */
+  | { readonly stage: "download"; readonly file: string; readonly loaded: number; readonly total: number }
+  /** All weights. */
+  | { readonly stage: "load"; readonly loaded: number; readonly total: number };
+
+type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
+
+/** Finds the model's files, downloads them if need be, and has `loader` load them. */
+export async function load<T>(where: string, loader: Loader, source: string, options: LoadOptions): Promise<T> {
+  const problem = checks.string(source);
+  if (problem) throw invalid(where, "the model", problem, source);
+  checkOptions(where, options, loadOptions);
+  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly } = options;
+  const path = await resolveModel(source, {
+    revision,
+    localFilesOnly,
+    signal,
+    onProgress: onProgress && ((progress) => onProgress({ stage: "download", ...progress })),
+  });
+  const request = { path, dtype, device, threads, progress: onProgress !== undefined };
+  return abortable<T>(
+    signal,
+    (id, cancel) => loader(mailbox, id, request, cancel),
+    onProgress && ((loaded, total) => onProgress({ stage: "load", loaded, total })),
+  );
+}

@@ -1,0 +1,70 @@
+import { CandlewickError } from "./errors.js";
+import { nativeIds, nativeTexts } from "./inputs.js";
+import type { native } from "./native.js";
+import { checkOptions, checks, type OptionTable } from "./options.js";
+import { call, mailbox } from "./runtime.js";
+import type { TokenIds } from "./types.js";
+
+export interface DecodeOptions {
+  /** Leave out special tokens (`[CLS]`, `<|endoftext|>`). Default true. */
+  skipSpecialTokens?: boolean;
+}
+
+const decodeOptions: OptionTable<DecodeOptions> = { skipSpecialTokens: checks.boolean };
+
+type NativeModel = InstanceType<typeof native.Generator | typeof native.Encoder>;
+
+/** What a loaded GPT-2 and a loaded BERT have in common: a tokenizer, and an end. */
+export abstract class Model<N extends NativeModel> implements AsyncDisposable {
+  /** What it was loaded from. */
+  readonly source: string;
+  readonly #native: N;
+  #closed: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(source: string, model: N) {
+    this.source = source;
+    this.#native = model;
+  }
+
+  /** @internal Throws `MODEL_CLOSED` once {@link close} was called. */
+  protected get open(): N {
+    if (this.#closed) throw new CandlewickError("MODEL_CLOSED", `The model ${this.source} is closed`);
+    return this.#native;
+  }
+
+  /** The text of ids, or of each of several lists of ids. Bytes that are no UTF-8 become U+FFFD. */
+  decode(ids: TokenIds, options?: DecodeOptions): Promise<string>;
+  decode(ids: readonly TokenIds[], options?: DecodeOptions): Promise<string[]>;
+  async decode(ids: TokenIds | readonly TokenIds[], options: DecodeOptions = {}): Promise<string | string[]> {
+    checkOptions("decode", options, decodeOptions);
+    const several = Array.isArray(ids) && typeof ids[0] === "object";
+    const lists = (several ? (ids as readonly TokenIds[]) : [ids]).map((list) => nativeIds("decode", "ids", list));
+    const skip = options.skipSpecialTokens ?? true;
+    const texts = await call<string[]>((id) => this.open.decode(mailbox, id, lists, skip));
+    return several ? texts : texts[0]!;
+  }
+
+  /** How many tokens a text, or each of several, is to the model, special ones included. */
+  countTokens(text: string): Promise<number>;
+  countTokens(texts: readonly string[]): Promise<number[]>;
+  async countTokens(text: string | readonly string[]): Promise<number | number[]> {
+    const texts = nativeTexts("countTokens", text);
+    const counts = await call<number[]>((id) => this.open.countTokens(mailbox, id, texts));
+    return typeof text === "string" ? counts[0]! : counts;
+  }
+
+  /**
+   * Ends what runs on the model by the next layer, with `MODEL_CLOSED`, and resolves when its threads have ended and its
+   * memory is free. Calls after it fail with `MODEL_CLOSED`. Closing twice is closing once.
+   */
+  close(): Promise<void> {
+    this.#closed ??= call<void>((id) => this.#native.close(mailbox, id));
+    return this.#closed;
+  }
+
+  /** {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

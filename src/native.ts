@@ -1,0 +1,52 @@
+import type * as Binding from "#binding";
+import { CandlewickError } from "./errors.js";
+
+/** The Rust addon. Its types are generated from `crates/node`. */
+export type Native = typeof Binding;
+export type NativeGenerator = Binding.Generator;
+export type NativeEncoder = Binding.Encoder;
+export type NativeTokenStream = Binding.TokenStream;
+export type NativeGenerateOptions = Binding.GenerateOptions;
+export type NativePrompts = Binding.Prompts;
+export type NativeTexts = Binding.Texts;
+export type NativeResult = Binding.GenerationResult;
+export type { PackedIds, PackedInputs, PackedOutputs } from "#binding";
+
+/**
+ * Loads the addon: the file that `CANDLEWICK_NATIVE` names, else what `native/binding.cjs` finds, which is a build beside
+ * it (a checkout) or the platform's package (`candlewick-linux-x64-gnu` and so on; npm installs the one that fits).
+ */
+function load(): Native {
+  const path = process.env["CANDLEWICK_NATIVE"];
+  try {
+    return path ? require(path) : require("#binding");
+  } catch (error) {
+    throw missing(path, error);
+  }
+}
+
+function missing(path: string | undefined, error: unknown): CandlewickError {
+  const platform = `${process.platform}-${process.arch}`;
+  const tried = path
+    ? `CANDLEWICK_NATIVE=${path}`
+    : `native/candlewick.${platform}*.node and the package candlewick-${platform}*`;
+  const reasons = causes(error).join("; ");
+  const advice = path
+    ? "unset CANDLEWICK_NATIVE to use the installed addon"
+    : "in a checkout run `npm run build:native`; in an installation run npm without --omit=optional, on a supported platform";
+  return new CandlewickError("ADDON_MISSING", `Cannot load the native addon (tried ${tried}): ${reasons}. Remedy: ${advice}.`, {
+    cause: error,
+  });
+}
+
+/** The first lines of an error's message and of its causes'. */
+function causes(error: unknown): string[] {
+  const lines: string[] = [];
+  for (let next = error; next instanceof Error && lines.length < 8; next = next.cause) {
+    const line = next.message.split("\n", 1)[0]!;
+    if (!lines.includes(line)) lines.push(line);
+  }
+  return lines;
+}
+
+export const native: Native = load();

@@ -1,0 +1,123 @@
+/** Token streams as web streams and responses. */
+import { randomUUID } from "node:crypto";
+import { fromNative } from "./errors.js";
+import { checkOptions, checks, type OptionTable } from "./options.js";
+import type { TokenStream } from "./stream.js";
+import type { FinishReason, GenerationResult, Token } from "./types.js";
+
+/**
+ * - `"text"`: the generated text.
+ * - `"sse"`: server-sent events, each a `text_completion` chunk as OpenAI's API sends it, then `data: [DONE]`. An error
+ *   after the first byte is an event with an `error` of `{code, message}`, and no `[DONE]`.
+ */
+export type StreamFormat = "text" | "sse";
+
+export interface ReadableOptions {
+  /** Default `"text"`. */
+  format?: StreamFormat;
+}
+
+export interface ResponseOptions extends ReadableOptions {
+  /** HTTP status; default 200. */
+  status?: number;
+  /** Added to the format's own headers, or put in their place. */
+  headers?: ConstructorParameters<typeof Headers>[0];
+}
+
+const FORMAT = checks.oneOf("text", "sse");
+const readableOptions: OptionTable<ReadableOptions> = { format: FORMAT };
+const responseOptions: OptionTable<ResponseOptions> = {
+  format: FORMAT,
+  status: checks.integer(200, 599),
+  headers: (value) => (typeof value === "object" && value !== null ? undefined : "must be headers"),
+};
+
+const HEADERS: Record<StreamFormat, Record<string, string>> = {
+  text: { "content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff" },
+  // Proxies must pass events on as they come.
+  sse: { "content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no" },
+};
+
+/** @internal */
+export function toResponse(stream: TokenStream, model: string, options: ResponseOptions = {}): Response {
+  checkOptions("toResponse", options, responseOptions);
+  const { format = "text", status = 200, headers } = options;
+  const all = new Headers({ "cache-control": "no-cache, no-transform", ...HEADERS[format] });
+  new Headers(headers).forEach((value, name) => all.set(name, value));
+  return new Response(toReadable(stream, model, { format }), { status, headers: all });
+}
+
+/** @internal */
+export function toReadable(stream: TokenStream, model: string, options: ReadableOptions = {}): ReadableStream<Uint8Array> {
+  checkOptions("toReadable", options, readableOptions);
+  const tokens = stream[Symbol.asyncIterator]();
+  const chunks = options.format === "sse" ? events(tokens, model) : text(tokens);
+  const encoder = new TextEncoder();
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { value, done } = await chunks.next();
+        if (done) controller.close();
+        else controller.enqueue(encoder.encode(value));
+      },
+      async cancel() {
+        // Not `chunks.return()`: that would wait for the token that a pending `pull` waits for.
+        await tokens.return();
+      },
+    },
+    // Nothing is pulled before somebody reads.
+    { highWaterMark: 0 },
+  );
+}
+
+async function* text(tokens: TokenStream): AsyncGenerator<string, void> {
+  for (;;) {
+    const { value: token, done } = await tokens.next();
+    if (done) return;
+    // A token whose bytes begin a character has no text yet.
+    if (token.text) yield token.text;
+  }
+}
+
+async function* events(tokens: TokenStream, model: string): AsyncGenerator<string, void> {
+  const head = { id: `cmpl-${randomUUID()}`, object: "text_completion", created: Math.floor(Date.now() / 1000), model };
+  try {
+    for (;;) {
+      const { value: token, done } = await tokens.next();
+      if (done) break;
+      if (token.text || token.topLogprobs) yield event({ ...head, choices: [chunk(token)] });
+    }
+    const { sequences, usage } = await tokens.result;
+    const choices = sequences.map(({ finishReason }, index) => end(index, finishReason));
+    yield event({ ...head, choices, usage: openAiUsage(usage) });
+    yield "data: [DONE]\n\n";
+  } catch (error) {
+    const { code, message } = fromNative(error);
+    yield event({ error: { code, message } });
+  }
+}
+
+const event = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;
+
+/** OpenAI's names, from here on. */
+function chunk({ text, sequence, logprob, topLogprobs }: Token) {
+  const logprobs = topLogprobs && {
+    tokens: [text],
+    token_logprobs: [logprob],
+    top_logprobs: [Object.fromEntries(topLogprobs.map((top) => [top.text, top.logprob]))],
+  };
+  return { index: sequence, text, logprobs: logprobs ?? null, finish_reason: null };
+}
+
+function end(index: number, finishReason: FinishReason) {
+  return { index, text: "", logprobs: null, finish_reason: finishReason };
+}
+
+function openAiUsage({ promptTokens, completionTokens, totalTokens, cachedTokens }: GenerationResult["usage"]) {
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: totalTokens,
+    prompt_tokens_details: { cached_tokens: cachedTokens },
+  };
+}

@@ -1,0 +1,96 @@
+import { abortError, fromNative } from "./errors.js";
+import { native } from "./native.js";
+
+type OnProgress = (loaded: number, total: number) => void;
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+  onProgress: OnProgress | undefined;
+}
+
+const pending = new Map<number, Pending>();
+let lastId = 0;
+
+/** This environment's (the main thread's or a worker's) channel from the engine; see `crates/node/src/mailbox.rs`. */
+export const mailbox = new native.Mailbox(settle);
+
+/**
+ * Calls the engine: `start` passes the id on to a native method, whose answer settles the promise. Node stays alive while
+ * a call is pending. What `start` throws rejects the promise.
+ */
+export function call<T>(start: (id: number) => void, onProgress?: OnProgress): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const id = nextId();
+    try {
+      start(id);
+    } catch (error) {
+      return reject(fromNative(error));
+    }
+    pending.set(id, { resolve: resolve as (value: unknown) => void, reject, onProgress });
+    if (pending.size === 1) mailbox.hold();
+  });
+}
+
+/**
+ * A call that `signal` can end: the engine stops at its next chance, then the promise is rejected with `ABORTED`. So when
+ * it is settled, nothing computes any more.
+ */
+export async function abortable<T>(
+  signal: AbortSignal | undefined,
+  start: (id: number, cancel: InstanceType<typeof native.Cancel>) => void,
+  onProgress?: OnProgress,
+): Promise<T> {
+  if (signal?.aborted) throw abortError(signal);
+  const cancel = new native.Cancel();
+  const stop = () => cancel.cancel();
+  signal?.addEventListener("abort", stop, { once: true });
+  try {
+    return await call<T>((id) => start(id, cancel), onProgress);
+  } catch (error) {
+    stop();
+    throw signal?.aborted ? abortError(signal) : error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+/** Runs a synchronous native call; what it throws is a `CandlewickError`. */
+export function callSync<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
+function settle(): void {
+  for (const { id, progress, code, message, value } of mailbox.take()) {
+    const waiter = pending.get(id);
+    if (!waiter) continue;
+    if (progress) {
+      report(id, waiter, progress[0]!, progress[1]!);
+      continue;
+    }
+    pending.delete(id);
+    if (code === undefined) waiter.resolve(value);
+    else waiter.reject(fromNative({ code, message }));
+  }
+  if (pending.size === 0) mailbox.release();
+}
+
+/** An error in the listener ends the call that it listens to, and no other. */
+function report(id: number, waiter: Pending, loaded: number, total: number): void {
+  try {
+    waiter.onProgress?.(loaded, total);
+  } catch (error) {
+    pending.delete(id);
+    waiter.reject(error);
+  }
+}
+
+function nextId(): number {
+  do lastId = (lastId + 1) >>> 0;
+  while (pending.has(lastId));
+  return lastId;
+}
