@@ -1,0 +1,87 @@
+// `npm start`, as a person at a terminal meets it: what is printed, the exit codes, Ctrl-C.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { test } from "node:test";
+
+const root = join(__dirname, "..", "..");
+
+function start(...args: string[]) {
+  const child = spawn(process.execPath, ["dist/src/cli/start.js", ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  const output = { stdout: "", stderr: "" };
+  child.stdout.setEncoding("utf8").on("data", (text) => (output.stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text) => (output.stderr += text));
+  const ended = once(child, "close").then(([code]) => ({ code: code as number, ...output }));
+  return { child, output, ended };
+}
+
+test("continues a prompt, and says how fast, without colours in a pipe", async () => {
+  const { code, stdout, stderr } = await start("Once upon a time", "--max-new-tokens", "6", "--threads", "1").ended;
+  assert.equal(stderr, "");
+  assert.equal(code, 0);
+  assert.match(stdout, /Once upon a time[^]+6 tokens: \d+ tokens\/s/);
+  assert.ok(!stdout.includes("\x1b"));
+});
+
+test("has an English and a Chinese prompt of its own, and says what to try next", async () => {
+  const { code, stdout } = await start("--max-new-tokens", "4").ended;
+  assert.equal(code, 0);
+  assert.match(stdout, /It is a truth universally acknowledged[^]+我们很高兴能够与您合作！[^]+npm test/);
+});
+
+test("gives the same text for the same seed, and another for another", async () => {
+  const text = async (seed: string) => {
+    const { stdout } = await start("Once", "--max-new-tokens", "12", "--seed", seed).ended;
+    return /^Once[^]*(?=\n12 tokens)/m.exec(stdout)?.[0];
+  };
+  const [first, again, other] = [await text("1"), await text("1"), await text("2")];
+  assert.ok(first);
+  assert.equal(first, again);
+  assert.notEqual(first, other);
+});
+
+test("--help lists the options", async () => {
+  const { code, stdout } = await start("--help").ended;
+  assert.equal(code, 0);
+  assert.match(stdout, /--max-new-tokens N[^]+--seed N/);
+});
+
+for (const args of [["--temprature", "1"], ["Once", "--seed", "seven"], ["--model"]]) {
+  test(`refuses ${args.join(" ")}`, async () => {
+    const { code, stdout, stderr } = await start(...args).ended;
+    assert.deepEqual({ code, stdout }, { code: 2, stdout: "" });
+    assert.match(stderr, /--help lists the options/);
+  });
+}
+
+for (const [args, expected] of [
+  [["--model", "./no-such-folder"], "MODEL_NOT_FOUND"],
+  [["Once", "--temperature=-1"], "OPTION_INVALID"],
+] as const) {
+  test(`names the code ${expected}, and where it is explained`, async () => {
+    const { code, stderr } = await start(...args).ended;
+    assert.equal(code, 1);
+    assert.ok(stderr.includes(`${expected}: `) && stderr.includes("docs/errors.md"), stderr);
+  });
+}
+
+const longest = ["Once upon a time", "--max-new-tokens", "200", "--threads", "1"];
+
+test("stops when it is interrupted", { skip: process.platform === "win32" && "no signals" }, async () => {
+  const { child, ended } = start(...longest);
+  await once(child.stdout, "data");
+  child.kill("SIGINT");
+  const { code, stdout, stderr } = await ended;
+  assert.equal(code, 130);
+  assert.match(stderr, /Stopped/);
+  assert.ok(!stdout.includes("200 tokens"));
+});
+
+test("ends quietly when its reader goes away", async () => {
+  const { child, ended } = start(...longest);
+  await once(child.stdout, "data");
+  child.stdout.destroy();
+  const { code, stderr } = await ended;
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
+});
