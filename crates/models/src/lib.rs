@@ -3,8 +3,29 @@
 //! `model.rs` is what the engine sees. `gpt2.rs` and `bert.rs` are the differentiable Candle models, `gpt2_cpu.rs` and
 //! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them.
 
+pub mod bert;
+mod bert_cpu;
 mod error;
+pub mod gpt2;
+mod gpt2_cpu;
+pub mod layers;
+mod load;
 mod model;
+mod on_candle;
+mod packed;
+mod source;
+mod tokenizer;
+mod weights;
 
+pub use bert::Bert;
+pub use bert_cpu::CpuBert;
 pub use error::{ModelError, Result};
+pub use gpt2::{Gpt2, Past};
+pub use gpt2_cpu::CpuGpt2;
+pub use layers::Params;
+pub use load::{Loaded, load_causal, load_encoder};
 pub use model::*;
+pub use on_candle::{CandleBert, CandleGpt2};
+pub use source::ModelFolder;
+pub use tokenizer::{Encoded, Tokenizer};
+pub use weights::{Values, Weights};

@@ -28,11 +28,13 @@ pub struct LoadOptions {
     pub device: Device,
     /// Model threads, the calling one included; 0 = as many as the machine allows this process.
     pub threads: usize,
+    /// Run the differentiable Candle model on the CPU too, instead of the packed kernels: slower, for comparison.
+    pub reference: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, device: Device::Auto, threads: 0 }
+        Self { dtype: None, device: Device::Auto, threads: 0, reference: false }
     }
 }
 
@@ -187,7 +189,12 @@ pub trait Encoder: Send {
     fn info(&self) -> &EncoderInfo;
 
     /// Outputs in the order of `batch`. `stop` is asked before each layer.
-    fn forward(&mut self, batch: &[EncoderInput], want: EncoderWant, stop: &dyn Fn() -> bool) -> Result<Vec<EncoderOutput>>;
+    fn forward(
+        &mut self,
+        batch: &[EncoderInput],
+        want: EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<EncoderOutput>>;
 
     fn active(&self) -> Box<dyn std::any::Any> {
         Box::new(())

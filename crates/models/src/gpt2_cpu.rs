@@ -1,0 +1,296 @@
+//! GPT-2 on packed CPU kernels: the same checkpoint and mathematics as `gpt2.rs`, for generation.
+//!
+//! A step is one batch of rows, M = all sequences' new tokens, without padding. Rows never mix outside attention, and every
+//! kernel reduces in an order that does not depend on M, so a sequence gets the same bits alone and in any batch.
+
+use std::any::Any;
+
+use candlewick_kernels::{
+    Activation as Act, AttentionJob, Epilogue, KvCache, KvShape, KvSource, KvType, Layout, PackedMatrix,
+    attention, matmul,
+};
+
+use crate::gpt2::Config;
+use crate::on_candle::check_tokens;
+use crate::packed::{Cpu, Loader, Norm, PackedLinear, space};
+use crate::{
+    Cache, CausalInfo, CausalLm, Dtype, LoadObserver, LoadOptions, LogitsOf, ModelError, Result,
+    SequenceStep, Weights,
+};
+
+struct Block {
+    ln_1: Norm,
+    c_attn: PackedLinear,
+    attn_c_proj: PackedLinear,
+    ln_2: Norm,
+    c_fc: PackedLinear,
+    mlp_c_proj: PackedLinear,
+    scale: f32,
+}
+
+/// Activations of one step; each grows to the largest step and stays.
+#[derive(Default)]
+struct Space {
+    /// (M, D): the residual stream, before and after a half-block.
+    x: Vec<f32>,
+    y: Vec<f32>,
+    /// (M, D)
+    normal: Vec<f32>,
+    /// (M, 3 D)
+    qkv: Vec<f32>,
+    /// (M, D)
+    mixed: Vec<f32>,
+    /// (M, inner)
+    inner: Vec<f32>,
+    /// (rows that want logits, V)
+    logits: Vec<f32>,
+}
+
+pub struct CpuGpt2 {
+    info: CausalInfo,
+    cpu: Cpu,
+    /// (V, D): looked up, and the head where it is tied.
+    wte: PackedMatrix,
+    /// (n_positions, D)
+    wpe: Vec<f32>,
+    h: Vec<Block>,
+    ln_f: Norm,
+    lm_head: Option<PackedMatrix>,
+    activation: Act,
+    inner: usize,
+    kv_type: KvType,
+    space: Space,
+}
+
+impl CpuGpt2 {
+    pub fn load(
+        weights: &Weights,
+        config: &Config,
+        mut info: CausalInfo,
+        options: &LoadOptions,
+        observer: &dyn LoadObserver,
+    ) -> Result<Self> {
+        let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
+        let cpu = Cpu::new(options.threads);
+        let dtype = options.dtype.unwrap_or_else(|| weights.native_dtype("wte.weight"));
+        let load = Loader::new(weights, &cpu.pool, dtype, observer);
+        let wte = load.matrix("wte.weight", Layout::OutIn, v, d)?;
+        let wpe = load.vector("wpe.weight", &[config.n_positions, d])?;
+        let eps = config.layer_norm_epsilon;
+        let block = |i: usize| -> Result<Block> {
+            let name = |part: &str| format!("h.{i}.{part}");
+            Ok(Block {
+                ln_1: load.norm(&name("ln_1"), d, eps)?,
+                c_attn: load.linear(&name("attn.c_attn"), Layout::InOut, d, 3 * d)?,
+                attn_c_proj: load.linear(&name("attn.c_proj"), Layout::InOut, d, d)?,
+                ln_2: load.norm(&name("ln_2"), d, eps)?,
+                c_fc: load.linear(&name("mlp.c_fc"), Layout::InOut, d, inner)?,
+                mlp_c_proj: load.linear(&name("mlp.c_proj"), Layout::InOut, inner, d)?,
+                scale: config.attention_scale(i) as f32,
+            })
+        };
+        let h = (0..config.n_layer).map(block).collect::<Result<_>>()?;
+        let ln_f = load.norm("ln_f", d, eps)?;
+        let lm_head = if config.tie_word_embeddings {
+            None
+        } else {
+            Some(load.matrix("lm_head.weight", Layout::OutIn, v, d)?)
+        };
+        (info.dtype, info.weight_bytes, info.threads) = (dtype, load.held(), cpu.pool.threads());
+        let kv_type = if dtype == Dtype::F32 { KvType::F32 } else { KvType::F16 };
+        let activation = config.activation_function.into();
+        Ok(Self {
+            info,
+            cpu,
+            wte,
+            wpe,
+            h,
+            ln_f,
+            lm_head,
+            activation,
+            inner,
+            kv_type,
+            space: Space::default(),
+        })
+    }
+
+    /// Runs the blocks over all rows; the result is in `space.x`. `lengths` are the sequences' lengths before this step.
+    fn blocks(
+        &mut self,
+        batch: &mut [SequenceStep<'_>],
+        lengths: &[usize],
+        m: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let (d, heads, cpu) = (self.info.n_embd, self.info.n_head, &mut self.cpu);
+        let x = space(&mut self.space.x, m * d);
+        let y = space(&mut self.space.y, m * d);
+        let normal = space(&mut self.space.normal, m * d);
+        let qkv = space(&mut self.space.qkv, m * 3 * d);
+        let mixed = space(&mut self.space.mixed, m * d);
+        let inner = space(&mut self.space.inner, m * self.inner);
+
+        let mut rows = x.chunks_exact_mut(d);
+        for (step, &length) in batch.iter().zip(lengths) {
+            for (t, &token) in step.tokens.iter().enumerate() {
+                let row = rows.next().expect("a row for every token");
+                self.wte.dequantize_row(token as usize, row);
+                let position = &self.wpe[(length + t) * d..][..d];
+                row.iter_mut().zip(position).for_each(|(x, p)| *x += p);
+            }
+        }
+        for (layer, block) in self.h.iter().enumerate() {
+            if stop() {
+                return Err(ModelError::Stopped);
+            }
+            block.ln_1.forward(cpu, x, normal);
+            block.c_attn.forward(cpu, normal, None, None, qkv);
+            let mut first = 0;
+            for step in batch.iter_mut() {
+                let (t, qkv) = (step.tokens.len(), &qkv[first * 3 * d..]);
+                kv_mut(step.cache)?.append(layer, &qkv[d..], &qkv[2 * d..], 3 * d, t)?;
+                first += t;
+            }
+            let mut jobs = Vec::with_capacity(batch.len());
+            let (mut q, mut out) = (&qkv[..], &mut mixed[..]);
+            for (step, &start) in batch.iter().zip(lengths) {
+                let rows = step.tokens.len();
+                let (this, rest) = out.split_at_mut(rows * d);
+                let kv = KvSource::Cache { cache: kv(step.cache)?, layer };
+                jobs.push(AttentionJob { q, q_stride: 3 * d, rows, start, kv, out: this });
+                (q, out) = (&q[rows * 3 * d..], rest);
+            }
+            attention(&cpu.pool, &mut jobs, heads, d / heads, block.scale, true, &mut cpu.scratch)?;
+            block.attn_c_proj.forward(cpu, mixed, None, Some(x), y);
+            block.ln_2.forward(cpu, y, normal);
+            block.c_fc.forward(cpu, normal, Some(self.activation), None, inner);
+            block.mlp_c_proj.forward(cpu, inner, None, Some(y), x);
+        }
+        Ok(())
+    }
+
+    /// ln_f and the head for the rows that want logits.
+    fn head(&mut self, batch: &mut [SequenceStep<'_>]) {
+        let (d, v, cpu) = (self.info.n_embd, self.info.vocab_size, &mut self.cpu);
+        let mut wanted = Vec::new();
+        let mut first = 0;
+        for step in batch.iter() {
+            let end = first + step.tokens.len();
+            wanted.extend(match step.want {
+                LogitsOf::None => 0..0,
+                LogitsOf::Last => end - 1..end,
+                LogitsOf::All => first..end,
+            });
+            first = end;
+        }
+        let rows = wanted.len();
+        let gathered = space(&mut self.space.y, rows * d);
+        for (row, &from) in gathered.chunks_exact_mut(d).zip(&wanted) {
+            row.copy_from_slice(&self.space.x[from * d..][..d]);
+        }
+        let normal = space(&mut self.space.normal, rows * d);
+        self.ln_f.forward(cpu, gathered, normal);
+        let logits = space(&mut self.space.logits, rows * v);
+        let head = self.lm_head.as_ref().unwrap_or(&self.wte);
+        matmul(&cpu.pool, normal, rows, head, Epilogue::default(), &mut cpu.scratch, logits);
+        let mut logits = &logits[..];
+        for step in batch {
+            let rows = match step.want {
+                LogitsOf::None => 0,
+                LogitsOf::Last => 1,
+                LogitsOf::All => step.tokens.len(),
+            };
+            step.logits.clear();
+            step.logits.extend_from_slice(&logits[..rows * v]);
+            logits = &logits[rows * v..];
+        }
+    }
+}
+
+impl CausalLm for CpuGpt2 {
+    fn info(&self) -> &CausalInfo {
+        &self.info
+    }
+
+    fn new_cache(&self, capacity: usize) -> Result<Box<dyn Cache>> {
+        let n = self.info.n_positions;
+        if capacity == 0 || capacity > n {
+            return Err(ModelError::Input(format!("a cache of {capacity} positions, the model has {n}")));
+        }
+        Ok(Box::new(CpuCache(KvCache::new(KvShape {
+            layers: self.info.n_layer,
+            heads: self.info.n_head,
+            head_dim: self.info.n_embd / self.info.n_head,
+            capacity,
+            kv_type: self.kv_type,
+        }))))
+    }
+
+    fn forward(&mut self, batch: &mut [SequenceStep<'_>], stop: &dyn Fn() -> bool) -> Result<()> {
+        let mut lengths = Vec::with_capacity(batch.len());
+        let mut m = 0;
+        for step in batch.iter() {
+            check_tokens(step.tokens, self.info.vocab_size)?;
+            let (length, capacity, t) = (kv(step.cache)?.len(), step.cache.capacity(), step.tokens.len());
+            if length + t > capacity {
+                return Err(ModelError::Input(format!("{} positions in a cache of {capacity}", length + t)));
+            }
+            lengths.push(length);
+            m += t;
+        }
+        if let Err(error) = self.blocks(batch, &lengths, m, stop) {
+            for (step, &length) in batch.iter_mut().zip(&lengths) {
+                step.cache.truncate(length);
+            }
+            return Err(error);
+        }
+        self.head(batch);
+        Ok(())
+    }
+
+    fn active(&self) -> Box<dyn Any> {
+        self.cpu.awake()
+    }
+}
+
+struct CpuCache(KvCache);
+
+fn foreign() -> ModelError {
+    ModelError::Internal("a cache of another model".into())
+}
+
+fn kv(cache: &dyn Cache) -> Result<&KvCache> {
+    cache.as_any().downcast_ref::<CpuCache>().map(|cache| &cache.0).ok_or_else(foreign)
+}
+
+fn kv_mut(cache: &mut dyn Cache) -> Result<&mut KvCache> {
+    cache.as_any_mut().downcast_mut::<CpuCache>().map(|cache| &mut cache.0).ok_or_else(foreign)
+}
+
+impl Cache for CpuCache {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    fn fork(&self, capacity: usize) -> Result<Box<dyn Cache>> {
+        let mut copy = KvCache::new(KvShape { capacity, ..*self.0.shape() });
+        copy.copy_prefix(&self.0, self.0.len())?;
+        Ok(Box::new(CpuCache(copy)))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}

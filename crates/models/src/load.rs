@@ -1,0 +1,110 @@
+//! From a folder to a model that runs: configuration, weights, tokenizer.
+
+use crate::on_candle::open_device;
+use crate::{
+    Bert, CandleBert, CandleGpt2, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo, Gpt2,
+    LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer, Weights, bert, gpt2,
+};
+
+/// A model with what else its folder holds.
+pub struct Loaded<M: ?Sized> {
+    pub model: Box<M>,
+    pub tokenizer: Option<Tokenizer>,
+    pub folder: ModelFolder,
+}
+
+/// Loads a GPT-2 from a folder in Hugging Face's layout.
+pub fn load_causal(
+    source: &str,
+    options: &LoadOptions,
+    observer: &dyn LoadObserver,
+) -> Result<Loaded<dyn CausalLm>> {
+    let folder = ModelFolder::open(source)?;
+    let config = gpt2::Config::from_folder(&folder)?;
+    let tokenizer = open_tokenizer(&folder, config.vocab_size)?;
+    let weights = Weights::open(&folder.path, "transformer")?;
+    let (device, device_name) = open_device(options.device)?;
+    let info = CausalInfo {
+        model_type: "gpt2",
+        vocab_size: config.vocab_size,
+        n_positions: config.n_positions,
+        n_layer: config.n_layer,
+        n_embd: config.n_embd,
+        n_head: config.n_head,
+        parameters: config.parameter_count(),
+        weight_bytes: 4 * config.parameter_count(),
+        bos_token_id: folder.token_ids("bos_token_id").first().copied(),
+        eos_token_ids: folder.token_ids("eos_token_id"),
+        dtype: Dtype::F32,
+        device: device_name,
+        threads: options.threads,
+    };
+    let model: Box<dyn CausalLm> = if device.is_cpu() && !options.reference {
+        Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)
+    } else {
+        candle_dtype(options, device_name)?;
+        Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info))
+    };
+    Ok(Loaded { model, tokenizer, folder })
+}
+
+/// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout.
+pub fn load_encoder(
+    source: &str,
+    options: &LoadOptions,
+    observer: &dyn LoadObserver,
+) -> Result<Loaded<dyn Encoder>> {
+    let folder = ModelFolder::open(source)?;
+    let config = bert::Config::from_folder(&folder)?;
+    let tokenizer = open_tokenizer(&folder, config.vocab_size)?;
+    let weights = Weights::open(&folder.path, "bert")?;
+    let (device, device_name) = open_device(options.device)?;
+    let head = bert::head_of(&folder, &weights);
+    let labels = bert::labels_of(&folder, &weights, head)?;
+    let has_pooler = weights.contains("pooler.dense.weight") || head == EncoderHead::SequenceClassification;
+    let parameters = config.parameter_count(head, labels.len(), has_pooler);
+    let info = EncoderInfo {
+        model_type: "bert",
+        vocab_size: config.vocab_size,
+        max_positions: config.max_position_embeddings,
+        type_vocab_size: config.type_vocab_size,
+        hidden_size: config.hidden_size,
+        layers: config.num_hidden_layers,
+        heads: config.num_attention_heads,
+        parameters,
+        weight_bytes: 4 * parameters,
+        has_pooler,
+        head,
+        labels,
+        dtype: Dtype::F32,
+        device: device_name,
+        threads: options.threads,
+    };
+    let model: Box<dyn Encoder> = if device.is_cpu() && !options.reference {
+        Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?)
+    } else {
+        candle_dtype(options, device_name)?;
+        let params = Params::new(&weights, device);
+        let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
+        Box::new(CandleBert::new(bert, info))
+    };
+    Ok(Loaded { model, tokenizer, folder })
+}
+
+/// The Candle models compute in f32.
+fn candle_dtype(options: &LoadOptions, device: &str) -> Result<()> {
+    match options.dtype {
+        None | Some(Dtype::F32) => Ok(()),
+        Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on {device}"))),
+    }
+}
+
+fn open_tokenizer(folder: &ModelFolder, embedding: usize) -> Result<Option<Tokenizer>> {
+    let tokenizer = Tokenizer::open(&folder.path)?;
+    match tokenizer.as_ref().map(Tokenizer::vocab_size) {
+        Some(tokenizer) if tokenizer > embedding => {
+            Err(ModelError::VocabularyMismatch { tokenizer, embedding })
+        }
+        _ => Ok(tokenizer),
+    }
+}

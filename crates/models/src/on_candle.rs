@@ -1,0 +1,209 @@
+//! The Candle models behind the engine's traits: what runs on CUDA, and the reference on the CPU.
+
+use std::any::Any;
+
+use candle_core::{Device, Tensor};
+
+use crate::layers::ids_tensor;
+use crate::{
+    Bert, Cache, CausalInfo, CausalLm, Encoder, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, Gpt2,
+    LogitsOf, ModelError, Past, Result, SequenceStep,
+};
+
+/// Keys and values as tensors, which grow by concatenation. Cloning shares them.
+struct CandleCache {
+    layers: Vec<Past>,
+    len: usize,
+    capacity: usize,
+}
+
+impl Cache for CandleCache {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = len.min(self.len);
+        for past in &mut self.layers {
+            let cut = |t: &Tensor| t.narrow(2, 0, self.len).expect("a shorter past");
+            *past = past.take().filter(|_| self.len > 0).map(|(k, v)| (cut(&k), cut(&v)));
+        }
+    }
+
+    fn fork(&self, capacity: usize) -> Result<Box<dyn Cache>> {
+        if capacity < self.len {
+            return Err(ModelError::Internal(format!("a fork of {} into {capacity} positions", self.len)));
+        }
+        Ok(Box::new(Self { layers: self.layers.clone(), len: self.len, capacity }))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// GPT-2 on Candle. Sequences of a batch run one after the other: each has a past of its own length.
+pub struct CandleGpt2 {
+    model: Gpt2,
+    info: CausalInfo,
+}
+
+impl CandleGpt2 {
+    pub fn new(model: Gpt2, info: CausalInfo) -> Self {
+        Self { model, info }
+    }
+}
+
+impl CausalLm for CandleGpt2 {
+    fn info(&self) -> &CausalInfo {
+        &self.info
+    }
+
+    fn new_cache(&self, capacity: usize) -> Result<Box<dyn Cache>> {
+        Ok(Box::new(CandleCache { layers: vec![None; self.info.n_layer], len: 0, capacity }))
+    }
+
+    fn forward(&mut self, batch: &mut [SequenceStep<'_>], stop: &dyn Fn() -> bool) -> Result<()> {
+        let before: Vec<usize> = batch.iter().map(|step| step.cache.len()).collect();
+        for i in 0..batch.len() {
+            if let Err(error) = self.extend(&mut batch[i], stop) {
+                // The failed sequence may have some layers ahead of others; all go back to where they were.
+                for (step, &len) in batch.iter_mut().zip(&before) {
+                    if let Some(cache) = step.cache.as_any_mut().downcast_mut::<CandleCache>() {
+                        cache.len = cache.len.max(len);
+                        cache.truncate(len);
+                    }
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CandleGpt2 {
+    fn extend(&self, step: &mut SequenceStep<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
+        let foreign = || ModelError::Internal("a cache of another model".into());
+        let cache = step.cache.as_any_mut().downcast_mut::<CandleCache>().ok_or_else(foreign)?;
+        let (seen, t) = (cache.len, step.tokens.len());
+        check_tokens(step.tokens, self.info.vocab_size)?;
+        if seen + t > cache.capacity {
+            return Err(ModelError::Input(format!(
+                "{} positions in a cache of {}",
+                seen + t,
+                cache.capacity
+            )));
+        }
+        let ids = ids_tensor(&[step.tokens], self.model.device())?;
+        let x = self.model.extend(&ids, seen, &mut cache.layers, stop)?;
+        cache.len = seen + t;
+        step.logits.clear();
+        let first = match step.want {
+            LogitsOf::None => return Ok(()),
+            LogitsOf::Last => t - 1,
+            LogitsOf::All => 0,
+        };
+        let logits = self.model.logits(&x.narrow(1, first, t - first)?.contiguous()?)?;
+        step.logits.extend(logits.flatten_all()?.to_vec1::<f32>()?);
+        Ok(())
+    }
+}
+
+/// BERT on Candle, one text after the other, so that nothing is padded.
+pub struct CandleBert {
+    model: Bert,
+    info: EncoderInfo,
+}
+
+impl CandleBert {
+    pub fn new(model: Bert, info: EncoderInfo) -> Self {
+        Self { model, info }
+    }
+
+    fn one(&self, input: &EncoderInput, want: EncoderWant, stop: &dyn Fn() -> bool) -> Result<EncoderOutput> {
+        let device = self.model.device();
+        let (ids, types) = (ids_tensor(&[&input.ids], device)?, ids_tensor(&[&input.type_ids], device)?);
+        let states = self.model.hidden_states(&ids, &types, None, stop)?;
+        let last = &states[states.len() - 1];
+        let values = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+        let mut output = EncoderOutput::default();
+        if want.last_hidden_state {
+            output.last_hidden_state = values(last)?;
+        }
+        if want.hidden_states {
+            output.hidden_states = states.iter().map(values).collect::<Result<_>>()?;
+        }
+        if want.pooled {
+            output.pooled = values(&self.model.pooled(last)?)?;
+        }
+        if want.logits {
+            output.logits = values(&self.model.logits(last)?)?;
+        }
+        Ok(output)
+    }
+}
+
+impl Encoder for CandleBert {
+    fn info(&self) -> &EncoderInfo {
+        &self.info
+    }
+
+    fn forward(
+        &mut self,
+        batch: &[EncoderInput],
+        want: EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<EncoderOutput>> {
+        for input in batch {
+            check_input(input, &self.info)?;
+        }
+        batch.iter().map(|input| self.one(input, want, stop)).collect()
+    }
+}
+
+/// Ids are checked before they index an embedding.
+pub(crate) fn check_tokens(ids: &[u32], vocab_size: usize) -> Result<()> {
+    if ids.is_empty() {
+        return Err(ModelError::Input("no tokens".into()));
+    }
+    match ids.iter().find(|&&id| id as usize >= vocab_size) {
+        Some(id) => Err(ModelError::Input(format!("token {id} is outside a vocabulary of {vocab_size}"))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()> {
+    check_tokens(&input.ids, info.vocab_size)?;
+    let (t, types) = (input.ids.len(), info.type_vocab_size);
+    if input.type_ids.len() != t || input.type_ids.iter().any(|&id| id as usize >= types) {
+        return Err(ModelError::Input(format!("token types must be {t} numbers below {types}")));
+    }
+    if t > info.max_positions {
+        return Err(ModelError::Input(format!("{t} tokens, the model has {} positions", info.max_positions)));
+    }
+    Ok(())
+}
+
+/// The Candle device for `device`, and its name.
+pub(crate) fn open_device(device: crate::Device) -> Result<(Device, &'static str)> {
+    let cuda = || {
+        if cfg!(feature = "cuda") {
+            Device::new_cuda(0).map_err(|e| ModelError::UnsupportedDevice(format!("cuda: {e}")))
+        } else {
+            Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
+        }
+    };
+    match device {
+        crate::Device::Cpu => Ok((Device::Cpu, "cpu")),
+        crate::Device::Cuda => Ok((cuda()?, "cuda")),
+        crate::Device::Auto => Ok(cuda().map_or((Device::Cpu, "cpu"), |device| (device, "cuda"))),
+    }
+}

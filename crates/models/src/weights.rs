@@ -1,0 +1,344 @@
+//! A checkpoint's tensors by name: safetensors (one file or a shard index) or `pytorch_model.bin`.
+//!
+//! Headers are untrusted: every length, offset and shape is checked against the file's real size before anything is allocated.
+//! Tensors are read one at a time with positioned reads, so that loading never holds two copies of a model, and a file that
+//! shrinks while it is read gives an error instead of a fault. Format: <https://huggingface.co/docs/safetensors>.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use crate::{Dtype, ModelError, Result};
+
+/// The format's own bound on a header.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    F32,
+    F16,
+    BF16,
+}
+
+impl Stored {
+    fn size(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+}
+
+/// A tensor's values, row-major, as f32 or as the halves they were stored in.
+#[derive(Debug, Clone)]
+pub enum Values {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+impl Values {
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values,
+            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    /// `None`: a dtype that no parameter can have (an index buffer, a mask).
+    stored: Option<Stored>,
+    dtype: String,
+    shape: Vec<usize>,
+    begin: u64,
+    bytes: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct HeaderEntry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+enum Store {
+    Safetensors {
+        files: Vec<(String, File)>,
+        entries: HashMap<String, Entry>,
+    },
+    /// Read through Candle's unpickler, which builds values and executes nothing.
+    Pickle {
+        file: String,
+        reader: candle_core::pickle::PthTensors,
+    },
+}
+
+/// The tensors of one checkpoint. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
+pub struct Weights {
+    store: Store,
+    /// `transformer` or `bert`: checkpoints come with and without it.
+    prefix: &'static str,
+}
+
+impl Weights {
+    /// Opens what `folder` holds, in transformers' order of preference.
+    pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
+        let single = folder.join("model.safetensors");
+        let index = folder.join("model.safetensors.index.json");
+        let pickle = folder.join("pytorch_model.bin");
+        let store = if single.is_file() {
+            safetensors(&[single])?
+        } else if index.is_file() {
+            safetensors(&shards(folder, &index)?)?
+        } else if pickle.is_file() {
+            open_pickle(&pickle)?
+        } else {
+            return Err(ModelError::NotFound(format!(
+                "{} has none of model.safetensors, model.safetensors.index.json, pytorch_model.bin",
+                folder.display()
+            )));
+        };
+        Ok(Self { store, prefix })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match &self.store {
+            Store::Safetensors { entries, .. } => entries.contains_key(name),
+            Store::Pickle { reader, .. } => reader.tensor_infos().contains_key(name),
+        }
+    }
+
+    /// The name under which the checkpoint holds `name`: as it is, with the prefix, or with TensorFlow's names for a norm.
+    fn resolve(&self, name: &str) -> Option<String> {
+        let old =
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+        let prefix = self.prefix;
+        [name.to_string(), format!("{prefix}.{name}"), format!("{prefix}.{old}"), old]
+            .into_iter()
+            .find(|n| self.has(n))
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.resolve(name).is_some()
+    }
+
+    /// The shape of `name`, if it is there.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let resolved = self.resolve(name)?;
+        match &self.store {
+            Store::Safetensors { entries, .. } => Some(entries[&resolved].shape.clone()),
+            Store::Pickle { reader, .. } => Some(reader.tensor_infos()[&resolved].layout.dims().to_vec()),
+        }
+    }
+
+    /// Bytes of all tensors: what a load reports progress against.
+    pub fn total_bytes(&self) -> u64 {
+        match &self.store {
+            Store::Safetensors { entries, .. } => entries.values().map(|e| e.bytes as u64).sum(),
+            Store::Pickle { reader, .. } => reader
+                .tensor_infos()
+                .values()
+                .map(|i| (i.layout.shape().elem_count() * i.dtype.size_in_bytes()) as u64)
+                .sum(),
+        }
+    }
+
+    /// How `name` is best held: f16 as f16; f32 and bf16, whose range f16 does not have, as f32.
+    pub fn native_dtype(&self, name: &str) -> Dtype {
+        let half = self.resolve(name).is_some_and(|resolved| match &self.store {
+            Store::Safetensors { entries, .. } => entries[&resolved].stored == Some(Stored::F16),
+            Store::Pickle { reader, .. } => reader.tensor_infos()[&resolved].dtype == DType::F16,
+        });
+        if half { Dtype::F16 } else { Dtype::F32 }
+    }
+
+    /// Reads `name`, which must have `shape`. f16 stays f16; bf16 becomes f32, which holds it exactly.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
+        let resolved = self.resolve(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
+        let found = self.shape(name).unwrap_or_default();
+        if found != shape {
+            return Err(ModelError::TensorShape { name: resolved, expected: shape.to_vec(), found });
+        }
+        match &self.store {
+            Store::Safetensors { files, entries } => {
+                let entry = &entries[&resolved];
+                let stored = entry
+                    .stored
+                    .ok_or_else(|| ModelError::TensorDtype { name: resolved, found: entry.dtype.clone() })?;
+                let (file_name, file) = &files[entry.file];
+                let mut bytes = vec![0u8; entry.bytes];
+                read_exact_at(file, &mut bytes, entry.begin)
+                    .map_err(|e| corrupt(file_name, format!("cannot read {name}: {e}")))?;
+                Ok(match stored {
+                    Stored::F32 => Values::F32(decode(&bytes, f32::from_le_bytes)),
+                    Stored::F16 => Values::F16(decode(&bytes, f16::from_le_bytes)),
+                    Stored::BF16 => Values::F32(decode(&bytes, |b| bf16::from_le_bytes(b).to_f32())),
+                })
+            }
+            Store::Pickle { file, reader } => {
+                let bad = |e: candle_core::Error| corrupt(file, format!("cannot read {name}: {e}"));
+                let tensor = reader
+                    .get(&resolved)
+                    .map_err(bad)?
+                    .ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
+                let flat = tensor.flatten_all().map_err(bad)?;
+                match flat.dtype() {
+                    DType::F16 => Ok(Values::F16(flat.to_vec1().map_err(bad)?)),
+                    DType::F32 | DType::BF16 => {
+                        let flat = flat.to_dtype(DType::F32).map_err(bad)?;
+                        Ok(Values::F32(flat.to_vec1().map_err(bad)?))
+                    }
+                    other => Err(ModelError::TensorDtype { name: resolved, found: format!("{other:?}") }),
+                }
+            }
+        }
+    }
+
+    /// Reads `name` as an f32 tensor on `device`.
+    pub fn tensor(&self, name: &str, shape: &[usize], device: &candle_core::Device) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.read(name, shape)?.into_f32(), shape, device)?)
+    }
+}
+
+pub(crate) fn corrupt(file: &str, reason: impl Into<String>) -> ModelError {
+    ModelError::CorruptWeights { file: file.to_string(), reason: reason.into() }
+}
+
+fn decode<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|b| from(*b)).collect()
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+fn open_pickle(path: &Path) -> Result<Store> {
+    let file = file_name(path);
+    // The unpickler is a library's: whatever it does with a hostile file, the process lives on.
+    let reader = std::panic::catch_unwind(|| candle_core::pickle::PthTensors::new(path, None))
+        .map_err(|_| corrupt(&file, "not a PyTorch checkpoint"))?
+        .map_err(|e| corrupt(&file, e.to_string()))?;
+    Ok(Store::Pickle { file, reader })
+}
+
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The distinct files of a shard index, which may name files of its own folder only.
+fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let name = file_name(index);
+    let text = crate::source::read_text(index)?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| corrupt(&name, e.to_string()))?;
+    let files: BTreeSet<_> = index.weight_map.into_values().collect();
+    files
+        .into_iter()
+        .map(|file| {
+            let path = Path::new(&file);
+            let plain = path.components().count() == 1
+                && matches!(path.components().next(), Some(Component::Normal(_)))
+                && !file.contains('\\');
+            if !plain {
+                return Err(ModelError::PathEscape { file: name.clone(), path: file });
+            }
+            Ok(folder.join(path))
+        })
+        .collect()
+}
+
+fn safetensors(paths: &[PathBuf]) -> Result<Store> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut entries = HashMap::new();
+    for (i, path) in paths.iter().enumerate() {
+        let name = file_name(path);
+        let file = File::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => ModelError::NotFound(path.display().to_string()),
+            _ => ModelError::Io { path: path.clone(), reason: e.to_string() },
+        })?;
+        for (tensor, entry) in read_header(&file, &name, i)? {
+            if entries.insert(tensor.clone(), entry).is_some() {
+                return Err(corrupt(&name, format!("{tensor} is in two files")));
+            }
+        }
+        files.push((name, file));
+    }
+    Ok(Store::Safetensors { files, entries })
+}
+
+/// Reads and checks one file's header: an 8-byte little-endian length, then JSON.
+fn read_header(file: &File, name: &str, index: usize) -> Result<Vec<(String, Entry)>> {
+    let size = file.metadata().map_err(|e| corrupt(name, e.to_string()))?.len();
+    let mut length = [0u8; 8];
+    read_exact_at(file, &mut length, 0).map_err(|_| corrupt(name, "shorter than a header's length"))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER_BYTES || length.checked_add(8).is_none_or(|end| end > size) {
+        return Err(corrupt(name, format!("its header claims {length} bytes, the file has {size}")));
+    }
+    let mut header = vec![0u8; length as usize];
+    read_exact_at(file, &mut header, 8).map_err(|e| corrupt(name, e.to_string()))?;
+    let mut header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&header).map_err(|e| corrupt(name, format!("header: {e}")))?;
+    header.remove("__metadata__");
+
+    let data = 8 + length;
+    let mut ranges = Vec::with_capacity(header.len());
+    let mut entries = Vec::with_capacity(header.len());
+    for (tensor, value) in header {
+        let entry: HeaderEntry =
+            serde_json::from_value(value).map_err(|e| corrupt(name, format!("header of {tensor}: {e}")))?;
+        let (begin, end) = entry.data_offsets;
+        if begin > end || end > size - data {
+            return Err(corrupt(name, format!("{tensor} lies at {begin}..{end}, outside the file")));
+        }
+        let stored = match entry.dtype.as_str() {
+            "F32" => Some(Stored::F32),
+            "F16" => Some(Stored::F16),
+            "BF16" => Some(Stored::BF16),
+            _ => None,
+        };
+        let bytes = end - begin;
+        let elements = entry.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        if let Some(stored) = stored
+            && elements.and_then(|n| n.checked_mul(stored.size() as u64)) != Some(bytes)
+        {
+            return Err(corrupt(name, format!("{tensor} of shape {:?} has {bytes} bytes", entry.shape)));
+        }
+        ranges.push((begin, end));
+        let shape = entry.shape.iter().map(|&d| d as usize).collect();
+        let entry = Entry {
+            file: index,
+            stored,
+            dtype: entry.dtype,
+            shape,
+            begin: data + begin,
+            bytes: bytes as usize,
+        };
+        entries.push((tensor, entry));
+    }
+    ranges.sort_unstable();
+    if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+        return Err(corrupt(name, "tensors overlap"));
+    }
+    Ok(entries)
+}

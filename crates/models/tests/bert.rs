@@ -1,0 +1,149 @@
+//! BERT equals transformers', on Candle and on the packed kernels, with every head and storage.
+
+mod support;
+
+use candlewick_models::{
+    Dtype, Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, LoadOptions, Tokenizer,
+    load_encoder,
+};
+use support::{Fixture, close};
+
+const ALL: EncoderWant =
+    EncoderWant { last_hidden_state: true, hidden_states: true, pooled: false, logits: false };
+
+fn load(source: &str, reference: bool) -> Box<dyn Encoder> {
+    let options = LoadOptions { dtype: Some(Dtype::F32), reference, threads: 2, ..Default::default() };
+    load_encoder(source, &options, &()).unwrap_or_else(|e| panic!("{source}: {e}")).model
+}
+
+/// The rows of a fixture without their padding.
+fn inputs(fixture: &Fixture) -> Vec<EncoderInput> {
+    let (ids, types) = (fixture.rows("input_ids"), fixture.rows("token_type_ids"));
+    let lengths = fixture.rows("attention_mask").into_iter().map(|mask| mask.iter().sum::<u32>() as usize);
+    ids.into_iter()
+        .zip(types)
+        .zip(lengths)
+        .map(|((ids, types), len)| EncoderInput { ids: ids[..len].to_vec(), type_ids: types[..len].to_vec() })
+        .collect()
+}
+
+#[test]
+fn states_pooled_outputs_and_logits_equal_pytorch() {
+    let fixtures = Fixture::all("bert-");
+    assert!(fixtures.len() >= 12, "{} fixtures", fixtures.len());
+    for fixture in fixtures {
+        let texts = inputs(&fixture);
+        for reference in [true, false] {
+            let mut model = load(fixture.source(), reference);
+            let head = model.info().head;
+            let want =
+                EncoderWant { pooled: model.info().has_pooler, logits: head != EncoderHead::None, ..ALL };
+            let outputs = model.forward(&texts, want, &|| false).unwrap();
+            for (i, (text, output)) in texts.iter().zip(&outputs).enumerate() {
+                let what = format!("row {i}, reference {reference}");
+                check_row(&fixture, head, i, text.ids.len(), output, &what);
+            }
+        }
+    }
+}
+
+fn check_row(fixture: &Fixture, head: EncoderHead, i: usize, len: usize, output: &EncoderOutput, what: &str) {
+    for (layer, state) in output.hidden_states.iter().enumerate() {
+        let name = format!("hidden_states.{layer}");
+        if fixture.has(&name) {
+            fixture.check(&format!("{what}, {name}"), state, &fixture.row(&name, i, Some(len)));
+        }
+    }
+    assert_eq!(Some(&output.last_hidden_state), output.hidden_states.last());
+    if fixture.has("pooler_output") {
+        fixture.check(&format!("{what}, pooled"), &output.pooled, &fixture.row("pooler_output", i, None));
+    }
+    match head {
+        EncoderHead::QuestionAnswering => {
+            let (starts, ends): (Vec<f32>, Vec<f32>) =
+                output.logits.as_chunks::<2>().0.iter().map(|[s, e]| (*s, *e)).unzip();
+            fixture.check(&format!("{what}, starts"), &starts, &fixture.row("start_logits", i, Some(len)));
+            fixture.check(&format!("{what}, ends"), &ends, &fixture.row("end_logits", i, Some(len)));
+        }
+        EncoderHead::None => {}
+        _ => {
+            let len = (head != EncoderHead::SequenceClassification).then_some(len);
+            fixture.check(&format!("{what}, logits"), &output.logits, &fixture.row("logits", i, len));
+        }
+    }
+}
+
+#[test]
+fn a_batch_changes_no_bit() {
+    let fixture = Fixture::open("bert-classify-5");
+    let texts = inputs(&fixture);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Q8_0, Dtype::Q4_0] {
+        let load = |threads| {
+            let options = LoadOptions { dtype: Some(dtype), threads, ..Default::default() };
+            load_encoder(fixture.source(), &options, &()).unwrap().model
+        };
+        let (mut one, mut two) = (load(1), load(2));
+        let want = EncoderWant { pooled: true, logits: true, ..ALL };
+        let together = two.forward(&texts, want, &|| false).unwrap();
+        for (text, output) in texts.iter().zip(&together) {
+            let alone = &one.forward(std::slice::from_ref(text), want, &|| false).unwrap()[0];
+            assert!(alone.last_hidden_state == output.last_hidden_state, "{dtype:?}: states");
+            assert!(
+                alone.pooled == output.pooled && alone.logits == output.logits,
+                "{dtype:?}: pooled, logits"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stop_ends_between_layers() {
+    let fixture = Fixture::open("bert-base");
+    for reference in [true, false] {
+        let mut model = load(fixture.source(), reference);
+        let asked = std::cell::Cell::new(0);
+        let stop = || asked.replace(asked.get() + 1) == 1;
+        let error = model.forward(&inputs(&fixture), ALL, &stop).unwrap_err();
+        assert_eq!(error.code(), "ABORTED");
+    }
+}
+
+/// all-MiniLM-L6-v2, where `tools/fetch-models.sh` has put it.
+#[test]
+fn the_real_minilm_equals_pytorch() {
+    let cache = std::env::var("CANDLEWICK_CACHE")
+        .unwrap_or_else(|_| format!("{}/.cache/candlewick", std::env::var("HOME").unwrap_or_default()));
+    let folder = format!("{cache}/models/minilm");
+    if !std::path::Path::new(&folder).exists() {
+        eprintln!("skipped: {folder} is absent; tools/fetch-models.sh fetches it");
+        return;
+    }
+    let fixture = Fixture::open("minilm");
+    let texts: Vec<String> = serde_json::from_value(fixture.expected["texts"].clone()).unwrap();
+    let ids = fixture.rows("ids");
+    let tokenizer = Tokenizer::open(folder.as_ref()).unwrap().expect("a tokenizer");
+    let encoded: Vec<_> = texts.iter().map(|text| tokenizer.encode_pair(text, None, None).unwrap()).collect();
+    for (text, (encoded, ids)) in texts.iter().zip(encoded.iter().zip(&ids)) {
+        assert_eq!(&encoded.ids, ids, "{text:?}");
+    }
+    let inputs: Vec<_> =
+        encoded.into_iter().map(|e| EncoderInput { ids: e.ids, type_ids: e.type_ids }).collect();
+    let mut model = load(&folder, false);
+    let want = EncoderWant { last_hidden_state: true, pooled: true, ..Default::default() };
+    let outputs = model.forward(&inputs, want, &|| false).unwrap();
+    for (i, output) in outputs.iter().enumerate() {
+        fixture.check(&format!("pooled {i}"), &output.pooled, &fixture.row("pooler_output", i, None));
+        let name = format!("last_hidden_state.{i}");
+        if fixture.has(&name) {
+            fixture.check(&name, &output.last_hidden_state, &fixture.values(&name));
+        }
+        let h = output.pooled.len();
+        let mut mean = vec![0.0f32; h];
+        for row in output.last_hidden_state.chunks_exact(h) {
+            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
+        }
+        let norm = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+        mean.iter_mut().for_each(|x| *x /= norm);
+        close(&format!("embedding {i}"), &mean, &fixture.row("embeddings", i, None), 1e-5, 0.0);
+    }
+}

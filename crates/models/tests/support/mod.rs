@@ -1,0 +1,92 @@
+//! Reads the parity fixtures (`tools/fixtures/README.md` has their schema).
+#![allow(dead_code)] // each test file uses a part
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+pub struct Fixture {
+    pub name: String,
+    pub folder: PathBuf,
+    pub expected: Value,
+    tensors: HashMap<String, Tensor>,
+}
+
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures")
+}
+
+impl Fixture {
+    pub fn open(name: &str) -> Self {
+        let folder = root().join(name);
+        let text = std::fs::read_to_string(folder.join("expected.json")).expect("expected.json");
+        let tensors =
+            candle_core::safetensors::load(folder.join("expected.safetensors"), &Device::Cpu).unwrap();
+        Self { name: name.into(), folder, expected: serde_json::from_str(&text).unwrap(), tensors }
+    }
+
+    /// Every fixture whose name starts with `prefix`.
+    pub fn all(prefix: &str) -> Vec<Self> {
+        let mut names: Vec<_> = std::fs::read_dir(root())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with(prefix))
+            .collect();
+        names.sort();
+        names.iter().map(|name| Self::open(name)).collect()
+    }
+
+    pub fn source(&self) -> &str {
+        self.folder.to_str().unwrap()
+    }
+
+    pub fn rows(&self, key: &str) -> Vec<Vec<u32>> {
+        serde_json::from_value(self.expected[key].clone())
+            .unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name))
+    }
+
+    pub fn has(&self, tensor: &str) -> bool {
+        self.tensors.contains_key(tensor)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys()
+    }
+
+    pub fn tensor(&self, name: &str) -> Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{} has no {name}", self.name)).clone()
+    }
+
+    pub fn values(&self, name: &str) -> Vec<f32> {
+        self.tensor(name).flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Row `row` of a tensor whose first dimension is the batch, its first `len` positions.
+    pub fn row(&self, name: &str, row: usize, len: Option<usize>) -> Vec<f32> {
+        let row = self.tensor(name).get(row).unwrap();
+        let row = len.map_or(row.clone(), |len| row.narrow(0, 0, len).unwrap());
+        row.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// `|found - expected| <= atol + rtol * |expected|`, with the fixture's own tolerance.
+    pub fn check(&self, what: &str, found: &[f32], expected: &[f32]) {
+        let tolerance = |key: &str| self.expected["tolerance"][key].as_f64().unwrap() as f32;
+        close(&format!("{}: {what}", self.name), found, expected, tolerance("atol"), tolerance("rtol"));
+    }
+}
+
+pub fn close(what: &str, found: &[f32], expected: &[f32], atol: f32, rtol: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}: lengths");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let bound = atol + rtol * e.abs();
+        assert!((f - e).abs() <= bound, "{what}: element {i}: {f}, expected {e}, bound {bound}");
+    }
+}
+
+/// The index of the first largest value.
+pub fn argmax(values: &[f32]) -> u32 {
+    let best = values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best });
+    best as u32
+}

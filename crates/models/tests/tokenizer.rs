@@ -1,0 +1,165 @@
+//! Ids equal Python's on hard text, from each kind of tokenizer file.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use candlewick_models::Tokenizer;
+use serde_json::Value;
+use support::root;
+
+fn read(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(root().join("tokenizer").join(name)).unwrap()).unwrap()
+}
+
+fn lines() -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("tokenizer/lines.jsonl")).unwrap();
+    let lines: Vec<String> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() >= 2000, "{} lines", lines.len());
+    lines
+}
+
+/// A megabyte: all lines, a space after each, again and again.
+fn long_line(lines: &[String]) -> String {
+    let mut long = String::new();
+    for line in lines.iter().cycle() {
+        if long.len() >= 1_000_000 {
+            break;
+        }
+        long.push_str(line);
+        long.push(' ');
+    }
+    long
+}
+
+/// FNV-1a, 64 bits, over little-endian u32.
+fn hash(ids: &[u32]) -> String {
+    let bytes = ids.iter().flat_map(|id| id.to_le_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// A folder under the cache of real models, or `None` with a line that says so.
+fn real(name: &str) -> Option<PathBuf> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let cache = std::env::var("CANDLEWICK_CACHE").unwrap_or_else(|_| format!("{home}/.cache/candlewick"));
+    let folder = Path::new(&cache).join("models").join(name);
+    if folder.exists() {
+        return Some(folder);
+    }
+    eprintln!("skipped: {} is absent; tools/fetch-models.sh fetches it", folder.display());
+    None
+}
+
+fn check(tokenizer: &Tokenizer, expected: &Value, special: bool, name: &str) {
+    let lines = lines();
+    let encode = |line: &str| tokenizer.encode(line, special).unwrap();
+    for (index, ids) in expected["line_ids"].as_object().unwrap() {
+        let line = &lines[index.parse::<usize>().unwrap()];
+        let ids: Vec<u32> = serde_json::from_value(ids.clone()).unwrap();
+        assert_eq!(encode(line), ids, "{name}, line {index}: {line:?}");
+    }
+    for (i, line) in lines.iter().enumerate() {
+        let ids = encode(line);
+        assert_eq!(
+            hash(&ids),
+            expected["hashes"][i].as_str().unwrap(),
+            "{name}, line {i}: {line:?} gave {ids:?}"
+        );
+    }
+    let long = long_line(&lines);
+    let ids = encode(&long);
+    let of_long = &expected["long"];
+    assert_eq!(
+        (long.len() as u64, ids.len() as u64),
+        (of_long["bytes"].as_u64().unwrap(), of_long["count"].as_u64().unwrap())
+    );
+    assert_eq!(hash(&ids), of_long["hash"].as_str().unwrap(), "{name}, the long line");
+}
+
+/// A folder with only the named files of `from`.
+fn only(from: &Path, files: &[&str], config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in files {
+        std::fs::copy(from.join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    folder
+}
+
+#[test]
+fn gpt2_vocab_and_merges() {
+    let Some(folder) = real("gpt2-tokenizer") else { return };
+    let folder = only(&folder, &["vocab.json", "merges.txt"], "{}");
+    let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
+    assert_eq!(tokenizer.vocab_size(), 50257);
+    check(&tokenizer, &read("gpt2.json"), false, "gpt2");
+}
+
+#[test]
+fn minilm_tokenizer_json() {
+    let Some(folder) = real("minilm") else { return };
+    let tokenizer = Tokenizer::open(&folder).unwrap().unwrap();
+    let expected = read("minilm.json");
+    check(&tokenizer, &expected, true, "minilm");
+    check(&tokenizer, &expected["plain"], false, "minilm, plain");
+}
+
+#[test]
+fn minilm_vocab_txt() {
+    let Some(folder) = real("minilm") else { return };
+    for (lower, name) in [(true, "minilm-vocab-lower.json"), (false, "minilm-vocab-cased.json")] {
+        let folder = only(&folder, &["vocab.txt"], &format!("{{\"do_lower_case\": {lower}}}"));
+        let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
+        check(&tokenizer, &read(name), true, name);
+    }
+}
+
+#[test]
+fn pairs_and_truncation() {
+    let Some(folder) = real("minilm") else { return };
+    let tokenizer = Tokenizer::open(&folder).unwrap().unwrap();
+    let expected = read("pairs.json");
+    let mut checked = 0;
+    for case in expected["cases"].as_array().unwrap() {
+        let options = &case["options"];
+        if !matches!(options["truncation"].as_str(), None | Some("longest_first")) {
+            continue;
+        }
+        let max_length = options["maxLength"].as_u64().map(|n| n as usize);
+        let encoded = tokenizer
+            .encode_pair(case["text"].as_str().unwrap(), case["text_pair"].as_str(), max_length)
+            .unwrap();
+        let ids = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
+        assert_eq!(encoded.ids, ids("ids"), "{case}");
+        assert_eq!(encoded.type_ids, ids("token_type_ids"), "{case}");
+        checked += 1;
+    }
+    assert!(checked >= 4, "{checked} cases");
+}
+
+#[test]
+fn decoding() {
+    for name in ["gpt2", "minilm"] {
+        let Some(folder) = real(if name == "gpt2" { "gpt2-tokenizer" } else { name }) else { return };
+        let tokenizer = Tokenizer::open(&folder).unwrap().unwrap();
+        for case in read("decode.json")["cases"].as_array().unwrap().iter().filter(|c| c["tokenizer"] == name)
+        {
+            let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), case["text"].as_str().unwrap());
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), case["text_with_special"].as_str().unwrap());
+        }
+    }
+}
+
+/// A byte-level token's bytes, put together, are what the tokenizer decodes.
+#[test]
+fn token_bytes_add_up_to_the_text() {
+    let Some(folder) = real("gpt2-tokenizer") else { return };
+    let tokenizer = Tokenizer::open(&folder).unwrap().unwrap();
+    for line in lines() {
+        let ids = tokenizer.encode(&line, false).unwrap();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id).unwrap()).collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), line);
+    }
+}
