@@ -13,7 +13,7 @@ pub enum KernelError {
     BlockSize { weight_type: WeightType, k: usize },
     /// A KV cache was asked to hold more positions than it was made for.
     Capacity { capacity: usize, requested: usize },
-    /// Two KV caches that do not have the same layers, heads, head size, type or capacity.
+    /// Two KV caches, or a cache and a call, that do not have the same layers, heads, head size or type.
     CacheMismatch,
     /// A layer, head or position that does not exist.
     OutOfRange { what: &'static str, limit: usize, got: usize },

@@ -180,20 +180,23 @@ impl KvCache {
         Ok(copy)
     }
 
-    /// Takes over the first `len` positions of `other`, in place: beams swap places without allocating.
+    /// Takes over the first `len` positions of `other`, in place: beams swap places without allocating. The capacities may
+    /// differ, as long as `len` fits.
     pub fn copy_prefix(&mut self, other: &Self, len: usize) -> Result<(), KernelError> {
-        if self.shape != other.shape {
+        if (KvShape { capacity: 0, ..self.shape }) != (KvShape { capacity: 0, ..other.shape }) {
             return Err(KernelError::CacheMismatch);
         }
-        if len > other.len() {
-            return Err(KernelError::OutOfRange { what: "prefix length", limit: other.len(), got: len });
+        let limit = other.len().min(self.shape.capacity);
+        if len > limit {
+            return Err(KernelError::OutOfRange { what: "prefix length", limit, got: len });
         }
+        let shapes = (&self.shape, &other.shape);
         match (&mut self.store, &other.store) {
             (Store::F32 { keys, values }, Store::F32 { keys: k, values: v }) => {
-                copy_heads(&self.shape, len, keys, k, values, v);
+                copy_heads(shapes, len, keys, k, values, v);
             }
             (Store::F16 { keys, values }, Store::F16 { keys: k, values: v }) => {
-                copy_heads(&self.shape, len, keys, k, values, v);
+                copy_heads(shapes, len, keys, k, values, v);
             }
             _ => unreachable!("equal shapes have equal types"),
         }
@@ -251,13 +254,22 @@ fn write<T: Copy>(
     }
 }
 
-fn copy_heads<T: Copy>(shape: &KvShape, len: usize, keys: &mut [T], k: &[T], values: &mut [T], v: &[T]) {
-    let key_len = len.next_multiple_of(LANES) * shape.head_dim;
-    let value_len = len * shape.padded_dim();
-    for index in 0..shape.layers * shape.heads {
-        let (at, vt) = (index * shape.key_stride(), index * shape.value_stride());
-        keys[at..][..key_len].copy_from_slice(&k[at..][..key_len]);
-        values[vt..][..value_len].copy_from_slice(&v[vt..][..value_len]);
+/// `shapes`: of the copy and of the original.
+fn copy_heads<T: Copy>(
+    (to, from): (&KvShape, &KvShape),
+    len: usize,
+    keys: &mut [T],
+    k: &[T],
+    values: &mut [T],
+    v: &[T],
+) {
+    let key_len = len.next_multiple_of(LANES) * to.head_dim;
+    let value_len = len * to.padded_dim();
+    for index in 0..to.layers * to.heads {
+        keys[index * to.key_stride()..][..key_len]
+            .copy_from_slice(&k[index * from.key_stride()..][..key_len]);
+        values[index * to.value_stride()..][..value_len]
+            .copy_from_slice(&v[index * from.value_stride()..][..value_len]);
     }
 }
 

@@ -29,11 +29,13 @@
 //! ```
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod arena;
 mod attention;
 mod buffer;
 mod error;
 mod isa;
 mod kv;
+pub mod limits;
 pub mod math;
 mod matmul;
 mod norm;

@@ -5,6 +5,7 @@
 //! not come: tasks are claimed one at a time, and when none are left the caller closes the job and waits only for those
 //! who are inside. So a helper that the system has descheduled costs its help, not the job.
 
+use crate::arena::Arena;
 use crate::{Isa, KernelError, isa};
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -63,6 +64,7 @@ pub struct Pool {
     helpers: Vec<JoinHandle<()>>,
     busy: AtomicBool,
     isa: Isa,
+    arena: Arena,
 }
 
 /// While one of these lives, the pool's helpers wait for the next job awake. Hold it for the length of a request.
@@ -102,7 +104,7 @@ impl Pool {
                 std::thread::Builder::new().name(name).spawn(move || helper(&shared, worker)).ok()
             })
             .collect();
-        Self { shared, helpers, busy: AtomicBool::new(false), isa }
+        Self { shared, helpers, busy: AtomicBool::new(false), isa, arena: Arena::default() }
     }
 
     /// Threads that take part, the caller included.
@@ -113,6 +115,11 @@ impl Pool {
     /// The instruction set of this pool's kernels.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Where the weights packed with this pool lie.
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// Keeps the helpers awake while the guard lives. Guards nest.

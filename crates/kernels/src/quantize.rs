@@ -5,7 +5,7 @@ use crate::matmul::{QuantInput, RowBlocks};
 use crate::quant::{BLOCK, INPUT_TINY};
 use crate::simd::{Kernel, Simd};
 use crate::weights::LANES;
-use crate::{Pool, Scratch};
+use crate::{PackedMatrix, Pool, Scratch, WeightType};
 
 /// From this many values on it is worth a second thread.
 const PARALLEL: usize = 1 << 15;
@@ -15,10 +15,11 @@ pub(crate) fn quantize_rows<'a>(
     pool: &Pool,
     x: &[f32],
     blocks: &RowBlocks,
-    k: usize,
+    w: &PackedMatrix,
     scratch: &'a mut Scratch,
 ) -> QuantInput<'a> {
-    let per_row = k / BLOCK;
+    let (k, per_row) = (w.k(), w.k() / BLOCK);
+    let nibbles = w.weight_type() == WeightType::Q4_0;
     let quants = scratch.quants.at_least(x.len());
     let scales = scratch.scales.at_least(x.len() / BLOCK);
     let sums = scratch.sums.at_least(x.len() / BLOCK);
@@ -35,7 +36,7 @@ pub(crate) fn quantize_rows<'a>(
                 sums.slice(first * per_row, rows * per_row),
             )
         };
-        pool.isa().launch(Quantize { x: &x[first * k..][..rows * k], rows, quants, scales, sums });
+        pool.isa().launch(Quantize { x: &x[first * k..][..rows * k], rows, nibbles, quants, scales, sums });
     };
     if x.len() < PARALLEL {
         (0..blocks.count()).for_each(task);
@@ -48,6 +49,8 @@ pub(crate) fn quantize_rows<'a>(
 struct Quantize<'a> {
     x: &'a [f32],
     rows: usize,
+    /// For q4_0 weights, whose offset is 8.
+    nibbles: bool,
     quants: &'a mut [i8],
     scales: &'a mut [f32],
     sums: &'a mut [i32],
@@ -57,12 +60,13 @@ impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let offset = if self.nibbles { 8 } else { S::BYTES_OFFSET };
         let k = self.x.len() / self.rows;
         for (row, x) in self.x.chunks_exact(k).enumerate() {
             for (block, x) in x.chunks_exact(BLOCK).enumerate() {
                 let (scale, values, sum) = quantize(s, x.try_into().expect("32 values"));
                 self.scales[block * self.rows + row] = scale;
-                self.sums[block * self.rows + row] = -sum;
+                self.sums[block * self.rows + row] = -sum * offset;
                 let groups = &mut self.quants[block * BLOCK * self.rows..][..BLOCK * self.rows];
                 if self.rows == 1 {
                     groups.copy_from_slice(&values);

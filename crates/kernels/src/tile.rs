@@ -3,27 +3,23 @@
 //! A tile reads each weight once for its R rows. Every output is one accumulator that takes K in ascending order, so R and
 //! P are free: they change the speed, never a bit.
 
-use crate::buffer::LINE;
 use crate::quant::BLOCK;
 use crate::simd::{Element, Simd};
-use crate::weights::{LANES, PAIR_SCALES, Q4_BLOCK, Q8_BLOCK, block_offsets};
+use crate::weights::{LANES, Q4_BLOCK, Q8_BLOCK, block_offsets};
 use half::f16;
 
 /// The largest tile of any instruction set, in rows × panels.
 pub(crate) const MAX_ROWS: usize = 8;
 pub(crate) const MAX_PANELS: usize = 4;
 
-/// How far ahead of its use a weight is asked for. Measured: 1 KB is too late on DRAM, 4 KB no better than 2.
-const AHEAD: usize = 2048;
-
-/// Finished sums, [rows][P × 16 outputs] with rows `stride` apart.
+/// Finished sums, [rows][P × 16 outputs].
 #[repr(align(64))]
 pub(crate) struct Sums(pub [f32; MAX_ROWS * MAX_PANELS * LANES]);
 
 /// f32 and f16 weights: acc = fma(x[k], w[k], acc).
 ///
 /// # Safety
-/// `panels` are P panels of k × 16 elements, `panel_len` elements apart; x has R rows of k elements, `x_stride` apart.
+/// `panels` are P panels of k × 16 elements, `panel_len` elements apart; x has R rows of k elements.
 #[inline(always)]
 pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
     s: S,
@@ -31,7 +27,6 @@ pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
     panel_len: usize,
     k: usize,
     x: *const f32,
-    x_stride: usize,
     sums: &mut Sums,
 ) {
     let mut acc = [[s.zero(); P]; R];
@@ -41,13 +36,10 @@ pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
             let at = panels.wrapping_add(p * panel_len + i * LANES);
             // SAFETY: i < k and p < P, so these are the 16 elements of one k in one panel.
             *w = unsafe { T::load(s, at) };
-            if R == 1 {
-                s.prefetch(at.cast::<u8>().wrapping_add(AHEAD));
-            }
         }
         for (r, acc) in acc.iter_mut().enumerate() {
             // SAFETY: i < k and r < R.
-            let x = s.splat(unsafe { *x.add(r * x_stride + i) });
+            let x = s.splat(unsafe { *x.add(r * k + i) });
             for (acc, w) in acc.iter_mut().zip(w) {
                 *acc = s.fma(x, w, *acc);
             }
@@ -63,12 +55,12 @@ pub(crate) struct QuantRows {
     pub quants: *const i8,
     /// [K / 32][R]
     pub scales: *const f32,
-    /// [K / 32][R]: minus the sum of the block's values.
+    /// [K / 32][R]: minus the sum of the block's values times the weights' offset.
     pub sums: *const i32,
 }
 
 /// q8_0 (`NIBBLES` false) and q4_0 weights: per block of 32, sum = Σ x[k] w[k] in integers, then
-/// acc = fma(sum, dx * dw, acc). The weights are stored with an offset (128, 8), taken back by the sum of x.
+/// acc = fma(sum, dx * dw, acc). The dot products take the weights with an offset, so each starts from what that adds.
 ///
 /// # Safety
 /// `panels` are P panels of `blocks` blocks, `panel_len` bytes apart; `x` is R rows of as many blocks.
@@ -82,30 +74,23 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
     sums: &mut Sums,
 ) {
     let block_bytes = if NIBBLES { Q4_BLOCK } else { Q8_BLOCK };
-    let offset = if NIBBLES { 8 } else { 128 };
     let mut acc = [[s.zero(); P]; R];
     for block in 0..blocks {
         let (scales_at, quants_at) = block_offsets(block_bytes, block);
         let quants = panels.wrapping_add(quants_at);
         let x_quants = x.quants.wrapping_add(block * BLOCK * R);
-        if R == 1 && block % 2 == 0 {
-            for p in 0..P {
-                for line in 0..(PAIR_SCALES + 2 * block_bytes) / LINE {
-                    s.prefetch(panels.wrapping_add(p * panel_len + scales_at + line * LINE + AHEAD));
-                }
-            }
-        }
         let mut dots = [[s.splat_i(0); P]; R];
         for (r, dots) in dots.iter_mut().enumerate() {
             // SAFETY: block < blocks and r < R.
-            *dots = [s.splat_i(offset * unsafe { *x.sums.add(block * R + r) }); P];
+            *dots = [s.splat_i(unsafe { *x.sums.add(block * R + r) }); P];
         }
         if NIBBLES {
             let mut nibbles = [[s.no_nibbles(); P]; R];
             for group in 0..4 {
                 for p in 0..P {
                     // SAFETY: four groups of 64 bytes in a block of 32 values, for p < P panels.
-                    let w = unsafe { s.load_bytes(quants.add(p * panel_len + group * 4 * LANES)) };
+                    let at = quants.wrapping_add(p * panel_len + group * 4 * LANES);
+                    let w = unsafe { s.load_bytes(at) };
                     let (low, high) = s.nibbles(w);
                     for (r, nibbles) in nibbles.iter_mut().enumerate() {
                         // SAFETY: groups of 4 values, 8 to a block, R rows each: value i and value i + 16.
@@ -128,7 +113,8 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
             for group in 0..8 {
                 for p in 0..P {
                     // SAFETY: eight groups of 64 bytes in a block of 32 values, for p < P panels.
-                    let w = unsafe { s.load_bytes(quants.add(p * panel_len + group * 4 * LANES)) };
+                    let at = quants.wrapping_add(p * panel_len + group * 4 * LANES);
+                    let w = unsafe { s.load_bytes(at) };
                     for (r, dots) in dots.iter_mut().enumerate() {
                         // SAFETY: groups of 4 values, 8 to a block, R rows each.
                         let x = unsafe { s.splat_bytes(x_quants.add((group * R + r) * 4)) };
@@ -139,7 +125,8 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
         }
         for p in 0..P {
             // SAFETY: 16 scales of this block in each of P panels.
-            let dw = unsafe { s.load_f16(panels.add(p * panel_len + scales_at).cast::<f16>()) };
+            let at = panels.wrapping_add(p * panel_len + scales_at);
+            let dw = unsafe { s.load_f16(at.cast::<f16>()) };
             for (r, (acc, dots)) in acc.iter_mut().zip(&dots).enumerate() {
                 // SAFETY: block < blocks and r < R.
                 let dx = s.splat(unsafe { *x.scales.add(block * R + r) });

@@ -11,7 +11,8 @@
 //!
 //! Pairs, so that every 64-byte load is aligned. Groups of 4, because int8 dot products take 4 at a time.
 
-use crate::buffer::{Buffer, SharedMut, view, view_mut};
+use crate::arena::Bytes;
+use crate::buffer::{SharedMut, view, view_mut};
 use crate::error::expect_len;
 use crate::quant::{BLOCK, Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
 use crate::{KernelError, Pool};
@@ -93,14 +94,14 @@ pub enum Layout {
     InOut,
 }
 
-/// N outputs × K inputs, packed. Immutable; share it with `Arc`.
+/// N outputs × K inputs, packed. Immutable: a clone shares the memory.
 #[derive(Clone)]
 pub struct PackedMatrix {
     n: usize,
     k: usize,
     weight_type: WeightType,
     /// ceil(N / 16) panels of `weight_type.panel_bytes(k)`.
-    data: Buffer<u8>,
+    data: Bytes,
 }
 
 impl PackedMatrix {
@@ -302,14 +303,14 @@ impl PackedMatrix {
             return Err(KernelError::BlockSize { weight_type, k });
         }
         let bytes = weight_type.panel_bytes(k);
-        let mut data = Buffer::<u8>::zeroed(n.div_ceil(LANES) * bytes);
+        let mut data = pool.arena().zeroed(n.div_ceil(LANES) * bytes);
         let shared = SharedMut(data.as_mut_ptr());
         pool.run(n.div_ceil(LANES), |panel| {
             let _whole = &shared;
             // SAFETY: task `panel` is the only one that touches this panel, which lies inside `data`.
             fill(unsafe { shared.slice(panel * bytes, bytes) }, panel * LANES);
         });
-        Ok(Self { n, k, weight_type, data })
+        Ok(Self { n, k, weight_type, data: data.freeze() })
     }
 }
 

@@ -182,7 +182,7 @@ fn a_truncated_or_cloned_cache_goes_on_as_if_it_had_never_been_longer() {
         assert_same_bits(&run(&mut prefix, 21, 50), &whole[21 * width..], "cloned prefix");
         kv.truncate(33);
         assert_same_bits(&run(&mut kv, 33, 50), &whole[33 * width..], "truncated");
-        let mut beam = cache(heads, dim, 64, kv_type);
+        let mut beam = cache(heads, dim, 50, kv_type);
         run(&mut beam, 0, 5);
         beam.copy_prefix(&kv, 17).unwrap();
         assert_same_bits(&run(&mut beam, 17, 50), &whole[17 * width..], "copied over");
@@ -204,8 +204,14 @@ fn bounds_are_typed_errors() {
     assert_eq!(kv.append(2, &x, &x, 3 * width, 1).unwrap_err().code(), "out_of_range");
     assert_eq!(kv.append(0, &x[..7], &x, 3 * width, 1).unwrap_err().code(), "shape");
     assert_eq!(kv.clone_prefix(5).unwrap_err().code(), "out_of_range");
-    let other = cache(heads, dim, 7, KvType::F32);
-    assert_eq!(kv.copy_prefix(&other, 0).unwrap_err(), KernelError::CacheMismatch);
+    for other in
+        [cache(1, dim, 6, KvType::F32), cache(heads, 9, 6, KvType::F32), cache(heads, dim, 6, KvType::F16)]
+    {
+        assert_eq!(kv.copy_prefix(&other, 0).unwrap_err(), KernelError::CacheMismatch);
+    }
+    let mut small = cache(heads, dim, 3, KvType::F32);
+    assert_eq!(small.copy_prefix(&kv, 4).unwrap_err().code(), "out_of_range");
+    assert_eq!((small.copy_prefix(&kv, 3), small.len()), (Ok(()), 3), "capacities may differ");
 
     let (pool, mut scratch, mut out) = (Pool::new(1), Scratch::new(), vec![0.0; 2 * width]);
     let mut ask = |start, layer, heads| {

@@ -38,6 +38,7 @@ impl Simd for Avx2 {
 
     const FLOAT_TILE: (usize, usize) = (6, 1);
     const QUANT_TILE: (usize, usize) = (2, 1);
+    const BYTES_OFFSET: i32 = 0;
 
     halves! {
         add(a: F, b: F) -> F = _mm256_add_ps;
@@ -145,21 +146,19 @@ impl Simd for Avx2 {
             )
         }
     }
-    /// `maddubs` would saturate (255 * 127 * 2 > 32767), so even and odd bytes are widened to i16 first.
+    /// `maddubs` saturates on 255 * 127 * 2, but not on |w| x sign(w): 128 * 127 * 2 < 32768.
     #[inline(always)]
     fn dot_bytes(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
         // SAFETY: as above.
         unsafe {
-            // x is a broadcast, so both halves are the same.
-            let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x[0]));
-            let x_odd = _mm256_srai_epi16::<8>(x[0]);
-            let even = _mm256_set1_epi16(255);
-            let evens = _mm256_madd_epi16(_mm256_and_si256(w[0], even), x_even);
-            let odds = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[0]), x_odd);
-            let first = _mm256_add_epi32(_mm256_add_epi32(acc[0], evens), odds);
-            let evens = _mm256_madd_epi16(_mm256_and_si256(w[1], even), x_even);
-            let odds = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w[1]), x_odd);
-            [first, _mm256_add_epi32(_mm256_add_epi32(acc[1], evens), odds)]
+            let (top, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
+            let (a, b) = (_mm256_xor_si256(w[0], top), _mm256_xor_si256(w[1], top));
+            let pairs_a = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(x[0], a));
+            let pairs_b = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(x[1], b));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(pairs_a, ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(pairs_b, ones)),
+            ]
         }
     }
     /// Exact in i16: 8 * 2 * 15 * 127 < 32768.
@@ -184,11 +183,5 @@ impl Simd for Avx2 {
             let ones = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(acc[0], ones), _mm256_madd_epi16(acc[1], ones)]
         }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        // SAFETY: a prefetch touches no memory that the program can observe, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 }

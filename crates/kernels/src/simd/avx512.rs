@@ -42,6 +42,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
     const FLOAT_TILE: (usize, usize) = (8, 3);
     const QUANT_TILE: (usize, usize) = if VNNI { (6, 2) } else { (4, 2) };
+    const BYTES_OFFSET: i32 = 128;
 
     whole! {
         add(a: F, b: F) -> F = _mm512_add_ps;
@@ -140,7 +141,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             if VNNI {
                 return _mm512_dpbusd_epi32(acc, w, x);
             }
-            // As in avx2.rs: `maddubs` would saturate.
+            // `maddubs` would saturate (255 * 127 * 2), so even and odd bytes are widened to i16.
             let x_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(x));
             let x_odd = _mm512_srai_epi16::<8>(x);
             let evens = _mm512_madd_epi16(_mm512_and_si512(w, _mm512_set1_epi16(255)), x_even);
@@ -168,12 +169,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     fn sum_nibbles(self, acc: Self::N) -> Self::I {
         // SAFETY: as above.
         if VNNI { acc } else { unsafe { _mm512_madd_epi16(acc, _mm512_set1_epi16(1)) } }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        // SAFETY: a prefetch touches no memory that the program can observe, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 }
 

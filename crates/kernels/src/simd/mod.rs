@@ -29,6 +29,8 @@ pub(crate) trait Simd: Copy {
     /// Rows × panels of a tile of the f32 and f16 products, and of the quantised ones: what the registers hold.
     const FLOAT_TILE: (usize, usize);
     const QUANT_TILE: (usize, usize);
+    /// What [`dot_bytes`](Simd::dot_bytes) leaves in the weights: 128 where it takes them as they are stored.
+    const BYTES_OFFSET: i32;
 
     fn splat(self, x: f32) -> Self::F;
     /// # Safety
@@ -76,15 +78,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn splat_bytes(self, p: *const i8) -> Self::B;
     /// The low and the high nibbles.
     fn nibbles(self, a: Self::B) -> (Self::B, Self::B);
-    /// Per lane: acc + Σ w[i] x[i] over its 4 bytes, w unsigned, x in [-127, 127]. Exact.
+    /// Per lane: acc + Σ (w[i] - 128 + BYTES_OFFSET) x[i] over its 4 bytes, w unsigned, x in [-127, 127]. Exact.
     fn dot_bytes(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
     /// Per lane, as above for w in 0..16: at most 8 times in a row, from `no_nibbles`.
     fn dot_nibbles(self, acc: Self::N, w: Self::B, x: Self::B) -> Self::N;
     fn no_nibbles(self) -> Self::N;
     fn sum_nibbles(self, acc: Self::N) -> Self::I;
-
-    /// Asks for the cache line at `p`, which need not be mapped.
-    fn prefetch(self, p: *const u8);
 
     // What follows is the same everywhere.
 

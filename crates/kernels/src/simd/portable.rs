@@ -16,6 +16,7 @@ impl Simd for Portable {
 
     const FLOAT_TILE: (usize, usize) = (2, 1);
     const QUANT_TILE: (usize, usize) = (2, 1);
+    const BYTES_OFFSET: i32 = 128;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -141,7 +142,4 @@ impl Simd for Portable {
     fn sum_nibbles(self, acc: Self::N) -> Self::I {
         acc
     }
-
-    #[inline(always)]
-    fn prefetch(self, _: *const u8) {}
 }

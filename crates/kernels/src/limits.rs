@@ -1,0 +1,125 @@
+//! What this machine can do at best: how fast it reads memory and how fast it multiplies. Every speed that the project
+//! reports is a share of these, measured in the same run.
+
+use crate::Pool;
+use crate::buffer::Buffer;
+use crate::simd::{Kernel, Simd};
+use crate::weights::LANES;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Bytes that one task reads in a row.
+const CHUNK: usize = 4 << 20;
+
+/// Bytes per second that the pool's threads read together from a buffer of `bytes` (1 GiB is far beyond any cache): the best
+/// of `passes`.
+pub fn read_bandwidth(pool: &Pool, bytes: usize, passes: usize) -> f64 {
+    let mut data = Buffer::<u8>::zeroed_huge(bytes.next_multiple_of(CHUNK));
+    // Pages that were never written may all be one page of zeros.
+    data.fill(1);
+    let _awake = pool.active();
+    let pass = || {
+        let start = Instant::now();
+        pool.run(data.len() / CHUNK, |chunk| {
+            black_box(pool.isa().launch(Read(&data[chunk * CHUNK..][..CHUNK])));
+        });
+        data.len() as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..passes.max(1)).map(|_| pass()).fold(0.0, f64::max)
+}
+
+/// Floating-point operations per second (two per multiply-add) of f32, from registers.
+pub fn fma_peak(pool: &Pool, passes: usize) -> f64 {
+    peak(pool, passes, 2.0, |rounds| pool.isa().launch(Multiply(rounds)))
+}
+
+/// As [`fma_peak`], of int8 with int32 sums.
+pub fn int8_peak(pool: &Pool, passes: usize) -> f64 {
+    peak(pool, passes, 8.0, |rounds| pool.isa().launch(Dot(rounds)))
+}
+
+/// `work(rounds)` runs `rounds` steps of its returned number of independent 16-lane operations.
+fn peak(pool: &Pool, passes: usize, per_lane: f64, work: impl Fn(usize) -> usize + Sync) -> f64 {
+    let _awake = pool.active();
+    // About a millisecond a task at 1 TFLOP/s; enough of them to keep all threads busy.
+    let (rounds, tasks) = (1_000_000 / LANES, 16 * pool.threads());
+    let pass = || {
+        let start = Instant::now();
+        let operations = std::sync::atomic::AtomicUsize::new(0);
+        pool.run(tasks, |_| {
+            operations.fetch_add(rounds * work(rounds), std::sync::atomic::Ordering::Relaxed);
+        });
+        (operations.into_inner() * LANES) as f64 * per_lane / start.elapsed().as_secs_f64()
+    };
+    (0..passes.max(1)).map(|_| pass()).fold(0.0, f64::max)
+}
+
+struct Read<'a>(&'a [u8]);
+
+impl Kernel for Read<'_> {
+    type Output = i32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> i32 {
+        let mut most = [s.splat_i(0); 4];
+        for part in self.0.chunks_exact(4 * LANES * 4) {
+            for (i, most) in most.iter_mut().enumerate() {
+                let at = part.as_ptr().wrapping_add(i * LANES * 4);
+                // SAFETY: the part is 4 × 64 bytes.
+                *most = s.max_i(*most, s.bits(unsafe { s.load(at.cast()) }));
+            }
+        }
+        s.lanes_i(s.max_i(s.max_i(most[0], most[1]), s.max_i(most[2], most[3])))[0]
+    }
+}
+
+struct Multiply(usize);
+
+impl Kernel for Multiply {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        // 12 registers either way: enough to hide a latency of 4 to 5 cycles on two ports.
+        if S::FLOAT_TILE.1 > 1 { multiply::<S, 12>(s, self.0) } else { multiply::<S, 6>(s, self.0) }
+    }
+}
+
+#[inline(always)]
+fn multiply<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
+    let mut acc = [s.zero(); N];
+    let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = s.fma(*acc, a, b);
+        }
+    }
+    acc.iter().for_each(|acc| _ = black_box(s.lanes(*acc)));
+    N
+}
+
+struct Dot(usize);
+
+impl Kernel for Dot {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        if S::FLOAT_TILE.1 > 1 { dot::<S, 12>(s, self.0) } else { dot::<S, 4>(s, self.0) }
+    }
+}
+
+#[inline(always)]
+fn dot<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
+    // Different weights each round, so that nothing can be computed once; they stay in the first cache.
+    let (bytes, four) = (black_box([1u8; 16 * 64]), black_box([1i8; 4]));
+    // SAFETY: 4 bytes.
+    let x = unsafe { s.splat_bytes(four.as_ptr()) };
+    let mut acc = [s.splat_i(0); N];
+    for round in 0..rounds {
+        // SAFETY: 16 × 64 bytes.
+        let w = unsafe { s.load_bytes(bytes.as_ptr().add(round % 16 * 64)) };
+        for acc in &mut acc {
+            *acc = s.dot_bytes(*acc, w, x);
+        }
+    }
+    acc.iter().for_each(|acc| _ = black_box(s.lanes_i(*acc)));
+    N
+}
