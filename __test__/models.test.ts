@@ -93,7 +93,7 @@ describe("a BERT", () => {
 
   test("closes", async () => {
     const bert = await loadBERT(fixturePath("bert-base"));
-    const running = bert.forward(Array.from({ length: 2000 }, () => ({ ids: Array.from({ length: 60 }, (_, id) => id) })));
+    const running = bert.forward(Array.from({ length: 2000 }, () => ({ ids: Array.from({ length: 48 }, (_, id) => id) })));
     const refused = assert.rejects(running, hasCode("MODEL_CLOSED"));
     await bert.close();
     await refused;

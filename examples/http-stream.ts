@@ -64,10 +64,11 @@ function fail(response: ServerResponse, error: unknown): void {
     response.destroy();
     return;
   }
-  const { code, message, httpStatus } =
-    error instanceof CandlewickError ? error : { code: "INTERNAL", message: String(error), httpStatus: 500 };
-  response.writeHead(httpStatus, { "content-type": "application/json" });
-  response.end(JSON.stringify({ error: { code, message } }));
+  if (!(error instanceof CandlewickError) || error.httpStatus >= 500) console.error(error);
+  const [status, code] = error instanceof CandlewickError ? [error.httpStatus, error.code] : [500, "INTERNAL"];
+  // Messages of our own failures name files; they are for the log.
+  const message = status === 400 || status === 413 ? (error as Error).message : code;
+  response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify({ error: { code, message } }));
 }
 
 if (require.main === module) {

@@ -129,13 +129,19 @@ export interface ForwardOutput {
  * the process alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage
  * collector.
  */
-export class BERT extends Model<NativeEncoder> {
+export class BERT extends Model {
   readonly info: BERTInfo;
+  readonly #native: NativeEncoder;
+
+  private constructor(source: string, encoder: NativeEncoder) {
+    super(source, encoder);
+    this.#native = encoder;
+    this.info = Object.freeze(encoder.info);
+  }
 
   /** @internal */
-  constructor(source: string, encoder: NativeEncoder) {
-    super(source, encoder);
-    this.info = Object.freeze(encoder.info);
+  static of(source: string, encoder: NativeEncoder): BERT {
+    return new BERT(source, encoder);
   }
 
   /** Ids and token types of a text or pair, or of each of several, with special tokens. */
@@ -148,8 +154,9 @@ export class BERT extends Model<NativeEncoder> {
     checkOptions("encode", options, encodeOptions);
     const { signal, ...limits } = options;
     const texts = nativeTextInputs("encode", input);
+    this.checkOpen();
     const packed = await abortable<PackedInputs>(signal, (id, cancel) =>
-      this.open.encode(mailbox, id, texts, limits, cancel),
+      this.#native.encode(mailbox, id, texts, limits, cancel),
     );
     const typeIds = unpack(packed.typeIds);
     const encodings = unpack(packed.ids).map((ids, i) => ({ ids, typeIds: typeIds[i]! }));
@@ -179,8 +186,9 @@ export class BERT extends Model<NativeEncoder> {
       logits: wanted.logits ?? head !== undefined,
     };
     const texts = nativeTextInputs("forward", input);
+    this.checkOpen();
     const packed = await abortable<PackedOutputs>(signal, (id, cancel) =>
-      this.open.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),
+      this.#native.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),
     );
     const outputs = this.#outputs(packed, want);
     return Array.isArray(input) ? outputs : outputs[0]!;
@@ -237,5 +245,5 @@ function split(data: Float32Array, parts: number): Float32Array[] {
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
  */
 export async function loadBERT(source: string, options: LoadOptions = {}): Promise<BERT> {
-  return new BERT(source, await load<NativeEncoder>("loadBERT", native.loadEncoder, source, options));
+  return BERT.of(source, await load<NativeEncoder>("loadBERT", native.loadEncoder, source, options));
 }

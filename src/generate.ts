@@ -38,7 +38,7 @@ export function generate(prompt: Prompt, options: GenerateWithModelOptions = {})
   const stream = signal?.aborted
     ? Promise.reject(abortError(signal))
     : shared(model).then((loaded) => loaded.begin(prompts, request));
-  return new TokenStream(model, stream, signal);
+  return TokenStream.of(model, stream, signal);
 }
 
 const LET_GO_AFTER_MS = 5 * 60_000;

@@ -52,13 +52,19 @@ const encodeOptions: OptionTable<EncodeOptions> = { signal: checks.signal };
  * they are computed together, and each gets the tokens that it would get alone. An idle model does not keep the process
  * alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage collector.
  */
-export class GPT2 extends Model<NativeGenerator> {
+export class GPT2 extends Model {
   readonly info: GPT2Info;
+  readonly #native: NativeGenerator;
+
+  private constructor(source: string, generator: NativeGenerator) {
+    super(source, generator);
+    this.#native = generator;
+    this.info = Object.freeze(generator.info);
+  }
 
   /** @internal */
-  constructor(source: string, generator: NativeGenerator) {
-    super(source, generator);
-    this.info = Object.freeze(generator.info);
+  static of(source: string, generator: NativeGenerator): GPT2 {
+    return new GPT2(source, generator);
   }
 
   /**
@@ -72,15 +78,15 @@ export class GPT2 extends Model<NativeGenerator> {
     const request = nativeOptions("generate", options);
     const prompts = nativePrompts("generate", prompt);
     const { signal } = options;
-    void this.open;
+    this.checkOpen();
     const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, request);
-    return new TokenStream(this.source, stream, signal);
+    return TokenStream.of(this.source, stream, signal);
   }
 
   /** @internal */
   begin(prompts: NativePrompts, request: NativeGenerateOptions): NativeTokenStream {
-    const generator = this.open;
-    return callSync(() => generator.generate(prompts, request));
+    this.checkOpen();
+    return callSync(() => this.#native.generate(prompts, request));
   }
 
   /** The ids of a text, or of each of several. A special token that stands in the text becomes its id. */
@@ -89,9 +95,11 @@ export class GPT2 extends Model<NativeGenerator> {
   async encode(text: string | readonly string[], options: EncodeOptions = {}): Promise<Uint32Array | Uint32Array[]> {
     checkOptions("encode", options, encodeOptions);
     const texts = nativeTexts("encode", text);
-    const ids = unpack(
-      await abortable<PackedIds>(options.signal, (id, cancel) => this.open.encode(mailbox, id, texts, true, cancel)),
+    this.checkOpen();
+    const packed = await abortable<PackedIds>(options.signal, (id, cancel) =>
+      this.#native.encode(mailbox, id, texts, true, cancel),
     );
+    const ids = unpack(packed);
     return typeof text === "string" ? ids[0]! : ids;
   }
 }
@@ -105,5 +113,5 @@ export class GPT2 extends Model<NativeGenerator> {
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
  */
 export async function loadGPT2(source: string, options: LoadOptions = {}): Promise<GPT2> {
-  return new GPT2(source, await load<NativeGenerator>("loadGPT2", native.loadGenerator, source, options));
+  return GPT2.of(source, await load<NativeGenerator>("loadGPT2", native.loadGenerator, source, options));
 }

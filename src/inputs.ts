@@ -1,4 +1,5 @@
 /** From texts and ids as users give them to the columns that the addon takes, and back. */
+import { types } from "node:util";
 import type { IdsInput, TextInput, TextPair } from "./bert.js";
 import { CandlewickError } from "./errors.js";
 import type { NativePrompts, NativeTexts } from "./native.js";
@@ -18,7 +19,7 @@ export function nativePrompts(where: string, prompt: Prompt): NativePrompts {
 
 /** Throws `OPTION_INVALID` for what is no list of token ids. */
 export function nativeIds(where: string, name: string, ids: unknown): Uint32Array {
-  if (ids instanceof Uint32Array) return ids;
+  if (types.isUint32Array(ids)) return ids;
   if (!Array.isArray(ids)) throw invalid(where, name, "must be text or token ids", ids);
   for (const id of ids) {
     const problem = TOKEN_ID(id);

@@ -1,6 +1,6 @@
 import { CandlewickError } from "./errors.js";
 import { nativeIds, nativeTexts } from "./inputs.js";
-import type { native } from "./native.js";
+import type { NativeEncoder, NativeGenerator } from "./native.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
 import { call, mailbox } from "./runtime.js";
 import type { TokenIds } from "./types.js";
@@ -12,25 +12,22 @@ export interface DecodeOptions {
 
 const decodeOptions: OptionTable<DecodeOptions> = { skipSpecialTokens: checks.boolean };
 
-type NativeModel = InstanceType<typeof native.Generator | typeof native.Encoder>;
-
 /** What a loaded GPT-2 and a loaded BERT have in common: a tokenizer, and an end. */
-export abstract class Model<N extends NativeModel> implements AsyncDisposable {
+export abstract class Model implements AsyncDisposable {
   /** What it was loaded from. */
   readonly source: string;
-  readonly #native: N;
+  readonly #native: NativeGenerator | NativeEncoder;
   #closed: Promise<void> | undefined;
 
   /** @internal */
-  constructor(source: string, model: N) {
+  protected constructor(source: string, model: NativeGenerator | NativeEncoder) {
     this.source = source;
     this.#native = model;
   }
 
   /** @internal Throws `MODEL_CLOSED` once {@link close} was called. */
-  protected get open(): N {
+  checkOpen(): void {
     if (this.#closed) throw new CandlewickError("MODEL_CLOSED", `The model ${this.source} is closed`);
-    return this.#native;
   }
 
   /** The text of ids, or of each of several lists of ids. Bytes that are no UTF-8 become U+FFFD. */
@@ -41,7 +38,8 @@ export abstract class Model<N extends NativeModel> implements AsyncDisposable {
     const several = Array.isArray(ids) && typeof ids[0] === "object";
     const lists = (several ? (ids as readonly TokenIds[]) : [ids]).map((list) => nativeIds("decode", "ids", list));
     const skip = options.skipSpecialTokens ?? true;
-    const texts = await call<string[]>((id) => this.open.decode(mailbox, id, lists, skip));
+    this.checkOpen();
+    const texts = await call<string[]>((id) => this.#native.decode(mailbox, id, lists, skip));
     return several ? texts : texts[0]!;
   }
 
@@ -50,7 +48,8 @@ export abstract class Model<N extends NativeModel> implements AsyncDisposable {
   countTokens(texts: readonly string[]): Promise<number[]>;
   async countTokens(text: string | readonly string[]): Promise<number | number[]> {
     const texts = nativeTexts("countTokens", text);
-    const counts = await call<number[]>((id) => this.open.countTokens(mailbox, id, texts));
+    this.checkOpen();
+    const counts = await call<number[]>((id) => this.#native.countTokens(mailbox, id, texts));
     return typeof text === "string" ? counts[0]! : counts;
   }
 

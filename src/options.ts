@@ -33,7 +33,12 @@ export const checks = {
   string: (value: unknown) =>
     typeof value === "string" && value !== "" ? undefined : "must be a string that is not empty",
   function: (value: unknown) => (typeof value === "function" ? undefined : "must be a function"),
-  signal: (value: unknown) => (value instanceof AbortSignal ? undefined : "must be an AbortSignal"),
+  /** Anything that behaves like one: test runners and polyfills have an `AbortSignal` of their own. */
+  signal: (value: unknown) => {
+    const signal = value as Partial<AbortSignal> | null;
+    const fits = typeof signal?.aborted === "boolean" && typeof signal.addEventListener === "function";
+    return fits ? undefined : "must be an AbortSignal";
+  },
   oneOf:
     (...values: readonly unknown[]): Check =>
     (value) =>

@@ -1,6 +1,7 @@
 /** Token streams as web streams and responses. */
 import { randomUUID } from "node:crypto";
-import { fromNative } from "./errors.js";
+import { basename } from "node:path";
+import { type CandlewickError, fromNative } from "./errors.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
 import type { TokenStream } from "./stream.js";
 import type { FinishReason, GenerationResult, Token } from "./types.js";
@@ -8,7 +9,8 @@ import type { FinishReason, GenerationResult, Token } from "./types.js";
 /**
  * - `"text"`: the generated text.
  * - `"sse"`: server-sent events, each a `text_completion` chunk as OpenAI's API sends it, then `data: [DONE]`. An error
- *   after the first byte is an event with an `error` of `{code, message}`, and no `[DONE]`.
+ *   after the first byte is an event with an `error` of `{code, message}`, and no `[DONE]`;
+ *   the message is the error's if the request was at fault, else the code.
  */
 export type StreamFormat = "text" | "sse";
 
@@ -79,8 +81,9 @@ async function* text(tokens: TokenStream): AsyncGenerator<string, void> {
   }
 }
 
-async function* events(tokens: TokenStream, model: string): AsyncGenerator<string, void> {
-  const head = { id: `cmpl-${randomUUID()}`, object: "text_completion", created: Math.floor(Date.now() / 1000), model };
+async function* events(tokens: TokenStream, source: string): AsyncGenerator<string, void> {
+  const created = Math.floor(Date.now() / 1000);
+  const head = { id: `cmpl-${randomUUID()}`, object: "text_completion", created, model: publicName(source) };
   try {
     for (;;) {
       const { value: token, done } = await tokens.next();
@@ -92,9 +95,18 @@ async function* events(tokens: TokenStream, model: string): AsyncGenerator<strin
     yield event({ ...head, choices, usage: openAiUsage(usage) });
     yield "data: [DONE]\n\n";
   } catch (error) {
-    const { code, message } = fromNative(error);
-    yield event({ error: { code, message } });
+    yield event({ error: publicError(fromNative(error)) });
   }
+}
+
+/** A model's name for people elsewhere: not where it is on this machine. */
+function publicName(source: string): string {
+  return /^(\.|[/\\]|[a-z]:)/i.test(source) ? basename(source) : source;
+}
+
+/** The message says what the caller did wrong; what went wrong in here, paths and all, is not for the wire. */
+function publicError({ code, message, httpStatus }: CandlewickError) {
+  return { code, message: httpStatus === 400 || httpStatus === 413 ? message : code };
 }
 
 const event = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;

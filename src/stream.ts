@@ -23,7 +23,7 @@ interface Waiter {
  * `finishReason: "aborted"`. An aborted signal ends it with a {@link CandlewickError} of code `ABORTED`, whose `cause` is
  * the signal's reason; a failure ends it with a code of its own. An error is thrown at the reader once.
  */
-export class TokenStream implements AsyncIterableIterator<Token, undefined, undefined>, AsyncDisposable {
+export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
   readonly #model: string;
   readonly #opened: Promise<NativeTokenStream>;
   readonly #result: Promise<GenerationResult>;
@@ -44,14 +44,18 @@ export class TokenStream implements AsyncIterableIterator<Token, undefined, unde
   #wanted = false;
   #unlisten = () => {};
 
-  /** @internal */
-  constructor(model: string, stream: NativeTokenStream | Promise<NativeTokenStream>, signal?: AbortSignal) {
+  private constructor(model: string, stream: NativeTokenStream | Promise<NativeTokenStream>, signal?: AbortSignal) {
     this.#model = model;
     this.#result = new Promise((resolve) => (this.#settle = resolve));
     this.#result.catch(() => {});
     this.#opened = Promise.resolve(stream);
     this.#opened.catch((error) => this.#end(fromNative(error)));
     if (signal) this.#listen(signal);
+  }
+
+  /** @internal */
+  static of(model: string, stream: NativeTokenStream | Promise<NativeTokenStream>, signal?: AbortSignal): TokenStream {
+    return new TokenStream(model, stream, signal);
   }
 
   /** Itself. A second iteration throws `STREAM_USED`: tokens are not kept for it. */

@@ -5,8 +5,9 @@ use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
 
 use crate::answer::{Answer, counts};
-use crate::convert::{EncodeOptions, EncoderInfo, EncoderWant, LoadOptions, Texts};
+use crate::convert::{EncodeOptions, EncoderWant, LoadOptions, Texts};
 use crate::error::Result;
+use crate::info::EncoderInfo;
 use crate::mailbox::{Cancel, Mailbox};
 
 /// Loads a model from a path. Answers with an `Encoder`; reports progress before.

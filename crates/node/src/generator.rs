@@ -6,8 +6,9 @@ use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
 
 use crate::answer::{Answer, counts};
-use crate::convert::{GenerateOptions, GeneratorInfo, LoadOptions, Prompts};
+use crate::convert::{GenerateOptions, LoadOptions, Prompts};
 use crate::error::{Result, thrown};
+use crate::info::GeneratorInfo;
 use crate::mailbox::{Cancel, Mailbox};
 use crate::packed::Packed;
 

@@ -2,13 +2,14 @@
 //!
 //! - `mailbox.rs`: how an answer from the engine's threads becomes a settled promise.
 //! - `generator.rs`, `encoder.rs`: the classes that TypeScript holds.
-//! - `convert.rs`: what goes in; `tokens.rs`, `packed.rs`, `answer.rs`: what comes out; `error.rs`: what is thrown.
+//! - `convert.rs`: what goes in; `answer.rs`, `info.rs`, `tokens.rs`, `packed.rs`: what comes out; `error.rs`: what is thrown.
 
 mod answer;
 mod convert;
 mod encoder;
 mod error;
 mod generator;
+mod info;
 mod mailbox;
 mod packed;
 mod tokens;

@@ -55,7 +55,8 @@ pub struct Inputs {
 
 impl From<Vec<engine::EncoderInput>> for Inputs {
     fn from(inputs: Vec<engine::EncoderInput>) -> Self {
-        let (ids, type_ids): (Vec<_>, Vec<_>) = inputs.into_iter().map(|input| (input.ids, input.type_ids)).unzip();
+        let (ids, type_ids): (Vec<_>, Vec<_>) =
+            inputs.into_iter().map(|input| (input.ids, input.type_ids)).unzip();
         Self { ids: Packed::new(ids), type_ids: Packed::new(type_ids) }
     }
 }
@@ -84,8 +85,12 @@ impl From<Vec<engine::EncoderOutput>> for Outputs {
     fn from(mut outputs: Vec<engine::EncoderOutput>) -> Self {
         use std::mem::take;
         Self {
-            last_hidden_state: Packed::new(outputs.iter_mut().map(|output| take(&mut output.last_hidden_state))),
-            hidden_states: Packed::new(outputs.iter_mut().map(|output| take(&mut output.hidden_states).concat())),
+            last_hidden_state: Packed::new(
+                outputs.iter_mut().map(|output| take(&mut output.last_hidden_state)),
+            ),
+            hidden_states: Packed::new(
+                outputs.iter_mut().map(|output| take(&mut output.hidden_states).concat()),
+            ),
             pooled: Packed::new(outputs.iter_mut().map(|output| take(&mut output.pooled))),
             logits: Packed::new(outputs.iter_mut().map(|output| take(&mut output.logits))),
         }

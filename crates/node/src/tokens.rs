@@ -59,7 +59,8 @@ pub struct Timings {
 
 impl From<engine::TokenEvent> for Token {
     fn from(token: engine::TokenEvent) -> Self {
-        let top = |(id, text, logprob): (u32, String, f32)| TokenLogprob { id, text, logprob: logprob.into() };
+        let top =
+            |(id, text, logprob): (u32, String, f32)| TokenLogprob { id, text, logprob: logprob.into() };
         Self {
             id: token.id,
             text: token.text,
