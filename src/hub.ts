@@ -3,7 +3,6 @@ import { resolve } from "node:path";
 import { abortError, CandlewickError } from "./errors.js";
 import { COMMIT, ModelCache } from "./hub/cache.js";
 import { downloadFile, type DownloadProgress } from "./hub/download.js";
-import { hubError } from "./hub/errors.js";
 import { chooseFiles, exists, SIDE_FILES } from "./hub/files.js";
 import { MAX_FAILURES, retrying, type Connection } from "./hub/http.js";
 import { list, type Listing } from "./hub/listing.js";
@@ -45,13 +44,9 @@ export async function resolveModel(source: string, options: ResolveOptions = {})
     return await resolveHubModel(source, options, await readSettings());
   } catch (error) {
     if (!(error instanceof Error && "syscall" in error)) throw error;
-    throw hubError("DOWNLOAD_FAILED", `Could not write "${source}" to the hub's cache: ${error.message}`, { cause: error });
+    const message = `Could not write "${source}" to the hub's cache: ${error.message}`;
+    throw new CandlewickError("DOWNLOAD_FAILED", message, { cause: error });
   }
-}
-
-/** {@link resolveModel} without the network. */
-export function findModel(source: string, revision?: string): Promise<string> {
-  return resolveModel(source, { revision, localFilesOnly: true });
 }
 
 async function resolveHubModel(model: string, options: ResolveOptions, settings: HubSettings): Promise<string> {
@@ -65,7 +60,8 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
   const offline = localFilesOnly ? "localFilesOnly is true" : settings.offline && `${settings.offline} is set`;
   if (offline) {
     if (usable) return usable;
-    throw notCached(model, revision, cached ? `${cache.snapshot(cached)}, which lacks ${missing.join(", ")}` : cache.folder, offline);
+    const where = cached ? `${cache.snapshot(cached)}, which lacks ${missing.join(", ")}` : cache.folder;
+    throw notCached(model, revision, where, offline);
   }
   if (usable && pinned && unknown.length === 0) return usable;
 
@@ -80,7 +76,9 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
     throw error;
   }
   const { commit } = listing;
-  if (pinned && commit !== revision) throw hubError("DOWNLOAD_FAILED", `"${model}": the hub answers with ${commit} for ${revision}`);
+  if (pinned && commit !== revision) {
+    throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": the hub answers with ${commit} for ${revision}`);
+  }
   await download(listing, cache, connection, options);
   try {
     await cache.markAbsent(commit, SIDE_FILES.filter((name) => !listing.files.has(name)));
@@ -95,6 +93,7 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
 /** Downloads what a model is loaded from and the snapshot lacks. The first failure ends the other downloads. */
 async function download(listing: Listing, cache: ModelCache, connection: Connection, options: ResolveOptions): Promise<void> {
   const { commit, files } = listing;
+  const { onProgress } = options;
   const queue = chooseFiles([...files.keys()], connection.model);
   const failed = new AbortController();
   const signal = connection.signal ? AbortSignal.any([connection.signal, failed.signal]) : failed.signal;
@@ -103,7 +102,7 @@ async function download(listing: Listing, cache: ModelCache, connection: Connect
     for (let file = queue.shift(); file !== undefined && !failure; file = queue.shift()) {
       const listedSize = files.get(file);
       try {
-        await downloadFile({ connection: { ...connection, signal }, cache, commit, file, listedSize, onProgress: options.onProgress });
+        await downloadFile({ connection: { ...connection, signal }, cache, commit, file, listedSize, onProgress });
       } catch (error) {
         failure ??= { error };
         failed.abort();

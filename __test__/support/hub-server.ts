@@ -9,6 +9,9 @@ import type { AddressInfo } from "node:net";
 export interface HubRequest {
   host: "hub" | "storage";
   method: string;
+  /** As it was sent. */
+  url: string;
+  /** Decoded, with the query. */
   path: string;
   range: string | undefined;
   authorization: string | undefined;
@@ -72,7 +75,8 @@ export async function startHub(models: Record<string, HubModel> = {}): Promise<H
   const listen = async (host: HubRequest["host"], answer: (request: HubRequest, response: ServerResponse) => void) => {
     const server = createServer((message: IncomingMessage, response) => {
       const { authorization, range } = message.headers;
-      const request = { host, method: message.method ?? "", path: decodeURIComponent(message.url ?? ""), range, authorization };
+      const { method = "", url = "" } = message;
+      const request = { host, method, url, path: decodeURIComponent(url), range, authorization };
       requests.push(request);
       for (const fault of faults) if (fault(request, response) === true) return;
       if (!response.headersSent) answer(request, response);
@@ -88,8 +92,8 @@ export async function startHub(models: Record<string, HubModel> = {}): Promise<H
     sendBytes(request, response, bytes, { etag: '"of-the-storage-host"' });
   });
   const hub = await listen("hub", (request, response) => {
-    const listing = /^\/api\/models\/(.+)\/revision\/([^?]+)/.exec(request.path);
-    if (listing) return sendListing(served.get(listing[1]!), listing[2]!, response);
+    const listing = /^\/api\/models\/(.+)\/revision\/([^/?]+)/.exec(request.url);
+    if (listing) return sendListing(served.get(listing[1]!), decodeURIComponent(listing[2]!), response);
     const cached = /^\/cached\/(.+):(.+)$/.exec(request.path);
     const [, id = "", revision = "", name = ""] = /^\/(.+)\/resolve\/([^/]+)\/(.+)$/.exec(request.path) ?? [];
     const model = served.get(cached?.[1] ?? id);
@@ -134,7 +138,9 @@ function sendListing(model: HubModel | undefined, revision: string, response: Se
   response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ sha: model.commit, siblings }));
 }
 
-function sendBytes({ method, range }: HubRequest, response: ServerResponse, bytes: Uint8Array, headers: Record<string, string>): void {
+type Headers = Record<string, string>;
+
+function sendBytes({ method, range }: HubRequest, response: ServerResponse, bytes: Uint8Array, headers: Headers): void {
   const start = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
   const rest = bytes.subarray(start);
   const length = { "content-length": String(rest.byteLength), "accept-ranges": "bytes" };

@@ -5,7 +5,6 @@ import { mkdir, open, rename, rm, stat, type FileHandle } from "node:fs/promises
 import { dirname } from "node:path";
 import { abortError, CandlewickError } from "../errors.js";
 import type { ModelCache } from "./cache.js";
-import { hubError } from "./errors.js";
 import { exists } from "./files.js";
 import { MAX_FAILURES, redirected, request, retrying, Transient, type Connection, type Reply } from "./http.js";
 import { abandonedPartials, adoptPartial, ownPartial, releasePartial } from "./partial.js";
@@ -68,13 +67,14 @@ async function describe({ connection, commit, file, listedSize }: Download): Pro
   reply.discard();
   const { headers } = reply;
   if (headers.get("x-repo-commit") !== commit) {
-    throw hubError("DOWNLOAD_FAILED", `"${model}": ${reply.url.host} does not answer for ${file} as a hub does (X-Repo-Commit)`);
+    const what = `${reply.url.host} does not answer for ${file} as a hub does (X-Repo-Commit)`;
+    throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": ${what}`);
   }
   const location = reply.status >= 300 ? headers.get("location") : null;
   const declared = headers.get("x-linked-size") ?? (location === null ? headers.get("content-length") : null);
   const size = declared === null ? listedSize : Number(declared);
   if (size === undefined || !Number.isSafeInteger(size) || size < 0) {
-    throw hubError("DOWNLOAD_FAILED", `"${model}": ${reply.url.host} does not say how large ${file} is`);
+    throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": ${reply.url.host} does not say how large ${file} is`);
   }
   return {
     url: location === null ? reply.url : redirected(connection, reply.url, location),
@@ -88,7 +88,7 @@ const leavesHub = ({ url, headers }: Reply, next: URL): boolean => headers.has("
 /** An etag names a file, so it must be a file's name and nothing else. */
 function etagOf(header: string | null, { model }: Connection, file: string): string {
   const etag = (header ?? "").replace(/^W\//, "").replaceAll(/^"|"$/g, "");
-  if (etag === "") throw hubError("DOWNLOAD_FAILED", `"${model}": the hub gives no ETag for ${file}`);
+  if (etag === "") throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": the hub gives no ETag for ${file}`);
   if (/^[A-Za-z0-9_-][A-Za-z0-9_.+=-]{0,127}$/.test(etag) && !etag.endsWith(".incomplete")) return etag;
   throw new CandlewickError("PATH_ESCAPE", `"${model}": the ETag of ${file} is no name of a file: ${JSON.stringify(etag)}`);
 }
@@ -108,7 +108,7 @@ async function fetchBlob(download: Download, remote: RemoteFile, blob: string, m
       await rm(path, { force: true });
       // What was there before may be what was wrong.
       if (resumed) throw new Transient(error.message);
-      throw hubError("DOWNLOAD_FAILED", `"${download.connection.model}": ${error.message}`);
+      throw new CandlewickError("DOWNLOAD_FAILED", `"${download.connection.model}": ${error.message}`);
     }
     await releasePartial(blob, path);
     throw error;

@@ -1,7 +1,6 @@
 /** Requests to the hub: redirects, the token, time limits, what a status means, and trying again. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { abortError, CandlewickError } from "../errors.js";
-import { hubError } from "./errors.js";
 import type { HubSettings } from "./settings.js";
 
 export interface Connection {
@@ -64,14 +63,14 @@ export async function request(connection: Connection, address: URL, options: Req
     reply.discard();
     url = next;
   }
-  throw hubError("DOWNLOAD_FAILED", `"${connection.model}": more than ${MAX_REDIRECTS} redirects from ${address.host}`);
+  throw new CandlewickError("DOWNLOAD_FAILED", `"${connection.model}": more than ${MAX_REDIRECTS} redirects from ${address.host}`);
 }
 
 /** Where a redirect leads. One from https to http is refused. */
 export function redirected(connection: Connection, from: URL, location: string): URL {
   const url = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
   if (url && (url.protocol === "https:" || (url.protocol === "http:" && from.protocol === "http:"))) return url;
-  throw hubError("DOWNLOAD_FAILED", `"${connection.model}": ${from.host} redirects to ${JSON.stringify(location)}`);
+  throw new CandlewickError("DOWNLOAD_FAILED", `"${connection.model}": ${from.host} redirects to ${JSON.stringify(location)}`);
 }
 
 async function send(connection: Connection, url: URL, options: RequestOptions): Promise<Reply> {
@@ -148,13 +147,13 @@ function refusal(connection: Connection, reply: Reply, signed: boolean): Error {
     );
   }
   if (status === 401 || status === 403) {
-    return hubError(
+    return new CandlewickError(
       "MODEL_GATED",
       `No access to the hub's model "${model}" (${what}). Accept its terms at ${settings.endpoint}/${model}, ` +
         `and see that ${withToken} belongs to who did`,
     );
   }
-  return hubError("DOWNLOAD_FAILED", `"${model}": ${what}`);
+  return new CandlewickError("DOWNLOAD_FAILED", `"${model}": ${what}`);
 }
 
 /** Runs `attempt` until it does not fail with {@link Transient}, at most `limit` times in a row without progress. */
@@ -166,7 +165,8 @@ export async function retrying<T>(connection: Connection, limit: number, attempt
       if (!(error instanceof Transient)) throw error;
       failures = error.progressed ? 1 : failures + 1;
       if (failures >= limit) {
-        throw hubError("DOWNLOAD_FAILED", `Could not download "${connection.model}": ${error.message}`, { cause: error });
+        const message = `Could not download "${connection.model}": ${error.message}`;
+        throw new CandlewickError("DOWNLOAD_FAILED", message, { cause: error });
       }
       const backoff = pauses.first * 2 ** (failures - 1) * (1 + Math.random() / 4);
       await pause(Math.min(error.retryAfter ?? backoff, pauses.longest), connection.signal);

@@ -1,6 +1,6 @@
 /** What the hub says of a model: the commit of a revision, and the names of its files. */
+import { CandlewickError } from "../errors.js";
 import { COMMIT } from "./cache.js";
-import { hubError } from "./errors.js";
 import { request, type Connection } from "./http.js";
 
 export interface Listing {
@@ -19,12 +19,12 @@ export async function list(connection: Connection, revision: string, timeout: nu
   let size = 0;
   for await (const chunk of reply.body()) {
     size += chunk.byteLength;
-    if (size > MAX_BYTES) throw hubError("DOWNLOAD_FAILED", `"${model}": the listing by ${reply.url.host} has no end`);
+    if (size > MAX_BYTES) throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": the listing by ${reply.url.host} has no end`);
     chunks.push(chunk);
   }
   const listing = parse(Buffer.concat(chunks).toString("utf8"));
   if (listing) return listing;
-  throw hubError("DOWNLOAD_FAILED", `"${model}": ${reply.url.host} does not answer as a hub does (${url.pathname})`);
+  throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": ${reply.url.host} does not answer as a hub does (${url.pathname})`);
 }
 
 function parse(text: string): Listing | undefined {
