@@ -78,7 +78,7 @@ impl CpuBert {
         let cpu = Cpu::new(options.threads);
         let dtype =
             options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
-        let load = Loader::new(weights, &cpu.pool, dtype, observer);
+        let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
         let table = |name: &str, rows: usize| load.table(&format!("embeddings.{name}.weight"), rows, h);
         let linear =
             |name: &str, input: usize, output: usize| load.linear(name, Layout::OutIn, input, output);

@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::weights::{corrupt, file_name};
-use crate::{ModelError, Result};
+use candlewick_kernels::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
+
+use crate::weights::{corrupt, file_name, read_exact_at};
+use crate::{Dtype, ModelError, Result};
 
 /// Entries of a vocabulary or of a list of merges: far above any GPT-2's, and a bound on what a hostile file can make us hold.
 const MAX_ENTRIES: u64 = 1 << 20;
@@ -27,42 +29,60 @@ pub enum Meta {
     Integers(Vec<i64>),
 }
 
-/// How a tensor's values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    F32,
-    F16,
-    Q8_0,
-    Q4_0,
+/// ggml's codes of the types that are read here.
+fn dtype_of(code: u32) -> Option<Dtype> {
+    Some(match code {
+        0 => Dtype::F32,
+        1 => Dtype::F16,
+        2 => Dtype::Q4_0,
+        8 => Dtype::Q8_0,
+        _ => return None,
+    })
 }
 
-impl Kind {
-    fn of(code: u32) -> Option<Self> {
-        Some(match code {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::Q4_0,
-            8 => Self::Q8_0,
-            _ => return None,
-        })
+/// Values in a block, and its bytes.
+fn block_of(dtype: Dtype) -> (u64, u64) {
+    match dtype {
+        Dtype::F32 => (1, 4),
+        Dtype::F16 => (1, 2),
+        Dtype::Q8_0 => (BLOCK as u64, Q8_0_BYTES as u64),
+        Dtype::Q4_0 => (BLOCK as u64, Q4_0_BYTES as u64),
     }
+}
 
-    /// Values in a block, and its bytes.
-    fn block(self) -> (u64, u64) {
-        match self {
-            Self::F32 => (1, 4),
-            Self::F16 => (1, 2),
-            Self::Q8_0 => (32, candlewick_kernels::Q8_0_BYTES as u64),
-            Self::Q4_0 => (32, candlewick_kernels::Q4_0_BYTES as u64),
+/// The checkpoint's name of one of llama.cpp's tensors, or the name as it is.
+fn checkpoint_name(name: &str) -> String {
+    let (stem, end) = name.rsplit_once('.').unwrap_or((name, ""));
+    let stem = match stem {
+        "token_embd" => "wte".to_string(),
+        "position_embd" => "wpe".to_string(),
+        "output_norm" => "ln_f".to_string(),
+        "output" => "lm_head".to_string(),
+        _ => {
+            let part = |part: &str| match part {
+                "attn_norm" => Some("ln_1"),
+                "attn_qkv" => Some("attn.c_attn"),
+                "attn_output" => Some("attn.c_proj"),
+                "ffn_norm" => Some("ln_2"),
+                "ffn_up" => Some("mlp.c_fc"),
+                "ffn_down" => Some("mlp.c_proj"),
+                _ => None,
+            };
+            let block = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+            match block.and_then(|(index, name)| Some((index, part(name)?))) {
+                Some((index, name)) => format!("h.{index}.{name}"),
+                None => return name.to_string(),
+            }
         }
-    }
+    };
+    format!("{stem}.{end}")
 }
 
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Outermost first, as everywhere else; the file has them innermost first.
     pub shape: Vec<usize>,
-    pub kind: Kind,
+    pub kind: Dtype,
     pub begin: u64,
     pub bytes: usize,
 }
@@ -200,7 +220,10 @@ impl Reader<'_> {
 }
 
 fn kept(key: &str) -> bool {
-    key.starts_with("general.arch") || key == "general.alignment" || key.starts_with("gpt2.") || key.starts_with("tokenizer.ggml.")
+    key.starts_with("general.arch")
+        || key == "general.alignment"
+        || key.starts_with("gpt2.")
+        || key.starts_with("tokenizer.ggml.")
 }
 
 impl Gguf {
@@ -236,7 +259,7 @@ impl Gguf {
         let mut tensors = HashMap::with_capacity(tensor_count as usize);
         for _ in 0..tensor_count {
             let (tensor, entry) = read_entry(&mut reader)?;
-            if tensors.insert(tensor.clone(), entry).is_some() {
+            if tensors.insert(checkpoint_name(&tensor), entry).is_some() {
                 return Err(reader.bad(format!("{tensor} is there twice")));
             }
         }
@@ -269,7 +292,31 @@ impl Gguf {
     }
 
     pub fn size_if_any(&self, key: &str) -> Option<usize> {
-        if let Some(&Meta::Integer(value)) = self.metadata.get(key) { usize::try_from(value).ok() } else { None }
+        if let Some(&Meta::Integer(value)) = self.metadata.get(key) {
+            usize::try_from(value).ok()
+        } else {
+            None
+        }
+    }
+
+    /// Whether two tensors have the same bytes: llama.cpp's converter writes a tied head a second time.
+    pub fn same(&self, a: &str, b: &str) -> Result<bool> {
+        let (Some(a), Some(b)) = (self.tensors.get(a), self.tensors.get(b)) else { return Ok(false) };
+        if (&a.shape, a.kind, a.bytes) != (&b.shape, b.kind, b.bytes) {
+            return Ok(false);
+        }
+        let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        for at in (0..a.bytes).step_by(1 << 20) {
+            let length = (a.bytes - at).min(1 << 20);
+            for (buffer, begin) in [(&mut left, a.begin), (&mut right, b.begin)] {
+                read_exact_at(&self.file, &mut buffer[..length], begin + at as u64)
+                    .map_err(|e| corrupt(&self.name, e.to_string()))?;
+            }
+            if left[..length] != right[..length] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub fn float(&self, key: &str) -> Option<f64> {
@@ -287,9 +334,9 @@ fn read_entry(reader: &mut Reader) -> Result<(String, Entry)> {
     let mut shape = (0..dimensions).map(|_| reader.u64()).collect::<Result<Vec<_>>>()?;
     let code = reader.u32()?;
     let begin = reader.u64()?;
-    let kind = Kind::of(code)
+    let kind = dtype_of(code)
         .ok_or_else(|| ModelError::UnsupportedDtype(format!("{name} is stored as GGUF type {code}")))?;
-    let (block, block_bytes) = kind.block();
+    let (block, block_bytes) = block_of(kind);
     let huge = || reader.bad(format!("{name} of shape {shape:?} is not in the file"));
     let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).ok_or_else(huge)?;
     if shape.first().copied().unwrap_or(1) % block != 0 {

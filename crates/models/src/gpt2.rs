@@ -5,6 +5,7 @@
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
+use crate::gguf::Gguf;
 use crate::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
     split_heads,
@@ -63,6 +64,37 @@ impl Config {
             object.remove("n_ctx"); // an old synonym that some checkpoints carry beside the new name
         }
         let config: Self = serde_json::from_value(config).map_err(|e| ModelError::Config(e.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What a GGUF file's metadata says. Its GPT-2 always has the original's activation and scaling.
+    pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        let architecture = gguf.text("general.architecture").unwrap_or_default();
+        if architecture != "gpt2" {
+            return Err(ModelError::UnsupportedModel(format!(
+                "GGUF architecture {architecture:?} is not gpt2"
+            )));
+        }
+        let embedding = gguf
+            .tensors
+            .get("wte.weight")
+            .ok_or_else(|| ModelError::MissingTensor("token_embd.weight".into()))?;
+        let config = Self {
+            vocab_size: embedding.shape.first().copied().unwrap_or(0),
+            n_positions: gguf.size("gpt2.context_length")?,
+            n_embd: gguf.size("gpt2.embedding_length")?,
+            n_layer: gguf.size("gpt2.block_count")?,
+            n_head: gguf.size("gpt2.attention.head_count")?,
+            n_inner: gguf.size_if_any("gpt2.feed_forward_length"),
+            activation_function: gelu_new(),
+            layer_norm_epsilon: gguf.float("gpt2.attention.layer_norm_epsilon").unwrap_or_else(epsilon),
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            tie_word_embeddings: !gguf.tensors.contains_key("lm_head.weight")
+                || gguf.same("wte.weight", "lm_head.weight")?,
+            add_cross_attention: false,
+        };
         config.check()?;
         Ok(config)
     }

@@ -6,6 +6,7 @@
 pub mod bert;
 mod bert_cpu;
 mod error;
+mod gguf;
 pub mod gpt2;
 mod gpt2_cpu;
 pub mod layers;

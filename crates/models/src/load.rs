@@ -1,5 +1,8 @@
 //! From a folder to a model that runs: configuration, weights, tokenizer.
 
+use std::path::Path;
+
+use crate::gguf::Gguf;
 use crate::on_candle::open_device;
 use crate::{
     Bert, CandleBert, CandleGpt2, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo, Gpt2,
@@ -10,19 +13,17 @@ use crate::{
 pub struct Loaded<M: ?Sized> {
     pub model: Box<M>,
     pub tokenizer: Option<Tokenizer>,
-    pub folder: ModelFolder,
 }
 
-/// Loads a GPT-2 from a folder in Hugging Face's layout.
+/// Loads a GPT-2 from a folder in Hugging Face's layout, or from a GGUF file.
 pub fn load_causal(
     source: &str,
     options: &LoadOptions,
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn CausalLm>> {
-    let folder = ModelFolder::open(source)?;
-    let config = gpt2::Config::from_folder(&folder)?;
-    let tokenizer = open_tokenizer(&folder, config.vocab_size)?;
-    let weights = Weights::open(&folder.path, "transformer")?;
+    let Opened { config, tokenizer, weights, bos, eos } =
+        if Path::new(source).is_file() { open_gguf(source)? } else { open_folder(source)? };
+    check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let (device, device_name) = open_device(options.device)?;
     let info = CausalInfo {
         model_type: "gpt2",
@@ -33,8 +34,8 @@ pub fn load_causal(
         n_head: config.n_head,
         parameters: config.parameter_count(),
         weight_bytes: 4 * config.parameter_count(),
-        bos_token_id: folder.token_ids("bos_token_id").first().copied(),
-        eos_token_ids: folder.token_ids("eos_token_id"),
+        bos_token_id: bos,
+        eos_token_ids: eos,
         dtype: Dtype::F32,
         device: device_name,
         threads: options.threads,
@@ -43,9 +44,44 @@ pub fn load_causal(
         Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)
     } else {
         candle_dtype(options, device_name)?;
+        if Path::new(source).is_file() {
+            return Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device_name}")));
+        }
         Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info))
     };
-    Ok(Loaded { model, tokenizer, folder })
+    Ok(Loaded { model, tokenizer })
+}
+
+/// A GPT-2's parts before its weights are read.
+struct Opened {
+    config: gpt2::Config,
+    tokenizer: Option<Tokenizer>,
+    weights: Weights,
+    bos: Option<u32>,
+    eos: Vec<u32>,
+}
+
+fn open_folder(source: &str) -> Result<Opened> {
+    let folder = ModelFolder::open(source)?;
+    Ok(Opened {
+        config: gpt2::Config::from_folder(&folder)?,
+        tokenizer: Tokenizer::open(&folder.path)?,
+        weights: Weights::open(&folder.path, "transformer")?,
+        bos: folder.token_ids("bos_token_id").first().copied(),
+        eos: folder.token_ids("eos_token_id"),
+    })
+}
+
+fn open_gguf(source: &str) -> Result<Opened> {
+    let gguf = Gguf::open(source.as_ref())?;
+    let id = |key: &str| gguf.size_if_any(key).and_then(|id| u32::try_from(id).ok());
+    Ok(Opened {
+        config: gpt2::Config::from_gguf(&gguf)?,
+        tokenizer: Tokenizer::from_gguf(&gguf)?,
+        bos: id("tokenizer.ggml.bos_token_id"),
+        eos: id("tokenizer.ggml.eos_token_id").into_iter().collect(),
+        weights: Weights::from_gguf(gguf),
+    })
 }
 
 /// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout.
@@ -56,7 +92,8 @@ pub fn load_encoder(
 ) -> Result<Loaded<dyn Encoder>> {
     let folder = ModelFolder::open(source)?;
     let config = bert::Config::from_folder(&folder)?;
-    let tokenizer = open_tokenizer(&folder, config.vocab_size)?;
+    let tokenizer = Tokenizer::open(&folder.path)?;
+    check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let weights = Weights::open(&folder.path, "bert")?;
     let (device, device_name) = open_device(options.device)?;
     let head = bert::head_of(&folder, &weights);
@@ -88,7 +125,7 @@ pub fn load_encoder(
         let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
         Box::new(CandleBert::new(bert, info))
     };
-    Ok(Loaded { model, tokenizer, folder })
+    Ok(Loaded { model, tokenizer })
 }
 
 /// The Candle models compute in f32.
@@ -99,12 +136,11 @@ fn candle_dtype(options: &LoadOptions, device: &str) -> Result<()> {
     }
 }
 
-fn open_tokenizer(folder: &ModelFolder, embedding: usize) -> Result<Option<Tokenizer>> {
-    let tokenizer = Tokenizer::open(&folder.path)?;
-    match tokenizer.as_ref().map(Tokenizer::vocab_size) {
+fn check_vocabulary(tokenizer: Option<&Tokenizer>, embedding: usize) -> Result<()> {
+    match tokenizer.map(Tokenizer::vocab_size) {
         Some(tokenizer) if tokenizer > embedding => {
             Err(ModelError::VocabularyMismatch { tokenizer, embedding })
         }
-        _ => Ok(tokenizer),
+        _ => Ok(()),
     }
 }

@@ -48,7 +48,8 @@ impl From<Dtype> for WeightType {
 pub(crate) struct Loader<'a> {
     pub weights: &'a Weights,
     pub pool: &'a Pool,
-    pub dtype: Dtype,
+    /// As asked for; `None` keeps each tensor as it is stored.
+    dtype: Option<Dtype>,
     observer: &'a dyn LoadObserver,
     total: u64,
     read: Cell<u64>,
@@ -56,7 +57,12 @@ pub(crate) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(weights: &'a Weights, pool: &'a Pool, dtype: Dtype, observer: &'a dyn LoadObserver) -> Self {
+    pub fn new(
+        weights: &'a Weights,
+        pool: &'a Pool,
+        dtype: Option<Dtype>,
+        observer: &'a dyn LoadObserver,
+    ) -> Self {
         let total = weights.total_bytes();
         Self { weights, pool, dtype, observer, total, read: Cell::new(0), held: Cell::new(0) }
     }
@@ -71,8 +77,7 @@ impl<'a> Loader<'a> {
             return Err(ModelError::Stopped);
         }
         let values = self.weights.read(name, shape)?;
-        let size = if matches!(values, Values::F16(_)) { 2 } else { 4 };
-        let read = self.read.get() + shape.iter().product::<usize>() as u64 * size;
+        let read = self.read.get() + values.bytes() as u64;
         self.read.set(read);
         self.observer.progress(LoadProgress { done: read.min(self.total), total: self.total });
         Ok(values)
@@ -90,20 +95,26 @@ impl<'a> Loader<'a> {
 
     /// A matrix of `n` outputs and `k` inputs. Where the block of a quantised type does not divide K, f16 takes its place.
     pub fn matrix(&self, name: &str, layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
+        let layout = self.weights.layout(layout);
         let shape = if layout == Layout::OutIn { [n, k] } else { [k, n] };
         self.pack(self.values(name, &shape)?, layout, n, k)
     }
 
     fn pack(&self, values: Values, layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
-        let mut weight_type = WeightType::from(self.dtype);
+        let mut weight_type = WeightType::from(self.dtype.unwrap_or(values.dtype()));
         if weight_type.is_block_quantized() && !k.is_multiple_of(candlewick_kernels::BLOCK) {
             weight_type = WeightType::F16;
         }
+        let pool = self.pool;
         let packed = match values {
-            Values::F32(values) => PackedMatrix::pack(self.pool, weight_type, layout, n, k, &values)?,
-            Values::F16(values) => {
-                PackedMatrix::pack_from_f16(self.pool, weight_type, layout, n, k, &values)?
+            Values::F16(values) => PackedMatrix::pack_from_f16(pool, weight_type, layout, n, k, &values)?,
+            Values::Q8_0(blocks) if weight_type == WeightType::Q8_0 => {
+                PackedMatrix::pack_q8_0(pool, n, k, &blocks)?
             }
+            Values::Q4_0(blocks) if weight_type == WeightType::Q4_0 => {
+                PackedMatrix::pack_q4_0(pool, n, k, &blocks)?
+            }
+            values => PackedMatrix::pack(pool, weight_type, layout, n, k, &values.into_f32())?,
         };
         self.hold(packed.bytes());
         Ok(packed)
@@ -147,12 +158,11 @@ impl<'a> Loader<'a> {
     /// An embedding that is only looked up: row-major, in half precision unless the model computes in f32.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table> {
         let values = match self.values(name, &[rows, width])? {
-            Values::F32(values) if self.dtype != Dtype::F32 => {
-                Values::F16(values.into_iter().map(f16::from_f32).collect())
-            }
-            values => values,
+            half @ Values::F16(_) => half,
+            values if self.dtype.is_none_or(|dtype| dtype == Dtype::F32) => Values::F32(values.into_f32()),
+            values => Values::F16(values.into_f32().into_iter().map(f16::from_f32).collect()),
         };
-        self.hold(rows * width * if matches!(values, Values::F16(_)) { 2 } else { 4 });
+        self.hold(values.bytes());
         Ok(Table { values, width })
     }
 }
@@ -210,6 +220,7 @@ impl Table {
         match &self.values {
             Values::F32(values) => out.iter_mut().zip(&values[range]).for_each(|(o, x)| *o += x),
             Values::F16(values) => out.iter_mut().zip(&values[range]).for_each(|(o, x)| *o += x.to_f32()),
+            Values::Q8_0(_) | Values::Q4_0(_) => unreachable!("tables are never quantised"),
         }
     }
 }

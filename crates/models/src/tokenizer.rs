@@ -1,9 +1,11 @@
-//! Text to ids and back, through the `tokenizers` crate: `tokenizer.json`, GPT-2's `vocab.json` + `merges.txt`, or BERT's `vocab.txt`.
+//! Text to ids and back, through the `tokenizers` crate: `tokenizer.json`, GPT-2's `vocab.json` + `merges.txt`, BERT's `vocab.txt`, or
+//! a GGUF file's metadata.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
@@ -14,6 +16,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
 use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, decoders};
 
+use crate::gguf::Gguf;
 use crate::source::read_json;
 use crate::{ModelError, Result};
 
@@ -63,6 +66,35 @@ impl Tokenizer {
             return Ok(None);
         };
         Self::new(tokenizer).map(Some)
+    }
+
+    /// GPT-2's tokenizer out of a GGUF file's metadata, or `None` where it has none.
+    pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Self>> {
+        let Some(tokens) = gguf.texts("tokenizer.ggml.tokens") else { return Ok(None) };
+        let kind = (gguf.text("tokenizer.ggml.model"), gguf.text("tokenizer.ggml.pre"));
+        if !matches!(kind, (Some("gpt2"), None | Some("gpt-2"))) {
+            return Err(ModelError::Tokenizer(format!("{}: not GPT-2's: {kind:?}", gguf.name)));
+        }
+        let merges = gguf.texts("tokenizer.ggml.merges").unwrap_or_default();
+        let pair = |merge: &String| merge.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string()));
+        let merges = merges.iter().map(pair).collect::<Option<Vec<_>>>();
+        let merges =
+            merges.ok_or_else(|| ModelError::Tokenizer(format!("{}: a merge of one part", gguf.name)))?;
+        let ids = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32));
+        let model = BPE::builder()
+            .vocab_and_merges(ids.collect::<AHashMap<_, _>>(), merges)
+            .build()
+            .map_err(invalid)?;
+        // Types 3 and 4 are control tokens and what the user added: found in a text as they are.
+        let types = gguf.integers("tokenizer.ggml.token_type").unwrap_or_default();
+        let special = |key: &str| gguf.size_if_any(&format!("tokenizer.ggml.{key}_token_id"));
+        let ends = [special("bos"), special("eos")];
+        let added = tokens
+            .iter()
+            .enumerate()
+            .filter(|(id, _)| ends.contains(&Some(*id)) || matches!(types.get(*id), Some(3 | 4)));
+        let added = added.map(|(_, token)| AddedToken::from(token.clone(), true)).collect();
+        Self::new(byte_level(model, false, added)?).map(Some)
     }
 
     fn new(mut tokenizer: tokenizers::Tokenizer) -> Result<Self> {
@@ -176,15 +208,18 @@ fn special_token(config: &Value, key: &str, default: &str) -> String {
 fn byte_level_bpe(vocab: &Path, merges: &Path, config: &Value) -> Result<tokenizers::Tokenizer> {
     let path = |p: &Path| p.to_string_lossy().into_owned();
     let model = BPE::from_file(&path(vocab), &path(merges)).build().map_err(invalid)?;
-    let mut tokenizer = tokenizers::Tokenizer::new(model);
-    let prefix_space = config["add_prefix_space"].as_bool().unwrap_or(false);
-    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
-    tokenizer.with_decoder(Some(ByteLevel::default()));
-    tokenizer.with_post_processor(Some(ByteLevel::new(true, false, true)));
-    let mut special: Vec<_> = ["unk_token", "bos_token", "eos_token"]
+    let mut special = ["unk_token", "bos_token", "eos_token"]
         .map(|key| AddedToken::from(special_token(config, key, "<|endoftext|>"), true))
         .to_vec();
     special.dedup();
+    byte_level(model, config["add_prefix_space"].as_bool().unwrap_or(false), special)
+}
+
+fn byte_level(model: BPE, prefix_space: bool, special: Vec<AddedToken>) -> Result<tokenizers::Tokenizer> {
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
+    tokenizer.with_decoder(Some(ByteLevel::default()));
+    tokenizer.with_post_processor(Some(ByteLevel::new(true, false, true)));
     tokenizer.add_special_tokens(special).map_err(invalid)?;
     Ok(tokenizer)
 }

@@ -1,4 +1,4 @@
-//! A checkpoint's tensors by name: safetensors (one file or a shard index) or `pytorch_model.bin`.
+//! A checkpoint's tensors by name: safetensors (one file or a shard index), `pytorch_model.bin` or a GGUF file.
 //!
 //! Headers are untrusted: every length, offset and shape is checked against the file's real size before anything is allocated.
 //! Tensors are read one at a time with positioned reads, so that loading never holds two copies of a model, and a file that
@@ -9,9 +9,11 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use candle_core::{DType, Tensor};
+use candlewick_kernels::{Layout, Q4_0_BYTES, Q8_0_BYTES};
 use half::{bf16, f16};
 use serde::Deserialize;
 
+use crate::gguf::Gguf;
 use crate::{Dtype, ModelError, Result};
 
 /// The format's own bound on a header.
@@ -30,18 +32,52 @@ impl Stored {
     }
 }
 
-/// A tensor's values, row-major, as f32 or as the halves they were stored in.
+/// A tensor's values, row-major, as they were stored.
 #[derive(Debug, Clone)]
 pub enum Values {
     F32(Vec<f32>),
     F16(Vec<f16>),
+    /// GGUF's blocks of 32 values: an f16 scale, then 32 signed bytes.
+    Q8_0(Vec<u8>),
+    /// GGUF's blocks of 32 values: an f16 scale, then 32 nibbles around 8, the first 16 low.
+    Q4_0(Vec<u8>),
 }
 
 impl Values {
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::F16(_) => Dtype::F16,
+            Self::Q8_0(_) => Dtype::Q8_0,
+            Self::Q4_0(_) => Dtype::Q4_0,
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => 4 * values.len(),
+            Self::F16(values) => 2 * values.len(),
+            Self::Q8_0(blocks) | Self::Q4_0(blocks) => blocks.len(),
+        }
+    }
+
     pub fn into_f32(self) -> Vec<f32> {
+        let scale = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32();
         match self {
             Self::F32(values) => values,
             Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            Self::Q8_0(blocks) => blocks
+                .chunks_exact(Q8_0_BYTES)
+                .flat_map(|block| block[2..].iter().map(move |&q| scale(block) * f32::from(q as i8)))
+                .collect(),
+            Self::Q4_0(blocks) => blocks
+                .chunks_exact(Q4_0_BYTES)
+                .flat_map(|block| {
+                    let (low, high) = (block[2..].iter().map(|q| q & 15), block[2..].iter().map(|q| q >> 4));
+                    low.chain(high).map(move |q| scale(block) * (f32::from(q) - 8.0))
+                })
+                .collect(),
         }
     }
 }
@@ -74,6 +110,7 @@ enum Store {
         file: String,
         reader: candle_core::pickle::PthTensors,
     },
+    Gguf(Gguf),
 }
 
 /// The tensors of one checkpoint. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
@@ -104,10 +141,21 @@ impl Weights {
         Ok(Self { store, prefix })
     }
 
+    /// The tensors of a GGUF file that holds a GPT-2, under the checkpoint's names.
+    pub(crate) fn from_gguf(gguf: Gguf) -> Self {
+        Self { store: Store::Gguf(gguf), prefix: "transformer" }
+    }
+
+    /// How the matrix `name`, which the checkpoint has in `layout`, lies here: GGUF has all of them as (out, in).
+    pub(crate) fn layout(&self, layout: Layout) -> Layout {
+        if matches!(self.store, Store::Gguf(_)) { Layout::OutIn } else { layout }
+    }
+
     fn has(&self, name: &str) -> bool {
         match &self.store {
             Store::Safetensors { entries, .. } => entries.contains_key(name),
             Store::Pickle { reader, .. } => reader.tensor_infos().contains_key(name),
+            Store::Gguf(gguf) => gguf.tensors.contains_key(name),
         }
     }
 
@@ -131,6 +179,7 @@ impl Weights {
         match &self.store {
             Store::Safetensors { entries, .. } => Some(entries[&resolved].shape.clone()),
             Store::Pickle { reader, .. } => Some(reader.tensor_infos()[&resolved].layout.dims().to_vec()),
+            Store::Gguf(gguf) => Some(gguf.tensors[&resolved].shape.clone()),
         }
     }
 
@@ -143,19 +192,26 @@ impl Weights {
                 .values()
                 .map(|i| (i.layout.shape().elem_count() * i.dtype.size_in_bytes()) as u64)
                 .sum(),
+            Store::Gguf(gguf) => gguf.tensors.values().map(|e| e.bytes as u64).sum(),
         }
     }
 
-    /// How `name` is best held: f16 as f16; f32 and bf16, whose range f16 does not have, as f32.
+    /// How `name` is best held: as it is stored; bf16, whose range f16 does not have, as f32.
     pub fn native_dtype(&self, name: &str) -> Dtype {
-        let half = self.resolve(name).is_some_and(|resolved| match &self.store {
-            Store::Safetensors { entries, .. } => entries[&resolved].stored == Some(Stored::F16),
-            Store::Pickle { reader, .. } => reader.tensor_infos()[&resolved].dtype == DType::F16,
+        let dtype = self.resolve(name).map(|resolved| match &self.store {
+            Store::Safetensors { entries, .. } if entries[&resolved].stored == Some(Stored::F16) => {
+                Dtype::F16
+            }
+            Store::Pickle { reader, .. } if reader.tensor_infos()[&resolved].dtype == DType::F16 => {
+                Dtype::F16
+            }
+            Store::Gguf(gguf) => gguf.tensors[&resolved].kind,
+            _ => Dtype::F32,
         });
-        if half { Dtype::F16 } else { Dtype::F32 }
+        dtype.unwrap_or(Dtype::F32)
     }
 
-    /// Reads `name`, which must have `shape`. f16 stays f16; bf16 becomes f32, which holds it exactly.
+    /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let resolved = self.resolve(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
         let found = self.shape(name).unwrap_or_default();
@@ -176,6 +232,18 @@ impl Weights {
                     Stored::F32 => Values::F32(decode(&bytes, f32::from_le_bytes)),
                     Stored::F16 => Values::F16(decode(&bytes, f16::from_le_bytes)),
                     Stored::BF16 => Values::F32(decode(&bytes, |b| bf16::from_le_bytes(b).to_f32())),
+                })
+            }
+            Store::Gguf(gguf) => {
+                let entry = &gguf.tensors[&resolved];
+                let mut bytes = vec![0u8; entry.bytes];
+                read_exact_at(&gguf.file, &mut bytes, entry.begin)
+                    .map_err(|e| corrupt(&gguf.name, format!("cannot read {name}: {e}")))?;
+                Ok(match entry.kind {
+                    Dtype::F32 => Values::F32(decode(&bytes, f32::from_le_bytes)),
+                    Dtype::F16 => Values::F16(decode(&bytes, f16::from_le_bytes)),
+                    Dtype::Q8_0 => Values::Q8_0(bytes),
+                    Dtype::Q4_0 => Values::Q4_0(bytes),
                 })
             }
             Store::Pickle { file, reader } => {
@@ -212,12 +280,12 @@ fn decode<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T
 }
 
 #[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }
 
 #[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+pub(crate) fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
     while !buffer.is_empty() {
         let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
         if n == 0 {
