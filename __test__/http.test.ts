@@ -126,6 +126,7 @@ describe("web responses", () => {
       assert.equal(Object.keys(chunk.choices[0].logprobs.top_logprobs[0]).length, 2);
     }
     assert.equal(new Set(chunks.map(({ id }) => id)).size, 1);
+    assert.ok(!last.model.includes("/") && reciting.source.endsWith(last.model), "a model's folder is nobody's business");
   });
 
   test("an error after the headers is an event, and ends the text", async () => {
@@ -137,7 +138,13 @@ describe("web responses", () => {
 
   test("nothing is pulled before somebody reads, and cancelling the body ends the compute", async () => {
     const stream = endless.generate("A", { maxNewTokens: 29_000 });
-    const reader = stream.toReadable().getReader();
+    let pulled = 0;
+    const next = stream.next.bind(stream);
+    stream.next = () => (pulled++, next());
+    const readable = stream.toReadable();
+    await sleep(20);
+    assert.equal(pulled, 0);
+    const reader = readable.getReader();
     const { value } = await reader.read();
     assert.ok(value instanceof Uint8Array);
     await reader.cancel();

@@ -1,6 +1,6 @@
 /** Loading, tokenising, and the shared models behind `generate()`. */
 import assert from "node:assert/strict";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { type CandlewickError, generate, loadBERT, loadGPT2 } from "../index.js";
@@ -110,6 +110,9 @@ describe("generate()", () => {
     assert.deepEqual(two, ["bcdefgh", "cdefgh"]);
     await using lm = await loadGPT2(path);
     assert.equal(await generate("a", { model: lm, temperature: 0 }).text(), "bcdefgh");
+    // It is loaded once: now there is nothing left to load.
+    rmSync(path, { recursive: true });
+    assert.equal(await generate("a", { model: path, temperature: 0 }).text(), "bcdefgh");
   });
 
   test("options are checked at once, before the model is there", () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CandlewickError, type GPT2, loadGPT2, type Token, type TokenStream } from "../index.js";
@@ -107,6 +108,14 @@ describe("token streams", () => {
     assert.equal((await collect(stream)).length, 3);
     controller.abort();
     assert.equal((await stream.result).finishReason, "length");
+  });
+
+  test("nothing listens to a signal after the call", async () => {
+    const { signal } = new AbortController();
+    await collect(lm.generate("abc", { ...greedy, maxNewTokens: 3, signal }));
+    await lm.generate("abc", { ...greedy, signal }).return();
+    await lm.encode("abc", { signal });
+    assert.equal(getEventListeners(signal, "abort").length, 0);
   });
 
   test("a rejected result that nobody looks at is no unhandled rejection", async () => {

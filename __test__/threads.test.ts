@@ -67,6 +67,8 @@ describe("the process", () => {
         const lm = await loadGPT2(model);
         const stream = lm.generate("abc", { maxNewTokens: 20, ignoreEos: true });
         const { usage } = await stream.result;
+        // Loads another one, by name.
+        await generate("abc", { model, maxNewTokens: 2 }).result;
         console.log(usage.completionTokens);
       })();
     `);

@@ -132,7 +132,6 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
       const stream = weak.deref();
       if (stream) stream.#abort(signal);
     };
-    if (signal.aborted) return abort();
     signal.addEventListener("abort", abort, { once: true });
     this.#unlisten = () => signal.removeEventListener("abort", abort);
   }
