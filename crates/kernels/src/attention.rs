@@ -75,27 +75,29 @@ pub fn attention(
     let work = SharedMut(scratch.attention.at_least(pool.threads() * per_thread).as_mut_ptr());
     let outs: Vec<_> = jobs.iter_mut().map(|job| SharedMut(job.out.as_mut_ptr())).collect();
     let jobs = &*jobs;
-    pool.run_workers(jobs.len() * heads, |worker, task| {
-        let (job, head) = (task / heads, task % heads);
-        // SAFETY: no two tasks with the same worker run at once, and each worker has its own part.
-        let work = unsafe { work.slice(worker * per_thread, per_thread) };
-        let (scores, work) = work.split_at_mut(ROWS * keys);
-        let (sums, copies) = work.split_at_mut(ROWS * dim);
-        let out = outs[job].0.wrapping_add(head * head_dim);
-        let head = Head {
-            job: &jobs[job],
-            head,
-            width: heads * head_dim,
-            head_dim,
-            scale,
-            causal,
-            scores,
-            keys,
-            sums,
-            copies,
-            out,
-        };
-        pool.isa().launch(head);
+    pool.run_shares(jobs.len() * heads, |worker, claims| {
+        claims.for_each(|task| {
+            let (job, head) = (task / heads, task % heads);
+            // SAFETY: no two tasks with the same worker run at once, and each worker has its own part.
+            let work = unsafe { work.slice(worker * per_thread, per_thread) };
+            let (scores, work) = work.split_at_mut(ROWS * keys);
+            let (sums, copies) = work.split_at_mut(ROWS * dim);
+            let out = outs[job].0.wrapping_add(head * head_dim);
+            let head = Head {
+                job: &jobs[job],
+                head,
+                width: heads * head_dim,
+                head_dim,
+                scale,
+                causal,
+                scores,
+                keys,
+                sums,
+                copies,
+                out,
+            };
+            pool.isa().launch(head);
+        })
     });
     Ok(())
 }

@@ -3,14 +3,15 @@
 //! Tasks are ranges of panels, so each weight is read from memory once, by one thread, whatever M is; a group of panels then
 //! stays in the cache for all rows, which are taken in blocks of what the registers hold.
 //!
-//! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the four panels that a tile takes at
-//! once (one would be bound by the latency of its additions) are a quarter of the task's range apart. Neighbours instead,
-//! four streams that jump at each panel's end, cost up to 40% for the small q4_0 panels; software prefetch on top of it gained
-//! nothing.
+//! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two panels that a tile takes at
+//! once (one alone would be bound by the latency of its additions) are half of the task's range apart. Neighbours instead,
+//! streams that jump at each panel's end, halved the speed of q4_0, whose panels are small; software prefetch could not make up
+//! for that, and on top of long streams gained nothing.
 
-use crate::buffer::SharedMut;
+use crate::buffer::{LINE, SharedMut};
+use crate::pool::Claims;
 use crate::quant::BLOCK;
-use crate::quantize::quantize_rows;
+use crate::quantize::QuantInput;
 use crate::simd::{Element, Kernel, Simd, math};
 use crate::tile::{self, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
 use crate::weights::LANES;
@@ -65,113 +66,95 @@ pub fn matmul(
     if m == 0 || n == 0 {
         return;
     }
-    let (rows, panels) = pool.isa().tile(w.weight_type(), m);
-    let blocks = RowBlocks::new(m, rows);
-    let input = if w.weight_type().is_block_quantized() {
-        Input::Quants(quantize_rows(pool, x, &blocks, w, scratch))
-    } else {
-        Input::Floats(x.as_ptr())
-    };
-    // Four tasks a thread, so that one that loses its core does not hold up the rest.
-    let per_task = w.panels().div_ceil(pool.threads() * 4);
-    let per_task = if per_task > panels { per_task.next_multiple_of(panels) } else { per_task };
-    let spread = m <= FEW;
-    let product = Product {
-        w,
-        ep: &ep,
-        input: &input,
-        blocks: &blocks,
-        panels,
-        spread,
-        out: SharedMut(out.as_mut_ptr()),
-    };
-    pool.run(w.panels().div_ceil(per_task), |task| {
-        let first = task * per_task;
-        pool.isa().launch(Task { product: &product, first, last: w.panels().min(first + per_task) });
-    });
+    let few = m <= FEW;
+    // Few rows: two tasks a thread, for each one starts with streams that the prefetcher does not know yet (0.5 µs). Many:
+    // small tasks, so that a thread that loses its core does not hold up the rest.
+    let per_task = w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 });
+    let tasks = w.panels().div_ceil(per_task);
+    let quantized = w.weight_type().is_block_quantized();
+    let bytes = if quantized { QuantInput::bytes(m, k).next_multiple_of(2 * LINE) } else { 0 };
+    let copies = if few { pool.threads() } else { 1 };
+    let quants = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
+    let product =
+        Product { x, m, w, ep: &ep, few, per_task, quants, bytes, out: SharedMut(out.as_mut_ptr()) };
+    if quantized && !few {
+        // A block has two rows or more, so this is a task for each block, and some for none.
+        pool.run_shares(m.div_ceil(2), |_, claims| pool.isa().launch(Quantize { product: &product, claims }));
+    }
+    pool.run_shares(tasks, |worker, claims| pool.isa().launch(Share { product: &product, worker, claims }));
 }
 
 /// M rows in blocks of almost equal height, none above the tile's.
-pub(crate) struct RowBlocks {
+struct RowBlocks {
     m: usize,
     count: usize,
 }
 
 impl RowBlocks {
-    fn new(m: usize, most: usize) -> Self {
-        Self { m, count: m.div_ceil(most) }
-    }
-
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// First row and number of rows of a block.
-    pub fn get(&self, block: usize) -> (usize, usize) {
+    fn get(&self, block: usize) -> (usize, usize) {
         let start = |block: usize| block * self.m / self.count;
         (start(block), start(block + 1) - start(block))
     }
 }
 
-enum Input<'a> {
+struct Product<'a> {
     /// [M, K]
-    Floats(*const f32),
-    Quants(QuantInput<'a>),
+    x: &'a [f32],
+    m: usize,
+    w: &'a PackedMatrix,
+    ep: &'a Epilogue<'a>,
+    few: bool,
+    /// Panels of a task.
+    per_task: usize,
+    /// Room for the quantised input, `bytes` of it for each copy.
+    quants: SharedMut<u8>,
+    bytes: usize,
+    out: SharedMut<f32>,
 }
 
-// SAFETY: the pointer is read only, and lives as long as the call that made it.
-unsafe impl Sync for Input<'_> {}
-
-/// The quantised input; the rows of a block are interleaved as [`QuantRows`] says, and blocks follow each other.
-pub(crate) struct QuantInput<'a> {
-    pub quants: &'a [i8],
-    pub scales: &'a [f32],
-    pub sums: &'a [i32],
+/// The blocks of rows that fall to one thread, to be quantised.
+struct Quantize<'a> {
+    product: &'a Product<'a>,
+    claims: Claims<'a>,
 }
 
-impl QuantInput<'_> {
-    fn rows(&self, first: usize, k: usize) -> QuantRows {
-        QuantRows {
-            quants: self.quants[first * k..].as_ptr(),
-            scales: self.scales[first * (k / BLOCK)..].as_ptr(),
-            sums: self.sums[first * (k / BLOCK)..].as_ptr(),
+impl Kernel for Quantize<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (product, k) = (self.product, self.product.w.k());
+        let blocks = product.blocks::<S>();
+        for block in self.claims.take_while(|block| *block < blocks.count) {
+            let (first, rows) = blocks.get(block);
+            let x = &product.x[first * k..][..rows * k];
+            // SAFETY: a block of rows has this part of the input to itself.
+            unsafe { product.input(0).quantize(s, x, first, rows, product.nibbles()) }
         }
     }
 }
 
-struct Product<'a> {
-    w: &'a PackedMatrix,
-    ep: &'a Epilogue<'a>,
-    input: &'a Input<'a>,
-    blocks: &'a RowBlocks,
-    /// Panels that a tile takes at once.
-    panels: usize,
-    /// Whether these lie apart, so that each of them is one long stream from memory; else they follow each other.
-    spread: bool,
-    out: SharedMut<f32>,
-}
-
-/// Panels `first..last` for all rows.
-struct Task<'a> {
+/// The tasks that fall to one thread.
+struct Share<'a> {
     product: &'a Product<'a>,
-    first: usize,
-    last: usize,
+    worker: usize,
+    claims: Claims<'a>,
 }
 
-impl Kernel for Task<'_> {
+impl Kernel for Share<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let product = self.product;
+        let Some(mut task) = self.claims.next() else { return };
+        let input = product.prepare(s, self.worker);
         let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * LANES]);
-        let (len, panels) = (self.last - self.first, product.panels);
-        let groups = len / panels;
-        let (next, apart) = if product.spread { (1, groups) } else { (panels, 1) };
-        for group in 0..groups {
-            product.rows(s, Group { first: self.first + group * next, panels, apart }, &mut sums);
-        }
-        for panel in self.first + groups * panels..self.last {
-            product.rows(s, Group { first: panel, panels: 1, apart: 1 }, &mut sums);
+        loop {
+            let first = task * product.per_task;
+            let last = product.w.panels().min(first + product.per_task);
+            product.panels(s, first, last, input, &mut sums);
+            let Some(next) = self.claims.next() else { return };
+            task = next;
         }
     }
 }
@@ -185,13 +168,72 @@ struct Group {
 }
 
 impl Product<'_> {
+    fn nibbles(&self) -> bool {
+        self.w.weight_type() == WeightType::Q4_0
+    }
+
+    /// Rows and panels of a tile.
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, group: Group, sums: &mut Sums) {
-        for block in 0..self.blocks.count() {
-            let (first_row, rows) = self.blocks.get(block);
+    fn tile<S: Simd>(&self) -> (usize, usize) {
+        let (quantized, m) = (self.w.weight_type().is_block_quantized(), self.m);
+        let tile = if quantized { S::QUANT_TILE } else { S::FLOAT_TILE };
+        // One panel alone would be bound by the latency of its additions.
+        if m == 1 || (m == 2 && !quantized) { (m, 2) } else { tile }
+    }
+
+    #[inline(always)]
+    fn blocks<S: Simd>(&self) -> RowBlocks {
+        RowBlocks { m: self.m, count: self.m.div_ceil(self.tile::<S>().0) }
+    }
+
+    fn input(&self, copy: usize) -> QuantInput {
+        QuantInput::new(self.quants.0.wrapping_add(copy * self.bytes), self.m, self.w.k())
+    }
+
+    /// What a thread does before its first task. A line that another core has written costs about 100 ns, or as much for
+    /// all of them when they are asked for together. So every thread asks for all of x, and quantises a few rows itself.
+    #[inline(always)]
+    fn prepare<S: Simd>(&self, s: S, worker: usize) -> QuantInput {
+        if !self.few {
+            return self.input(0);
+        }
+        // More than a part of the first cache would only push itself out.
+        for at in (0..size_of_val(self.x).min(1 << 14)).step_by(LINE) {
+            s.prefetch(self.x.as_ptr().cast::<u8>().wrapping_add(at));
+        }
+        let input = self.input(worker);
+        if self.w.weight_type().is_block_quantized() {
+            let (k, blocks) = (self.w.k(), self.blocks::<S>());
+            for block in 0..blocks.count {
+                let (first, rows) = blocks.get(block);
+                // SAFETY: this copy is the worker's own.
+                unsafe { input.quantize(s, &self.x[first * k..][..rows * k], first, rows, self.nibbles()) }
+            }
+        }
+        input
+    }
+
+    #[inline(always)]
+    fn panels<S: Simd>(&self, s: S, first: usize, last: usize, input: QuantInput, sums: &mut Sums) {
+        let (len, panels) = (last - first, self.tile::<S>().1);
+        let groups = len / panels;
+        let (next, apart) = if self.few { (1, groups) } else { (panels, 1) };
+        for group in 0..groups {
+            self.rows(s, Group { first: first + group * next, panels, apart }, input, sums);
+        }
+        for panel in first + groups * panels..last {
+            self.rows(s, Group { first: panel, panels: 1, apart: 1 }, input, sums);
+        }
+    }
+
+    #[inline(always)]
+    fn rows<S: Simd>(&self, s: S, group: Group, input: QuantInput, sums: &mut Sums) {
+        let blocks = self.blocks::<S>();
+        for block in 0..blocks.count {
+            let (first_row, rows) = blocks.get(block);
             // SAFETY: the product's slices have the sizes that `matmul` checked; rows and panels are inside.
             unsafe {
-                self.sums(s, group, first_row, rows, sums);
+                self.sums(s, group, input, first_row, rows, sums);
                 self.finish(s, group, first_row, rows, sums);
             }
         }
@@ -200,27 +242,30 @@ impl Product<'_> {
     /// # Safety
     /// Rows and panels exist, and the input is that of `w`'s type.
     #[inline(always)]
-    unsafe fn sums<S: Simd>(&self, s: S, group: Group, first_row: usize, rows: usize, sums: &mut Sums) {
+    unsafe fn sums<S: Simd>(
+        &self,
+        s: S,
+        group: Group,
+        input: QuantInput,
+        first_row: usize,
+        rows: usize,
+        sums: &mut Sums,
+    ) {
         let (k, weights) = (self.w.k(), self.w.panel(group.first).as_ptr());
         let (panels, bytes) = (group.panels, group.apart * self.w.panel(group.first).len());
         // SAFETY: promised by the caller; the packed layout is what the tiles expect.
         unsafe {
-            match (self.w.weight_type(), self.input) {
-                (WeightType::F32, Input::Floats(x)) => {
-                    let x = x.add(first_row * k);
-                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, sums);
+            let x = self.x.as_ptr().add(first_row * k);
+            let quants = input.rows(first_row);
+            match self.w.weight_type() {
+                WeightType::F32 => {
+                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, sums)
                 }
-                (WeightType::F16, Input::Floats(x)) => {
-                    let x = x.add(first_row * k);
-                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, x, rows, sums);
+                WeightType::F16 => {
+                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, x, rows, sums)
                 }
-                (WeightType::Q8_0, Input::Quants(x)) => {
-                    quant_rows::<S, false>(s, weights, bytes, panels, k, x.rows(first_row, k), rows, sums);
-                }
-                (WeightType::Q4_0, Input::Quants(x)) => {
-                    quant_rows::<S, true>(s, weights, bytes, panels, k, x.rows(first_row, k), rows, sums);
-                }
-                _ => unreachable!("the input is made for the weight type"),
+                WeightType::Q8_0 => quant_rows::<S, false>(s, weights, bytes, panels, k, quants, rows, sums),
+                WeightType::Q4_0 => quant_rows::<S, true>(s, weights, bytes, panels, k, quants, rows, sums),
             }
         }
     }
@@ -297,8 +342,6 @@ unsafe fn float_rows<S: Simd, T: Element>(
                     unreachable!()
                 } else if panels == 1 {
                     tile::float::<S, T, $r, 1>(s, weights, panel_len, k, x, sums)
-                } else if panels == 4 && $r <= 2 {
-                    tile::float::<S, T, $r, 4>(s, weights, panel_len, k, x, sums)
                 } else if panels == 2 && $r <= 2 {
                     tile::float::<S, T, $r, 2>(s, weights, panel_len, k, x, sums)
                 } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
@@ -335,8 +378,6 @@ unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
                     unreachable!()
                 } else if panels == 1 {
                     tile::quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, sums)
-                } else if panels == 4 && $r == 1 {
-                    tile::quant::<S, NIBBLES, $r, 4>(s, weights, panel_len, blocks, x, sums)
                 } else if panels == 2 && ($r == 1 || S::QUANT_TILE.1 == 2) {
                     tile::quant::<S, NIBBLES, $r, 2>(s, weights, panel_len, blocks, x, sums)
                 } else {

@@ -31,11 +31,29 @@ const YIELD: Duration = Duration::from_millis(2);
 /// Threads of all active pools in this process. When they outnumber the cores, spinning steals from the one who works.
 static ACTIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
 
+/// What a job calls, once per thread that takes part.
+type Share<'a> = dyn Fn(usize, Claims) + Sync + 'a;
+
 /// The job that runs: a pointer to the caller's closure, valid from publication until the caller has seen `inside == 0`.
 #[derive(Clone, Copy)]
 struct Job {
-    run: *const (dyn Fn(usize, usize) + Sync),
+    share: *const Share<'static>,
     tasks: usize,
+}
+
+/// The tasks that fall to a thread, until there are none left.
+pub(crate) struct Claims<'a> {
+    next: &'a AtomicUsize,
+    tasks: usize,
+}
+
+impl Iterator for Claims<'_> {
+    type Item = usize;
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let task = self.next.fetch_add(1, Ordering::Relaxed);
+        (task < self.tasks).then_some(task)
+    }
 }
 
 struct Shared {
@@ -134,22 +152,22 @@ impl Pool {
     /// Calls `f(0)`, …, `f(tasks - 1)`, each once, in no particular order and on any thread, and returns when all are done.
     /// A panic in a task is a panic here. From inside a task, or while another thread runs a job, it all runs inline.
     pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
-        self.run_workers(tasks, |_, task| f(task));
+        self.run_shares(tasks, |_, claims| claims.for_each(&f));
     }
 
-    /// As `run`, with the number of the thread (below `threads()`), which no two tasks share at the same time.
-    pub(crate) fn run_workers(&self, tasks: usize, f: impl Fn(usize, usize) + Sync) {
+    /// As `run`, but `share` is called once per thread that takes part, with the thread's number (below `threads()`, never
+    /// twice at the same time) and the tasks that fall to it: for work that each thread has to do first.
+    pub(crate) fn run_shares(&self, tasks: usize, share: impl Fn(usize, Claims) + Sync) {
         if tasks <= 1 || self.helpers.is_empty() || self.busy.swap(true, Ordering::Acquire) {
-            (0..tasks).for_each(|task| f(0, task));
-            return;
+            return share(0, Claims { next: &AtomicUsize::new(0), tasks });
         }
         let shared = &*self.shared;
-        let run: &(dyn Fn(usize, usize) + Sync) = &f;
-        // SAFETY: only the lifetime changes. The pointer is used by those inside the job, and `run_workers` does not return
+        let share: &Share = &share;
+        // SAFETY: only the lifetime changes. The pointer is used by those inside the job, and this function does not return
         // (nor unwind) before it has closed the job and seen the last of them leave.
-        let run: &'static (dyn Fn(usize, usize) + Sync) = unsafe { std::mem::transmute(run) };
+        let share: &Share<'static> = unsafe { std::mem::transmute(share) };
         // SAFETY: `busy` makes us the only caller, and the last job was closed and left, so nobody reads `job`.
-        unsafe { *shared.job.get() = Some(Job { run, tasks }) };
+        unsafe { *shared.job.get() = Some(Job { share, tasks }) };
         shared.next_task.store(0, Ordering::Relaxed);
         let before = shared.state.load(Ordering::Relaxed);
         shared.state.store((before & !INSIDE).wrapping_add(JOB) | OPEN, Ordering::SeqCst);
@@ -157,7 +175,7 @@ impl Pool {
             shared.ring();
         }
 
-        let mine = catch_unwind(AssertUnwindSafe(|| shared.work(0, run, tasks)));
+        let mine = catch_unwind(AssertUnwindSafe(|| share(0, shared.claims(tasks))));
         if mine.is_err() {
             shared.next_task.store(tasks, Ordering::Relaxed);
         }
@@ -177,14 +195,8 @@ impl Pool {
 }
 
 impl Shared {
-    fn work(&self, worker: usize, run: &(dyn Fn(usize, usize) + Sync), tasks: usize) {
-        loop {
-            let task = self.next_task.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
-            }
-            run(worker, task);
-        }
+    fn claims(&self, tasks: usize) -> Claims<'_> {
+        Claims { next: &self.next_task, tasks }
     }
 
     fn ring(&self) {
@@ -213,10 +225,10 @@ fn helper(shared: &Shared, worker: usize) {
         if let Some(job) = shared.enter(last) {
             last = job;
             // SAFETY: we are inside, so the job stays as it is until we leave.
-            let Job { run, tasks } = unsafe { *shared.job.get() }.expect("an open job is set");
+            let Job { share, tasks } = unsafe { *shared.job.get() }.expect("an open job is set");
             // SAFETY: as above: the closure outlives the job.
-            let run = unsafe { &*run };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| shared.work(worker, run, tasks))) {
+            let share = unsafe { &*share };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| share(worker, shared.claims(tasks)))) {
                 shared.next_task.store(tasks, Ordering::Relaxed);
                 lock(&shared.panic).get_or_insert(panic);
             }

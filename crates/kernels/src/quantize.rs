@@ -1,78 +1,71 @@
 //! The input of a quantised product, as int8 in blocks of 32 (`quant::quantize_input` is the definition).
 
-use crate::buffer::SharedMut;
-use crate::matmul::{QuantInput, RowBlocks};
+use crate::buffer::LINE;
 use crate::quant::{BLOCK, INPUT_TINY};
-use crate::simd::{Kernel, Simd};
+use crate::simd::Simd;
+use crate::tile::QuantRows;
 use crate::weights::LANES;
-use crate::{PackedMatrix, Pool, Scratch, WeightType};
 
-/// From this many values on it is worth a second thread.
-const PARALLEL: usize = 1 << 15;
+/// Where the quantised input of one product lies; the rows of a block of rows are interleaved as [`QuantRows`] says, and
+/// the blocks follow each other.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantInput {
+    k: usize,
+    quants: *mut i8,
+    scales: *mut f32,
+    sums: *mut i32,
+}
 
-/// Quantises x[M, K] into `scratch`, rows interleaved per block of rows.
-pub(crate) fn quantize_rows<'a>(
-    pool: &Pool,
-    x: &[f32],
-    blocks: &RowBlocks,
-    w: &PackedMatrix,
-    scratch: &'a mut Scratch,
-) -> QuantInput<'a> {
-    let (k, per_row) = (w.k(), w.k() / BLOCK);
-    let nibbles = w.weight_type() == WeightType::Q4_0;
-    let quants = scratch.quants.at_least(x.len());
-    let scales = scratch.scales.at_least(x.len() / BLOCK);
-    let sums = scratch.sums.at_least(x.len() / BLOCK);
-    let parts =
-        (SharedMut(quants.as_mut_ptr()), SharedMut(scales.as_mut_ptr()), SharedMut(sums.as_mut_ptr()));
-    let task = |block: usize| {
-        let (first, rows) = blocks.get(block);
-        let (quants, scales, sums) = &parts;
-        // SAFETY: a block of rows has this part of each to itself, and the buffers are M rows long.
+impl QuantInput {
+    /// Bytes for M × K values, to whole cache lines.
+    pub fn bytes(m: usize, k: usize) -> usize {
+        m * k.next_multiple_of(LINE) + 2 * (m * k / BLOCK * size_of::<f32>()).next_multiple_of(LINE)
+    }
+
+    /// In `bytes(m, k)` bytes at `at`, which is aligned to a cache line.
+    pub fn new(at: *mut u8, m: usize, k: usize) -> Self {
+        let scales = at.wrapping_add(m * k.next_multiple_of(LINE));
+        let sums = scales.wrapping_add((m * k / BLOCK * size_of::<f32>()).next_multiple_of(LINE));
+        Self { k, quants: at.cast(), scales: scales.cast(), sums: sums.cast() }
+    }
+
+    /// The block of rows that starts with row `first`.
+    pub fn rows(&self, first: usize) -> QuantRows {
+        QuantRows {
+            quants: self.quants.wrapping_add(first * self.k),
+            scales: self.scales.wrapping_add(first * (self.k / BLOCK)),
+            sums: self.sums.wrapping_add(first * (self.k / BLOCK)),
+        }
+    }
+
+    /// Quantises a block of rows: `x` is [rows, K], the first of them row `first`. `nibbles`: for q4_0 weights.
+    ///
+    /// # Safety
+    /// The rows are inside the memory that this was made for, and nobody else touches them meanwhile.
+    #[inline(always)]
+    pub unsafe fn quantize<S: Simd>(&self, s: S, x: &[f32], first: usize, rows: usize, nibbles: bool) {
+        let per_row = self.k / BLOCK;
+        // What the dot products leave in the weights, and each sum takes back.
+        let offset = if nibbles { 8 } else { S::BYTES_OFFSET };
+        // SAFETY: promised by the caller.
         let (quants, scales, sums) = unsafe {
             (
-                quants.slice(first * k, rows * k),
-                scales.slice(first * per_row, rows * per_row),
-                sums.slice(first * per_row, rows * per_row),
+                std::slice::from_raw_parts_mut(self.quants.add(first * self.k), rows * self.k),
+                std::slice::from_raw_parts_mut(self.scales.add(first * per_row), rows * per_row),
+                std::slice::from_raw_parts_mut(self.sums.add(first * per_row), rows * per_row),
             )
         };
-        pool.isa().launch(Quantize { x: &x[first * k..][..rows * k], rows, nibbles, quants, scales, sums });
-    };
-    if x.len() < PARALLEL {
-        (0..blocks.count()).for_each(task);
-    } else {
-        pool.run(blocks.count(), task);
-    }
-    QuantInput { quants, scales, sums }
-}
-
-struct Quantize<'a> {
-    x: &'a [f32],
-    rows: usize,
-    /// For q4_0 weights, whose offset is 8.
-    nibbles: bool,
-    quants: &'a mut [i8],
-    scales: &'a mut [f32],
-    sums: &'a mut [i32],
-}
-
-impl Kernel for Quantize<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let offset = if self.nibbles { 8 } else { S::BYTES_OFFSET };
-        let k = self.x.len() / self.rows;
-        for (row, x) in self.x.chunks_exact(k).enumerate() {
+        for (row, x) in x.chunks_exact(self.k).enumerate() {
             for (block, x) in x.chunks_exact(BLOCK).enumerate() {
                 let (scale, values, sum) = quantize(s, x.try_into().expect("32 values"));
-                self.scales[block * self.rows + row] = scale;
-                self.sums[block * self.rows + row] = -sum * offset;
-                let groups = &mut self.quants[block * BLOCK * self.rows..][..BLOCK * self.rows];
-                if self.rows == 1 {
+                scales[block * rows + row] = scale;
+                sums[block * rows + row] = -sum * offset;
+                let groups = &mut quants[block * BLOCK * rows..][..BLOCK * rows];
+                if rows == 1 {
                     groups.copy_from_slice(&values);
                 } else {
                     for (group, values) in values.chunks_exact(4).enumerate() {
-                        groups[(group * self.rows + row) * 4..][..4].copy_from_slice(values);
+                        groups[(group * rows + row) * 4..][..4].copy_from_slice(values);
                     }
                 }
             }

@@ -6,10 +6,8 @@ use crate::buffer::Buffer;
 /// between calls.
 #[derive(Default)]
 pub struct Scratch {
-    /// The quantised input of a product: int8 values, and per block its scale and the sum of its values.
-    pub(crate) quants: Buffer<i8>,
-    pub(crate) scales: Buffer<f32>,
-    pub(crate) sums: Buffer<i32>,
+    /// The quantised input of a product; for a few rows, one copy per thread.
+    pub(crate) input: Buffer<u8>,
     /// Work space of attention, a part per thread.
     pub(crate) attention: Buffer<f32>,
 }
@@ -21,7 +19,7 @@ impl Scratch {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.quants.len() + 4 * (self.scales.len() + self.sums.len() + self.attention.len())
+        self.input.len() + 4 * self.attention.len()
     }
 }
 

@@ -54,7 +54,7 @@ impl Simd for Avx2 {
         shl23_i(a: I) -> I = _mm256_slli_epi32::<23>;
         to_f(a: I) -> F = _mm256_cvtepi32_ps;
         bits(a: F) -> I = _mm256_castps_si256;
-        from_bits(a: I) -> F = _mm256_castsi256_ps;
+        floats(a: I) -> F = _mm256_castsi256_ps;
     }
 
     #[inline(always)]
@@ -175,6 +175,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn no_nibbles(self) -> Self::N {
         self.splat_i(0)
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch touches nothing that the program can observe, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn sum_nibbles(self, acc: Self::N) -> Self::I {

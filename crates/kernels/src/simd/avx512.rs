@@ -58,7 +58,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         shl23_i(a: I) -> I = _mm512_slli_epi32::<23>;
         to_f(a: I) -> F = _mm512_cvtepi32_ps;
         bits(a: F) -> I = _mm512_castps_si512;
-        from_bits(a: I) -> F = _mm512_castsi512_ps;
+        floats(a: I) -> F = _mm512_castsi512_ps;
     }
 
     #[inline(always)]
@@ -164,6 +164,11 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     fn no_nibbles(self) -> Self::N {
         self.splat_i(0)
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch touches nothing that the program can observe, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     fn sum_nibbles(self, acc: Self::N) -> Self::I {

@@ -23,7 +23,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 
 #[inline(always)]
 fn power_of_two<S: Simd>(s: S, n: S::I) -> S::F {
-    s.from_bits(s.shl23_i(s.add_i(n, s.splat_i(127))))
+    s.floats(s.shl23_i(s.add_i(n, s.splat_i(127))))
 }
 
 #[inline(always)]

@@ -8,9 +8,9 @@ mod avx512;
 pub(crate) mod math;
 mod portable;
 
+use crate::Isa;
 use crate::buffer::Plain;
 use crate::weights::LANES;
-use crate::{Isa, WeightType};
 use half::f16;
 
 /// A token that proves that this machine has an instruction set, and the operations on its 16 lanes.
@@ -63,7 +63,7 @@ pub(crate) trait Simd: Copy {
     fn shl23_i(self, a: Self::I) -> Self::I;
     fn to_f(self, a: Self::I) -> Self::F;
     fn bits(self, a: Self::F) -> Self::I;
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn floats(self, a: Self::I) -> Self::F;
     fn lanes_i(self, a: Self::I) -> [i32; LANES];
     /// The low byte of each lane.
     fn low_bytes(self, a: Self::I) -> [i8; LANES];
@@ -84,6 +84,9 @@ pub(crate) trait Simd: Copy {
     fn dot_nibbles(self, acc: Self::N, w: Self::B, x: Self::B) -> Self::N;
     fn no_nibbles(self) -> Self::N;
     fn sum_nibbles(self, acc: Self::N) -> Self::I;
+
+    /// Asks for the cache line at `p`.
+    fn prefetch(self, p: *const u8);
 
     // What follows is the same everywhere.
 
@@ -171,23 +174,6 @@ pub(crate) trait Kernel {
 }
 
 impl Isa {
-    /// Rows and panels of the tiles for a product of `m` rows.
-    pub(crate) fn tile(self, weight_type: WeightType, m: usize) -> (usize, usize) {
-        struct Tile(WeightType, usize);
-        impl Kernel for Tile {
-            type Output = (usize, usize);
-            #[inline(always)]
-            fn run<S: Simd>(self, _: S) -> (usize, usize) {
-                let Tile(weight_type, m) = self;
-                let (tile, narrow) =
-                    if weight_type.is_block_quantized() { (S::QUANT_TILE, 1) } else { (S::FLOAT_TILE, 2) };
-                // Few rows leave registers for more panels, and more streams from memory.
-                if m <= narrow { (m, 4) } else { tile }
-            }
-        }
-        self.launch(Tile(weight_type, m))
-    }
-
     /// Runs `kernel` as compiled for this instruction set, which the machine must have (a [`Pool`](crate::Pool) has checked).
     #[inline]
     pub(crate) fn launch<K: Kernel>(self, kernel: K) -> K::Output {

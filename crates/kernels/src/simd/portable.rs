@@ -100,7 +100,7 @@ impl Simd for Portable {
         a.map(|a| a.to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn floats(self, a: Self::I) -> Self::F {
         a.map(|a| f32::from_bits(a as u32))
     }
     #[inline(always)]
@@ -138,6 +138,8 @@ impl Simd for Portable {
     fn no_nibbles(self) -> Self::N {
         [0; LANES]
     }
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
     #[inline(always)]
     fn sum_nibbles(self, acc: Self::N) -> Self::I {
         acc
