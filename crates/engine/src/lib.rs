@@ -16,6 +16,8 @@ mod generator;
 mod life;
 mod load;
 mod options;
+#[cfg(test)]
+mod parity;
 mod prefix;
 mod processors;
 mod reply;
