@@ -74,29 +74,6 @@ fn check_row(fixture: &Fixture, head: EncoderHead, i: usize, len: usize, output:
 }
 
 #[test]
-fn a_batch_changes_no_bit() {
-    let fixture = Fixture::open("bert-classify-5");
-    let texts = inputs(&fixture);
-    for dtype in [Dtype::F32, Dtype::F16, Dtype::Q8_0, Dtype::Q4_0] {
-        let load = |threads| {
-            let options = LoadOptions { dtype: Some(dtype), threads, ..Default::default() };
-            load_encoder(fixture.source(), &options, &()).unwrap().model
-        };
-        let (mut one, mut two) = (load(1), load(2));
-        let want = EncoderWant { pooled: true, logits: true, ..ALL };
-        let together = two.forward(&texts, want, &|| false).unwrap();
-        for (text, output) in texts.iter().zip(&together) {
-            let alone = &one.forward(std::slice::from_ref(text), want, &|| false).unwrap()[0];
-            assert!(alone.last_hidden_state == output.last_hidden_state, "{dtype:?}: states");
-            assert!(
-                alone.pooled == output.pooled && alone.logits == output.logits,
-                "{dtype:?}: pooled, logits"
-            );
-        }
-    }
-}
-
-#[test]
 fn a_stop_ends_between_layers() {
     let fixture = Fixture::open("bert-base");
     for reference in [true, false] {

@@ -87,42 +87,6 @@ fn greedy_text_equals_pytorch() {
     }
 }
 
-/// The contract: the same bits alone and in any batch, in one piece and in chunks, with 1 and 2 threads, in every dtype.
-#[test]
-fn a_batch_changes_no_bit() {
-    let fixture = Fixture::open("gpt2-base");
-    let rows = fixture.rows("input_ids");
-    for dtype in [Dtype::F32, Dtype::F16, Dtype::Q8_0, Dtype::Q4_0] {
-        let load = |threads| {
-            let options = LoadOptions { dtype: Some(dtype), threads, ..Default::default() };
-            load_causal(fixture.source(), &options, &()).unwrap().model
-        };
-        let (mut one, mut two) = (load(1), load(2));
-        let alone: Vec<_> = rows.iter().map(|ids| all_logits(one.as_mut(), ids)).collect();
-        for chunk in [1, 3, 7, 64] {
-            let mut caches: Vec<_> = rows.iter().map(|ids| two.new_cache(ids.len()).unwrap()).collect();
-            let mut found = vec![Vec::new(); rows.len()];
-            for start in (0..rows[0].len()).step_by(chunk) {
-                let mut logits = vec![Vec::new(); rows.len()];
-                let mut batch: Vec<_> = rows
-                    .iter()
-                    .zip(&mut caches)
-                    .zip(&mut logits)
-                    .map(|((ids, cache), logits)| SequenceStep {
-                        tokens: &ids[start..ids.len().min(start + chunk)],
-                        cache: cache.as_mut(),
-                        want: LogitsOf::All,
-                        logits,
-                    })
-                    .collect();
-                two.forward(&mut batch, &|| false).unwrap();
-                found.iter_mut().zip(logits).for_each(|(all, part)| all.extend(part));
-            }
-            assert!(found == alone, "{dtype:?} in chunks of {chunk}");
-        }
-    }
-}
-
 #[test]
 fn quantised_logits_stay_close() {
     let fixture = Fixture::open("gpt2-wide");

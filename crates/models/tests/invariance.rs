@@ -1,0 +1,173 @@
+//! The contract: a request's logits, states and embeddings are the same bits alone and in any batch, in one piece and in chunks, with
+//! a cold and with a shared prefix, with one thread and with two, in every dtype. A thousand random batches of 1 to 64.
+
+mod support;
+
+use candlewick_models::{
+    Cache, CausalLm, Dtype, Encoder, EncoderInput, EncoderWant, LoadOptions, LogitsOf, SequenceStep,
+    load_causal, load_encoder,
+};
+use support::root;
+
+/// Batches for each dtype and number of threads.
+const BATCHES: u64 = 65;
+const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Q8_0, Dtype::Q4_0];
+
+/// SplitMix64 (Steele et al. 2014): a test's randomness, the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From `low` to `high`, both included.
+    fn between(&mut self, low: usize, high: usize) -> usize {
+        low + (self.next() % (high - low + 1) as u64) as usize
+    }
+
+    fn ids(&mut self, len: usize, vocab_size: usize) -> Vec<u32> {
+        (0..len).map(|_| self.between(0, vocab_size - 1) as u32).collect()
+    }
+}
+
+fn options(dtype: Dtype, threads: usize) -> LoadOptions {
+    LoadOptions { dtype: Some(dtype), threads, ..Default::default() }
+}
+
+/// Logits of every position of `ids`, alone, cold and in one piece: what all else is held to.
+fn alone(model: &mut dyn CausalLm, ids: &[u32]) -> Vec<f32> {
+    let mut cache = model.new_cache(ids.len()).unwrap();
+    let mut logits = Vec::new();
+    let step = SequenceStep { tokens: ids, cache: cache.as_mut(), want: LogitsOf::All, logits: &mut logits };
+    model.forward(&mut [step], &|| false).unwrap();
+    logits
+}
+
+/// A sequence on its way: what it will be, and how far it is.
+struct Running {
+    ids: Vec<u32>,
+    cache: Box<dyn Cache>,
+    /// Position of the first logits it will give: after a prefix that it shares.
+    first: usize,
+    found: Vec<f32>,
+}
+
+#[test]
+fn gpt2() {
+    let source = root().join("gguf/f32.gguf");
+    for dtype in DTYPES {
+        let load =
+            |threads| load_causal(source.to_str().unwrap(), &options(dtype, threads), &()).unwrap().model;
+        let mut reference = load(1);
+        let (vocab, positions) = (reference.info().vocab_size, reference.info().n_positions);
+        for threads in [1, 2] {
+            let mut model = load(threads);
+            for batch in 0..BATCHES {
+                let mut random = Random(batch << 8 | threads as u64);
+                // Some sequences begin with one shared prefix, whose cache they fork.
+                let prefix = {
+                    let len = random.between(1, positions / 2);
+                    random.ids(len, vocab)
+                };
+                let mut shared = model.new_cache(positions).unwrap();
+                let mut nothing = Vec::new();
+                let step = SequenceStep {
+                    tokens: &prefix,
+                    cache: shared.as_mut(),
+                    want: LogitsOf::None,
+                    logits: &mut nothing,
+                };
+                model.forward(&mut [step], &|| false).unwrap();
+                let count = random.between(1, 64);
+                let mut running: Vec<Running> = (0..count)
+                    .map(|_| {
+                        let length = random.between(1, positions - prefix.len());
+                        let tail = random.ids(length, vocab);
+                        if random.between(0, 2) == 0 {
+                            let ids = [&prefix[..], &tail].concat();
+                            let cache = shared.fork(ids.len()).unwrap();
+                            Running { ids, cache, first: prefix.len(), found: Vec::new() }
+                        } else {
+                            let cache = model.new_cache(tail.len()).unwrap();
+                            Running { ids: tail, cache, first: 0, found: Vec::new() }
+                        }
+                    })
+                    .collect();
+                // Every step takes a random number of tokens of a random choice of sequences, one at least.
+                while running.iter().any(|r| r.cache.len() < r.ids.len()) {
+                    let mut logits = vec![Vec::new(); running.len()];
+                    let mut steps = Vec::new();
+                    for (r, logits) in running.iter_mut().zip(&mut logits) {
+                        let (seen, left) = (r.cache.len(), r.ids.len() - r.cache.len());
+                        if left > 0 && (steps.is_empty() || random.between(0, 3) > 0) {
+                            let take = random.between(1, left);
+                            let tokens = &r.ids[seen..seen + take];
+                            steps.push(SequenceStep {
+                                tokens,
+                                cache: r.cache.as_mut(),
+                                want: LogitsOf::All,
+                                logits,
+                            });
+                        }
+                    }
+                    model.forward(&mut steps, &|| false).unwrap();
+                    running.iter_mut().zip(logits).for_each(|(r, logits)| r.found.extend(logits));
+                }
+                // Each against itself alone would cost as much again for all; a few of each batch do.
+                for _ in 0..3 {
+                    let r = &running[random.between(0, count - 1)];
+                    let expected = &alone(reference.as_mut(), &r.ids)[r.first * vocab..];
+                    assert!(r.found == expected, "{dtype:?}, {threads} threads, batch {batch} of {count}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bert() {
+    let want = EncoderWant { last_hidden_state: true, hidden_states: true, pooled: true, logits: true };
+    for (name, want) in [("bert-classify-5", want), ("bert-mlm", EncoderWant { pooled: false, ..want })] {
+        for dtype in DTYPES {
+            let source = root().join(name);
+            let load = |threads| {
+                load_encoder(source.to_str().unwrap(), &options(dtype, threads), &()).unwrap().model
+            };
+            let mut reference: Box<dyn Encoder> = load(1);
+            let (vocab, positions) = (reference.info().vocab_size, reference.info().max_positions);
+            for threads in [1, 2] {
+                let mut model = load(threads);
+                for batch in 0..BATCHES {
+                    let mut random = Random(batch << 16 | threads as u64);
+                    let count = random.between(1, 64);
+                    let texts: Vec<EncoderInput> = (0..count)
+                        .map(|_| {
+                            let length = random.between(1, positions);
+                            let split = random.between(0, length);
+                            let type_ids = (0..length).map(|t| u32::from(t >= split)).collect();
+                            EncoderInput { ids: random.ids(length, vocab), type_ids }
+                        })
+                        .collect();
+                    let together = model.forward(&texts, want, &|| false).unwrap();
+                    for _ in 0..3 {
+                        let i = random.between(0, count - 1);
+                        let alone = &reference.forward(&texts[i..=i], want, &|| false).unwrap()[0];
+                        let what = format!("{name}, {dtype:?}, {threads} threads, text {i} of {count}");
+                        assert!(alone.hidden_states == together[i].hidden_states, "{what}: states");
+                        assert!(
+                            alone.last_hidden_state == together[i].last_hidden_state,
+                            "{what}: last state"
+                        );
+                        assert!(alone.pooled == together[i].pooled, "{what}: pooled");
+                        assert!(alone.logits == together[i].logits, "{what}: logits");
+                    }
+                }
+            }
+        }
+    }
+}
