@@ -55,11 +55,12 @@ describe("worker_threads", () => {
 });
 
 describe("the process", () => {
-  const run = (source: string) =>
-    promisify(execFile)(process.execPath, ["--import", "tsx", "--eval", `const { loadGPT2, generate } = require(${JSON.stringify(join(__dirname, "..", "index.ts"))}); const model = ${JSON.stringify(model)};\n${source}`], {
-      cwd: join(__dirname, ".."),
-      timeout: 60_000,
-    });
+  const root = join(__dirname, "..");
+  const index = join(root, "index.ts");
+  const run = (source: string) => {
+    const head = `const { loadGPT2, generate } = require(${JSON.stringify(index)}); const model = ${JSON.stringify(model)};`;
+    return promisify(execFile)(process.execPath, ["--import", "tsx", "--eval", `${head}\n${source}`], { cwd: root, timeout: 60_000 });
+  };
 
   test("ends by itself with an idle model, and does not with a pending call", async () => {
     const { stdout } = await run(`
@@ -85,6 +86,13 @@ describe("the process", () => {
       })();
     `);
     assert.equal(stdout.trim(), "0");
+  });
+
+  test("without an addon the import fails, and says so", async () => {
+    const env = { ...process.env, CANDLEWICK_NATIVE: join(__dirname, "no", "such.node") };
+    const source = `try { require(${JSON.stringify(index)}) } catch (error) { console.log(error.code, error.message.includes("such.node")) }`;
+    const { stdout } = await promisify(execFile)(process.execPath, ["--import", "tsx", "--eval", source], { cwd: root, env });
+    assert.equal(stdout.trim(), "ADDON_MISSING true");
   });
 
   test("process.exit in the middle of a stream is a clean exit", async () => {

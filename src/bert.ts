@@ -1,9 +1,10 @@
-import { nativeTextInputs, unpack } from "./inputs.js";
+import { checkInputs, nativeInputs, unpack } from "./inputs.js";
 import { load, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import { native, type NativeEncoder, type PackedInputs, type PackedOutputs } from "./native.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
+import { inSlices } from "./slices.js";
 import type { TokenIds } from "./types.js";
 
 /** What sits on top of the encoder in a checkpoint, and what its `logits` are, T being the number of tokens. */
@@ -111,7 +112,7 @@ export interface Matrix {
   readonly shape: readonly [rows: number, columns: number];
 }
 
-/** What the model says of one text of T tokens; H is `info.hiddenSize`. The arrays of one call share memory. */
+/** What the model says of one text of T tokens; H is `info.hiddenSize`. Arrays of one call share memory: `slice()` what stays. */
 export interface ForwardOutput {
   /** (T, H) */
   readonly lastHiddenState?: Matrix;
@@ -153,13 +154,16 @@ export class BERT extends Model {
   ): Promise<Encoding | Encoding[]> {
     checkOptions("encode", options, encodeOptions);
     const { signal, ...limits } = options;
-    const texts = nativeTextInputs("encode", input);
+    const inputs = checkInputs("encode", input);
     this.checkOpen();
-    const packed = await abortable<PackedInputs>(signal, (id, cancel) =>
-      this.#native.encode(mailbox, id, texts, limits, cancel),
-    );
-    const typeIds = unpack(packed.typeIds);
-    const encodings = unpack(packed.ids).map((ids, i) => ({ ids, typeIds: typeIds[i]! }));
+    const encodings = await inSlices(inputs, async (slice) => {
+      const texts = nativeInputs("encode", slice);
+      const packed = await abortable<PackedInputs>(signal, (id, cancel) =>
+        this.#native.encode(mailbox, id, texts, limits, cancel),
+      );
+      const typeIds = unpack(packed.typeIds);
+      return unpack(packed.ids).map((ids, i) => ({ ids, typeIds: typeIds[i]! }));
+    });
     return Array.isArray(input) ? encodings : encodings[0]!;
   }
 
@@ -185,12 +189,15 @@ export class BERT extends Model {
       hiddenStates: wanted.hiddenStates ?? false,
       logits: wanted.logits ?? head !== undefined,
     };
-    const texts = nativeTextInputs("forward", input);
+    const inputs = checkInputs("forward", input);
     this.checkOpen();
-    const packed = await abortable<PackedOutputs>(signal, (id, cancel) =>
-      this.#native.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),
-    );
-    const outputs = this.#outputs(packed, want);
+    const outputs = await inSlices(inputs, async (slice) => {
+      const texts = nativeInputs("forward", slice);
+      const packed = await abortable<PackedOutputs>(signal, (id, cancel) =>
+        this.#native.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),
+      );
+      return this.#outputs(packed, want);
+    });
     return Array.isArray(input) ? outputs : outputs[0]!;
   }
 

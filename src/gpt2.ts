@@ -13,6 +13,7 @@ import {
 } from "./native.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
 import { abortable, callSync, mailbox } from "./runtime.js";
+import { inSlices } from "./slices.js";
 import { TokenStream } from "./stream.js";
 import type { GenerateOptions, Prompt } from "./types.js";
 
@@ -96,10 +97,12 @@ export class GPT2 extends Model {
     checkOptions("encode", options, encodeOptions);
     const texts = nativeTexts("encode", text);
     this.checkOpen();
-    const packed = await abortable<PackedIds>(options.signal, (id, cancel) =>
-      this.#native.encode(mailbox, id, texts, true, cancel),
-    );
-    const ids = unpack(packed);
+    const ids = await inSlices(texts, async (slice) => {
+      const packed = await abortable<PackedIds>(options.signal, (id, cancel) =>
+        this.#native.encode(mailbox, id, slice.slice(), true, cancel),
+      );
+      return unpack(packed);
+    });
     return typeof text === "string" ? ids[0]! : ids;
   }
 }

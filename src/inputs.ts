@@ -38,19 +38,24 @@ export function nativeTexts(where: string, text: unknown): string[] {
 }
 
 /** Throws `OPTION_INVALID` for what is no text, pair or ids, and for a mixture of them. */
-export function nativeTextInputs(where: string, input: TextInput | readonly TextInput[]): NativeTexts {
+export function checkInputs(where: string, input: TextInput | readonly TextInput[]): readonly TextInput[] {
   const inputs = (Array.isArray(input) ? input : [input]) as readonly TextInput[];
-  if (inputs.every((one) => typeof one === "string")) return { texts: inputs as string[] };
+  if (inputs.every(isText) || inputs.every(isPair) || inputs.every(isIds)) return inputs;
+  throw invalid(where, "the input", "must be strings, or {text, textPair}, or {ids, typeIds?}, all of one kind", input);
+}
+
+/** The columns of inputs that were checked. */
+export function nativeInputs(where: string, inputs: readonly TextInput[]): NativeTexts {
+  if (inputs.every(isText)) return { texts: inputs.slice() };
   if (inputs.every(isPair)) return { texts: inputs.map(({ text }) => text), pairs: inputs.map(({ textPair }) => textPair) };
-  if (!inputs.every(isIds)) {
-    throw invalid(where, "the input", "must be strings, or {text, textPair}, or {ids, typeIds?}, all of one kind", input);
-  }
+  const lists = inputs as readonly IdsInput[];
   return {
-    ids: inputs.map(({ ids }) => nativeIds(where, "ids", ids)),
-    typeIds: inputs.map(({ typeIds }) => nativeIds(where, "typeIds", typeIds ?? [])),
+    ids: lists.map(({ ids }) => nativeIds(where, "ids", ids)),
+    typeIds: lists.map(({ typeIds }) => nativeIds(where, "typeIds", typeIds ?? [])),
   };
 }
 
+const isText = (input: unknown): input is string => typeof input === "string";
 const isPair = (input: unknown): input is TextPair => {
   const pair = input as TextPair | null | undefined;
   return typeof pair?.text === "string" && typeof pair.textPair === "string";

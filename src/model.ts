@@ -3,6 +3,7 @@ import { nativeIds, nativeTexts } from "./inputs.js";
 import type { NativeEncoder, NativeGenerator } from "./native.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
 import { call, mailbox } from "./runtime.js";
+import { inSlices } from "./slices.js";
 import type { TokenIds } from "./types.js";
 
 export interface DecodeOptions {
@@ -36,10 +37,13 @@ export abstract class Model implements AsyncDisposable {
   async decode(ids: TokenIds | readonly TokenIds[], options: DecodeOptions = {}): Promise<string | string[]> {
     checkOptions("decode", options, decodeOptions);
     const several = Array.isArray(ids) && typeof ids[0] === "object";
-    const lists = (several ? (ids as readonly TokenIds[]) : [ids]).map((list) => nativeIds("decode", "ids", list));
+    const lists = several ? (ids as readonly TokenIds[]) : [ids];
     const skip = options.skipSpecialTokens ?? true;
     this.checkOpen();
-    const texts = await call<string[]>((id) => this.#native.decode(mailbox, id, lists, skip));
+    const texts = await inSlices(lists, (slice) => {
+      const native = slice.map((list) => nativeIds("decode", "ids", list));
+      return call<string[]>((id) => this.#native.decode(mailbox, id, native, skip));
+    });
     return several ? texts : texts[0]!;
   }
 
@@ -49,7 +53,9 @@ export abstract class Model implements AsyncDisposable {
   async countTokens(text: string | readonly string[]): Promise<number | number[]> {
     const texts = nativeTexts("countTokens", text);
     this.checkOpen();
-    const counts = await call<number[]>((id) => this.#native.countTokens(mailbox, id, texts));
+    const counts = await inSlices(texts, (slice) =>
+      call<number[]>((id) => this.#native.countTokens(mailbox, id, slice.slice())),
+    );
     return typeof text === "string" ? counts[0]! : counts;
   }
 

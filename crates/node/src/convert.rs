@@ -3,8 +3,7 @@
 
 use candlewick_engine as engine;
 use engine::{
-    Device, Dtype, EarlyStopping, EncoderHead, EncoderInput, EncoderText, EngineError, LoadRequest, Prompt,
-    Truncate,
+    Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, LoadRequest, Prompt, Truncate,
 };
 use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
