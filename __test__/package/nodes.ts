@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -14,7 +14,7 @@ export type NodeBinary = { version: string; path: string } | { version: string; 
 const name = `node-${process.platform === "win32" ? "win" : process.platform}-${process.arch}`;
 const file = process.platform === "win32" ? "node.exe" : "node";
 const folder = join(cache, "node");
-const binary = (version: string) => join(folder, version, "node_modules", name, "bin", file);
+const binary = (version: string) => join(folder, version, file);
 
 const newestFirst = (a: string, b: string) => {
   const [x, y] = [a.split(".").map(Number), b.split(".").map(Number)];
@@ -31,18 +31,24 @@ async function versions(): Promise<string[]> {
   }
 }
 
+/** Takes the one file out of the package: it has thousands of others, which npm would write too. */
 async function fetchNode(version: string): Promise<NodeBinary> {
   const path = binary(version);
-  if (!existsSync(path)) {
+  if (existsSync(path)) return { version, path };
+  mkdirSync(folder, { recursive: true });
+  const work = mkdtempSync(join(folder, ".fetch-"));
+  try {
+    await exec("npm", ["pack", "--silent", "--ignore-scripts", "--pack-destination", work, `${name}@${version}`]);
+    const tarball = readdirSync(work).find((entry) => entry.endsWith(".tgz"))!;
+    await exec("tar", ["-xzf", join(work, tarball), "-C", work, `package/bin/${file}`]);
     mkdirSync(join(folder, version), { recursive: true });
-    try {
-      const place = ["--prefix", join(folder, version), "--no-save", "--no-package-lock", "--no-audit", "--no-fund"];
-      await exec("npm", ["install", "--ignore-scripts", ...place, `${name}@${version}`]);
-    } catch (error) {
-      return { version, problem: (error as Error).message };
-    }
+    renameSync(join(work, "package", "bin", file), path);
+    return { version, path };
+  } catch (error) {
+    return { version, problem: (error as Error).message };
+  } finally {
+    rmSync(work, { recursive: true });
   }
-  return existsSync(path) ? { version, path } : { version, problem: `${path} is not in the package` };
 }
 
 /** The last release of Node 20, 22, 24 and the newest of all, from npm's packages of Node itself. */

@@ -109,7 +109,7 @@ describe("a program", () => {
     assert.ok(had > 0, "no version of Node could be had");
   });
 
-  test("that is the README's example runs", async () => {
+  test("runs as the README shows it", async () => {
     const example = /```js\n([^]+?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))![1]!;
     writeFileSync(join(user, "readme.mjs"), example);
     const { stdout } = await inUser(process.execPath, ["readme.mjs"]);
