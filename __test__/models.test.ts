@@ -1,13 +1,14 @@
 /** Loading, tokenising, and the shared models behind `generate()`. */
 import assert from "node:assert/strict";
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { type CandlewickError, generate, loadBERT, loadGPT2 } from "../index.js";
+import { type CandlewickError, generate, type LoadProgress, loadBERT, loadGPT2 } from "../index.js";
 import { defaultModelPath } from "../src/package.js";
 import { collect, hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
-import { END, randomModel, recitingModel, small } from "./support/models.js";
+import { commitOf, startHub } from "./support/hub-server.js";
+import { END, newFolder, randomModel, recitingModel, small } from "./support/models.js";
 
 describe("a GPT-2", () => {
   test("says what it is", async () => {
@@ -108,6 +109,39 @@ describe("a BERT", () => {
     await refused;
     await bert.close();
     await assert.rejects(bert.forward({ ids: [1] }), hasCode("MODEL_CLOSED"));
+  });
+});
+
+describe("the hub's models", () => {
+  test("sharded and behind links, downloaded and then from the cache", async () => {
+    const cache = newFolder("cache");
+    const folder = fixturePath("gpt2-variant-sharded");
+    const names = readdirSync(folder).filter((name) => !name.startsWith("expected"));
+    const files = Object.fromEntries(names.map((name) => [name, readFileSync(join(folder, name))]));
+    const environment = Object.fromEntries(["HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE"].map((name) => [name, process.env[name]]));
+    await using hub = await startHub();
+    hub.models.set("tiny/sharded", { commit: commitOf("sharded"), files });
+    Object.assign(process.env, { HF_HUB_CACHE: cache, HF_ENDPOINT: hub.endpoint, HF_HUB_OFFLINE: "0" });
+    try {
+      const stages: string[] = [];
+      const onProgress = ({ stage, loaded, total }: LoadProgress) => void (loaded === total && stages.push(stage));
+      const prompt = [1, 2, 3];
+      const greedy = { temperature: 0, maxNewTokens: 8 };
+      await using expected = await loadGPT2(folder);
+      const { tokens } = await expected.generate(prompt, greedy).result;
+      await using lm = await loadGPT2("tiny/sharded", { onProgress });
+      assert.deepEqual((await lm.generate(prompt, greedy).result).tokens, tokens);
+      assert.ok(stages.filter((stage) => stage === "download").length >= 4 && stages.at(-1) === "load", stages.join());
+      const asked = hub.requests.length;
+      await using cached = await loadGPT2("tiny/sharded", { localFilesOnly: true });
+      assert.deepEqual((await cached.generate(prompt, greedy).result).tokens, tokens);
+      assert.equal(hub.requests.length, asked);
+    } finally {
+      for (const [name, value] of Object.entries(environment)) {
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+      }
+    }
   });
 });
 

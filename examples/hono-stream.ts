@@ -13,8 +13,8 @@ import { join } from "node:path";
 
 export function createApp(lm: GPT2): Hono {
   const app = new Hono();
-  const generate = (query: Record<string, string>) =>
-    lm.generate(query["prompt"] ?? "Once upon a time", { maxNewTokens: Number(query["maxNewTokens"] ?? 64) });
+  const generate = ({ prompt = "Once upon a time", maxNewTokens = "64" }: Record<string, string>) =>
+    lm.generate(prompt, { maxNewTokens: Number(maxNewTokens), temperature: 0.8, topK: 50 });
 
   // Server-sent events as OpenAI's clients read them.
   app.get("/sse", (c) => generate(c.req.query()).toResponse({ format: "sse" }));

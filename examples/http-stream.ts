@@ -28,7 +28,7 @@ async function handle(lm: GPT2, request: IncomingMessage, response: ServerRespon
   const prompt = url.searchParams.get("prompt") ?? "Once upon a time";
   const maxNewTokens = Number(url.searchParams.get("maxNewTokens") ?? 64);
 
-  const stream = lm.generate(prompt, { maxNewTokens });
+  const stream = lm.generate(prompt, { maxNewTokens, temperature: 0.8, topK: 50 });
   response.on("close", () => stream.cancel());
   await send(stream, response);
   response.end();
