@@ -9,23 +9,39 @@ use std::hint::black_box;
 use std::time::Instant;
 
 /// Bytes that one task reads in a row.
-const CHUNK: usize = 4 << 20;
+const CHUNK: usize = 1 << 20;
 
-/// Bytes per second that the pool's threads read together from a buffer of `bytes` (1 GiB is far beyond any cache): the best
-/// of `passes`.
-pub fn read_bandwidth(pool: &Pool, bytes: usize, passes: usize) -> f64 {
-    let mut data = Buffer::<u8>::zeroed_huge(bytes.next_multiple_of(CHUNK));
-    // Pages that were never written may all be one page of zeros.
-    data.fill(1);
-    let _awake = pool.active();
-    let pass = || {
+/// Memory to read, to know how fast that is now: neighbours on the same host change it by a factor of two within a minute, so
+/// what is compared with it is measured in turns with it.
+pub struct Memory {
+    data: Buffer<u8>,
+}
+
+impl Memory {
+    /// 1 GiB is far beyond any cache.
+    pub fn new(bytes: usize) -> Self {
+        let mut data = Buffer::zeroed_huge(bytes.next_multiple_of(CHUNK));
+        // Pages that were never written may all be one page of zeros.
+        data.fill(1);
+        Self { data }
+    }
+
+    /// Seconds per byte in which the pool's threads together read the first `bytes`, at most all of it.
+    pub fn read(&self, pool: &Pool, bytes: usize) -> f64 {
+        let chunks = bytes.clamp(CHUNK, self.data.len()) / CHUNK;
         let start = Instant::now();
-        pool.run(data.len() / CHUNK, |chunk| {
-            black_box(pool.isa().launch(Read(&data[chunk * CHUNK..][..CHUNK])));
+        pool.run(chunks, |chunk| {
+            black_box(pool.isa().launch(Read(&self.data[chunk * CHUNK..][..CHUNK])));
         });
-        data.len() as f64 / start.elapsed().as_secs_f64()
-    };
-    (0..passes.max(1)).map(|_| pass()).fold(0.0, f64::max)
+        start.elapsed().as_secs_f64() / (chunks * CHUNK) as f64
+    }
+}
+
+/// Bytes per second that the pool's threads read together from 1 GiB: the best of `passes`.
+pub fn read_bandwidth(pool: &Pool, passes: usize) -> f64 {
+    let memory = Memory::new(1 << 30);
+    let _awake = pool.active();
+    1.0 / (0..passes.max(1)).map(|_| memory.read(pool, 1 << 30)).fold(f64::INFINITY, f64::min)
 }
 
 /// Floating-point operations per second (two per multiply-add) of f32, from registers.

@@ -3,9 +3,9 @@
 //! Tasks are ranges of panels, so each weight is read from memory once, by one thread, whatever M is; a group of panels then
 //! stays in the cache for all rows, which are taken in blocks of what the registers hold.
 //!
-//! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two panels that a tile takes at
-//! once (one alone would be bound by the latency of its additions) are half of the task's range apart. Neighbours instead,
-//! streams that jump at each panel's end, halved the speed of q4_0, whose panels are small; software prefetch could not make up
+//! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two or four panels that a tile
+//! takes at once (one alone would be bound by the latency of its additions) lie as far apart as the task's range allows.
+//! Neighbours instead, streams that jump at each panel's end, halved the speed of q4_0, whose panels are small; software prefetch could not make up
 //! for that, and on top of long streams gained nothing.
 
 use crate::buffer::{LINE, SharedMut};
@@ -75,13 +75,15 @@ pub fn matmul(
     let bytes = if quantized { QuantInput::bytes(m, k).next_multiple_of(2 * LINE) } else { 0 };
     let copies = if few { pool.threads() } else { 1 };
     let quants = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
-    let product =
-        Product { x, m, w, ep: &ep, few, per_task, quants, bytes, out: SharedMut(out.as_mut_ptr()) };
+    let weights = SharedMut(w.panel(0).as_ptr().cast_mut());
+    let (weight_type, panels, out) = (w.weight_type(), w.panels(), SharedMut(out.as_mut_ptr()));
+    let product = Product { x, m, n, k, weights, weight_type, panels, ep, few, per_task, quants, bytes, out };
     if quantized && !few {
         // A block has two rows or more, so this is a task for each block, and some for none.
         pool.run_shares(m.div_ceil(2), |_, claims| pool.isa().launch(Quantize { product: &product, claims }));
     }
-    pool.run_shares(tasks, |worker, claims| pool.isa().launch(Share { product: &product, worker, claims }));
+    let isa = pool.isa();
+    pool.run_shares(tasks, move |worker, claims| isa.launch(Share { product: &product, worker, claims }));
 }
 
 /// M rows in blocks of almost equal height, none above the tile's.
@@ -98,12 +100,19 @@ impl RowBlocks {
     }
 }
 
+/// Everything that a thread has to know, side by side: each pointer that a helper follows costs it a cache line that the
+/// caller has just written.
 struct Product<'a> {
     /// [M, K]
     x: &'a [f32],
     m: usize,
-    w: &'a PackedMatrix,
-    ep: &'a Epilogue<'a>,
+    n: usize,
+    k: usize,
+    /// `panels` panels of `weight_type`; read only.
+    weights: SharedMut<u8>,
+    weight_type: WeightType,
+    panels: usize,
+    ep: Epilogue<'a>,
     few: bool,
     /// Panels of a task.
     per_task: usize,
@@ -123,7 +132,7 @@ impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (product, k) = (self.product, self.product.w.k());
+        let (product, k) = (self.product, self.product.k);
         let blocks = product.blocks::<S>();
         for block in self.claims.take_while(|block| *block < blocks.count) {
             let (first, rows) = blocks.get(block);
@@ -151,7 +160,7 @@ impl Kernel for Share<'_> {
         let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * LANES]);
         loop {
             let first = task * product.per_task;
-            let last = product.w.panels().min(first + product.per_task);
+            let last = product.panels.min(first + product.per_task);
             product.panels(s, first, last, input, &mut sums);
             let Some(next) = self.claims.next() else { return };
             task = next;
@@ -169,16 +178,22 @@ struct Group {
 
 impl Product<'_> {
     fn nibbles(&self) -> bool {
-        self.w.weight_type() == WeightType::Q4_0
+        self.weight_type == WeightType::Q4_0
     }
 
     /// Rows and panels of a tile.
     #[inline(always)]
     fn tile<S: Simd>(&self) -> (usize, usize) {
-        let (quantized, m) = (self.w.weight_type().is_block_quantized(), self.m);
+        let (quantized, m) = (self.weight_type.is_block_quantized(), self.m);
         let tile = if quantized { S::QUANT_TILE } else { S::FLOAT_TILE };
-        // One panel alone would be bound by the latency of its additions.
-        if m == 1 || (m == 2 && !quantized) { (m, 2) } else { tile }
+        // One panel alone would be bound by the latency of its additions. A few quantised rows go in one pass, even if that
+        // leaves registers for one panel only: a second pass would interrupt the stream from memory.
+        match m {
+            1 if quantized => (1, 2),
+            1 | 2 if !quantized => (m, 4),
+            _ if quantized && m > tile.0 && m <= S::QUANT_ROWS => (m, 1),
+            _ => tile,
+        }
     }
 
     #[inline(always)]
@@ -187,7 +202,7 @@ impl Product<'_> {
     }
 
     fn input(&self, copy: usize) -> QuantInput {
-        QuantInput::new(self.quants.0.wrapping_add(copy * self.bytes), self.m, self.w.k())
+        QuantInput::new(self.quants.0.wrapping_add(copy * self.bytes), self.m, self.k)
     }
 
     /// What a thread does before its first task. A line that another core has written costs about 100 ns, or as much for
@@ -202,8 +217,8 @@ impl Product<'_> {
             s.prefetch(self.x.as_ptr().cast::<u8>().wrapping_add(at));
         }
         let input = self.input(worker);
-        if self.w.weight_type().is_block_quantized() {
-            let (k, blocks) = (self.w.k(), self.blocks::<S>());
+        if self.weight_type.is_block_quantized() {
+            let (k, blocks) = (self.k, self.blocks::<S>());
             for block in 0..blocks.count {
                 let (first, rows) = blocks.get(block);
                 // SAFETY: this copy is the worker's own.
@@ -251,13 +266,14 @@ impl Product<'_> {
         rows: usize,
         sums: &mut Sums,
     ) {
-        let (k, weights) = (self.w.k(), self.w.panel(group.first).as_ptr());
-        let (panels, bytes) = (group.panels, group.apart * self.w.panel(group.first).len());
+        let (k, panel) = (self.k, self.weight_type.panel_bytes(self.k));
+        let weights = self.weights.0.cast_const().wrapping_add(group.first * panel);
+        let (panels, bytes) = (group.panels, group.apart * panel);
         // SAFETY: promised by the caller; the packed layout is what the tiles expect.
         unsafe {
             let x = self.x.as_ptr().add(first_row * k);
             let quants = input.rows(first_row);
-            match self.w.weight_type() {
+            match self.weight_type {
                 WeightType::F32 => {
                     float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, sums)
                 }
@@ -276,7 +292,7 @@ impl Product<'_> {
     /// Rows and panels exist, and no other task writes these outputs.
     #[inline(always)]
     unsafe fn finish<S: Simd>(&self, s: S, group: Group, first_row: usize, rows: usize, sums: &Sums) {
-        let n = self.w.n();
+        let n = self.n;
         let panels = group.panels;
         for p in 0..panels {
             let col = (group.first + p * group.apart) * LANES;
@@ -342,8 +358,8 @@ unsafe fn float_rows<S: Simd, T: Element>(
                     unreachable!()
                 } else if panels == 1 {
                     tile::float::<S, T, $r, 1>(s, weights, panel_len, k, x, sums)
-                } else if panels == 2 && $r <= 2 {
-                    tile::float::<S, T, $r, 2>(s, weights, panel_len, k, x, sums)
+                } else if panels == 4 && $r <= 2 {
+                    tile::float::<S, T, $r, 4>(s, weights, panel_len, k, x, sums)
                 } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
                     tile::float::<S, T, $r, 3>(s, weights, panel_len, k, x, sums)
                 } else {
@@ -374,7 +390,7 @@ unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
         ($r:literal) => {
             // SAFETY: promised by the caller.
             unsafe {
-                if $r > S::QUANT_TILE.0 {
+                if $r > S::QUANT_ROWS {
                     unreachable!()
                 } else if panels == 1 {
                     tile::quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, sums)

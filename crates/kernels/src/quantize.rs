@@ -55,7 +55,7 @@ impl QuantInput {
                 std::slice::from_raw_parts_mut(self.sums.add(first * per_row), rows * per_row),
             )
         };
-        for (row, x) in x.chunks_exact(self.k).enumerate() {
+        for (row, x) in x.chunks_exact(self.k.max(1)).enumerate() {
             for (block, x) in x.chunks_exact(BLOCK).enumerate() {
                 let (scale, values, sum) = quantize(s, x.try_into().expect("32 values"));
                 scales[block * rows + row] = scale;

@@ -10,7 +10,7 @@ use half::f16;
 
 /// The largest tile of any instruction set, in rows × panels.
 pub(crate) const MAX_ROWS: usize = 8;
-pub(crate) const MAX_PANELS: usize = 3;
+pub(crate) const MAX_PANELS: usize = 4;
 
 /// Finished sums, [rows][P × 16 outputs].
 #[repr(align(64))]
@@ -142,7 +142,7 @@ fn store<S: Simd, const R: usize, const P: usize>(s: S, acc: &[[S::F; P]; R], su
     const { assert!(R <= MAX_ROWS && P <= MAX_PANELS) };
     for (r, acc) in acc.iter().enumerate() {
         for (p, acc) in acc.iter().enumerate() {
-            // SAFETY: r < 8 and p < P <= 3, so this is inside the 8 × 3 × 16 sums.
+            // SAFETY: r < 8 and p < P <= 4, so this is inside the 8 × 4 × 16 sums.
             unsafe { s.store(sums.0.as_mut_ptr().add((r * P + p) * LANES), *acc) }
         }
     }

@@ -37,7 +37,7 @@ impl Simd for Avx2 {
     type N = [__m256i; 2];
 
     const FLOAT_TILE: (usize, usize) = (6, 1);
-    const QUANT_TILE: (usize, usize) = (2, 1);
+    const QUANT_TILE: (usize, usize) = (4, 1);
     const BYTES_OFFSET: i32 = 0;
 
     halves! {

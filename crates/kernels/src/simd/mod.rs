@@ -29,6 +29,8 @@ pub(crate) trait Simd: Copy {
     /// Rows × panels of a tile of the f32 and f16 products, and of the quantised ones: what the registers hold.
     const FLOAT_TILE: (usize, usize);
     const QUANT_TILE: (usize, usize);
+    /// Rows of a quantised tile of one panel.
+    const QUANT_ROWS: usize = if Self::QUANT_TILE.0 >= 6 { 8 } else { Self::QUANT_TILE.0 };
     /// What [`dot_bytes`](Simd::dot_bytes) leaves in the weights: 128 where it takes them as they are stored.
     const BYTES_OFFSET: i32;
 
