@@ -7,6 +7,7 @@ import { describe, test } from "node:test";
 import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
 import { loadGPT2 } from "../index.js";
+import { fixturePath } from "./support/fixtures.js";
 import { randomModel } from "./support/models.js";
 
 const model = randomModel({ n_positions: 4096 });
@@ -15,7 +16,7 @@ const script = join(__dirname, "support", "worker.ts");
 const start = (workerData: object) =>
   new Worker(`require("tsx/cjs"); require(${JSON.stringify(script)});`, {
     eval: true,
-    workerData: { model, ...workerData },
+    workerData: { model, encoder: fixturePath("bert-base"), ...workerData },
   });
 
 describe("worker_threads", () => {
