@@ -1,0 +1,83 @@
+/** BERT encoders to hidden states: MiniLM and BERT-base on batches of one length, MiniLM on real texts of mixed length. */
+import { readFileSync } from "node:fs";
+import { type Context, measure, type Measurement } from "../measure.js";
+import { bench, modelFiles, mustExist } from "../paths.js";
+import { gigaflops, shapeOf } from "../shape.js";
+import { randomIds } from "../stats.js";
+import type { ContenderName } from "../types.js";
+
+const SIZES = [
+  [1, 16],
+  [1, 128],
+  [32, 16],
+  [32, 128],
+] as const;
+
+/** Texts per padded batch of transformers.js: what its users commonly take, and kinder to it than all at once. */
+const PADDED_BATCH = 32;
+
+interface Encoded {
+  ms: number;
+  sample: number[];
+}
+
+export async function encode(context: Context): Promise<void> {
+  if (!context.dtypes.includes("f32")) return;
+  for (const model of ["minilm", "bert-base"] as const) {
+    const shape = shapeOf(mustExist(modelFiles[model]("candlewick")));
+    const sizes = context.quick ? SIZES.slice(0, 1) : SIZES;
+    const measurements = sizes.map(([texts, length]): Measurement => ({
+      case: `encode ${model} ${texts}x${length}`,
+      dtype: "f32",
+      unit: "tok/s",
+      contenders: ["candlewick", "onnxruntime-node", "pytorch"],
+      open: open(model),
+      async turn(child, _, turn) {
+        // A turn of a small batch is several calls.
+        const calls = texts === 1 && !context.quick ? 20 : 1;
+        const values: number[] = [];
+        let computed: number[] = [];
+        for (let call = 0; call < calls; call++) {
+          const ids = Array.from({ length: texts }, (_, i) => randomIds(length, shape.vocabulary, 1000 * turn + 32 * call + i + 1));
+          const { ms, sample } = await child.ask<Encoded>("encode", { ids });
+          values.push((1000 * texts * length) / ms);
+          if (call === 0) computed = sample;
+        }
+        return { values, computed };
+      },
+      best: ({ fmaGflops }) => (texts * length * fmaGflops) / gigaflops(shape, texts * length),
+      rounds: context.quick ? 1 : texts * length > 2000 && model === "bert-base" ? 3 : 5,
+    }));
+    await measure(context, measurements);
+  }
+  if (!context.quick) await mixed(context);
+}
+
+const open = (model: "minilm" | "bert-base") => (contender: ContenderName) => ({
+  kind: "bert",
+  path: mustExist(modelFiles[model](contender)),
+  dtype: "f32",
+});
+
+/** Tokenising is in the time on both sides. */
+async function mixed(context: Context): Promise<void> {
+  const shape = shapeOf(mustExist(modelFiles.minilm("candlewick")));
+  const texts = JSON.parse(readFileSync(mustExist(bench("texts.json")), "utf8")) as string[];
+  // The real number of tokens, which the first to be asked, without padding, tells.
+  let tokens = 0;
+  const measurement: Measurement = {
+    case: `encode minilm, ${texts.length} mixed texts`,
+    dtype: "f32",
+    unit: "texts/s",
+    contenders: ["candlewick", "transformers.js"],
+    open: open("minilm"),
+    async turn(child, { name }) {
+      const answer = await child.ask<Encoded & { tokens: number }>("texts", { texts, batch: PADDED_BATCH });
+      if (name === "candlewick") tokens = answer.tokens;
+      return { values: [(1000 * texts.length) / answer.ms], computed: answer.sample };
+    },
+    best: ({ fmaGflops }) => (texts.length * fmaGflops) / gigaflops(shape, tokens || NaN),
+    rounds: 3,
+  };
+  await measure(context, [measurement]);
+}

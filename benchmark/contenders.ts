@@ -1,0 +1,77 @@
+/** Who takes part, how their processes start, and which ones can't. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { Child } from "./child.js";
+import { here, mustExist, nativeBinary, peers, python } from "./paths.js";
+import type { ContenderName } from "./types.js";
+
+const peer = (worker: string, ...folder: string[]) => () => {
+  mustExist(join(peers, "node_modules", ...folder));
+  return new Child(process.execPath, [here("workers", worker), peers]);
+};
+
+const starters: Record<ContenderName, (threads: number) => Child> = {
+  candlewick: () => new Child(process.execPath, [here("workers", "candlewick.mjs")]),
+  // Candle takes its threads from here.
+  candle: (threads) => new Child(mustExist(nativeBinary("bench-candle")), [], { RAYON_NUM_THREADS: String(threads) }),
+  "node-llama-cpp": peer("llama.mjs", "node-llama-cpp"),
+  "onnxruntime-node": peer("onnx.mjs", "onnxruntime-node"),
+  "transformers.js": peer("transformers.mjs", "@huggingface", "transformers"),
+  pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
+};
+
+export const contenderNames = Object.keys(starters) as ContenderName[];
+
+export interface Contender {
+  name: ContenderName;
+  version: string;
+  child: Child;
+}
+
+export class Contenders {
+  readonly #running = new Map<ContenderName, Promise<Contender | undefined>>();
+
+  constructor(
+    readonly threads: number,
+    readonly only: ReadonlySet<string>,
+    readonly onSkipped: (what: string, reason: string) => void,
+  ) {}
+
+  /** The contender's process, started when it is first needed; undefined if it is not wanted or can't run, which is told once. */
+  get(name: ContenderName): Promise<Contender | undefined> {
+    if (this.only.size > 0 && !this.only.has(name)) return Promise.resolve(undefined);
+    let running = this.#running.get(name);
+    if (!running) this.#running.set(name, (running = this.#start(name)));
+    return running;
+  }
+
+  /** A process of its own, for what only a fresh one shows. The caller ends it. */
+  async fresh(name: ContenderName): Promise<Contender | undefined> {
+    const known = await this.get(name);
+    if (!known) return undefined;
+    const child = starters[name](this.threads);
+    await child.ask("hello");
+    return { ...known, child };
+  }
+
+  async #start(name: ContenderName): Promise<Contender | undefined> {
+    try {
+      const child = starters[name](this.threads);
+      const { version } = await child.ask<{ version: string }>("hello");
+      return { name, version, child };
+    } catch (error) {
+      this.onSkipped(name, (error as Error).message);
+      return undefined;
+    }
+  }
+
+  async end(): Promise<void> {
+    for (const contender of await Promise.all(this.#running.values())) contender?.child.kill();
+  }
+}
+
+/** The process that measures the machine; undefined if it is not built. */
+export function limitsProcess(threads: number): Child | undefined {
+  const binary = nativeBinary("bench-limits");
+  return existsSync(binary) ? new Child(binary, [String(threads)]) : undefined;
+}

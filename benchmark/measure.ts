@@ -1,0 +1,143 @@
+/**
+ * Measures contenders in turns: limits, A, B, limits, A, B, …, so that what the machine's neighbours do befalls all of them. Each has
+ * loaded and warmed up before the first turn.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Child } from "./child.js";
+import type { Contender, Contenders } from "./contenders.js";
+import { median, spread } from "./stats.js";
+import type { ContenderName, Dtype, Limits, Row, Unit } from "./types.js";
+
+export interface Context {
+  contenders: Contenders;
+  threads: number;
+  quick: boolean;
+  dtypes: readonly Dtype[];
+  /** undefined: they can't be measured. */
+  limits: Child | undefined;
+  /** All that were measured. */
+  seen: Limits[];
+  isa: string | null;
+  rows: Row[];
+  skip(what: string, reason: string): void;
+  note(text: string): void;
+  progress(text: string): void;
+}
+
+/** What a limit allows at most, in the row's unit. */
+export type Best = (limits: Limits) => number;
+
+export interface Measurement {
+  case: string;
+  dtype: Dtype;
+  unit: Unit;
+  /** Who is asked, in the order of the turns. */
+  contenders: readonly ContenderName[];
+  /** The arguments of `open`. */
+  open(contender: ContenderName): object;
+  /** One turn's figures, in the unit. `turn` is 0 for the warm-up. A second value is compared with the other contenders'. */
+  turn(child: Child, contender: Contender, turn: number): Promise<Turn>;
+  best?: Best;
+  rounds: number;
+}
+
+export interface Turn {
+  values: number[];
+  /** What was computed: ids of tokens, numbers of a hidden state. */
+  computed?: readonly number[];
+}
+
+/** A moment in which what the last one leaves spinning goes to sleep. */
+const PAUSE_MS = 150;
+
+export async function measureLimits(context: Context): Promise<Limits | undefined> {
+  if (!context.limits) return undefined;
+  const { isa, ...limits } = await context.limits.ask<Limits & { isa: string }>("limits");
+  context.seen.push(limits);
+  context.isa = isa;
+  return limits;
+}
+
+/** Measurements that share models and so are measured in turns with each other, beside their contenders. */
+export async function measure(context: Context, measurements: readonly Measurement[]): Promise<void> {
+  const entries: { measurement: Measurement; contender: Contender; values: number[] }[] = [];
+  const opened = new Map<ContenderName, object>();
+  for (const measurement of measurements) {
+    const computed: { contender: ContenderName; values: readonly number[] }[] = [];
+    for (const name of measurement.contenders) {
+      const contender = await context.contenders.get(name);
+      if (!contender) continue;
+      context.progress(`${measurement.case} ${measurement.dtype}: ${name} warms up`);
+      try {
+        const open = { ...measurement.open(name), threads: context.threads };
+        if (JSON.stringify(opened.get(name)) !== JSON.stringify(open)) {
+          if (opened.has(name)) throw new Error("two models in one measurement");
+          await contender.child.ask("open", open);
+          opened.set(name, open);
+        }
+        const warm = await measurement.turn(contender.child, contender, 0);
+        if (warm.computed) computed.push({ contender: name, values: warm.computed });
+        entries.push({ measurement, contender, values: [] });
+      } catch (error) {
+        context.skip(`${measurement.case} ${measurement.dtype}, ${name}`, (error as Error).message);
+      }
+    }
+    compare(context, measurement, computed);
+  }
+
+  const limits: Limits[] = [];
+  const rounds = Math.max(0, ...measurements.map((measurement) => measurement.rounds));
+  for (let round = 1; round <= rounds && entries.length > 0; round++) {
+    const now = await measureLimits(context);
+    if (now) limits.push(now);
+    for (const { measurement, contender, values } of entries) {
+      if (round > measurement.rounds) continue;
+      await sleep(PAUSE_MS);
+      context.progress(`${measurement.case} ${measurement.dtype}: ${contender.name}, ${round} of ${measurement.rounds}`);
+      try {
+        values.push(...(await measurement.turn(contender.child, contender, round)).values);
+      } catch (error) {
+        context.skip(`${measurement.case} ${measurement.dtype}, ${contender.name}`, (error as Error).message);
+      }
+    }
+  }
+  for (const { measurement, contender, values } of entries) {
+    if (values.length > 0) context.rows.push(rowOf(measurement, contender, values, limits));
+  }
+  for (const name of opened.keys()) await (await context.contenders.get(name))?.child.ask("close").catch(() => {});
+}
+
+function rowOf(measurement: Measurement, contender: Contender, values: number[], limits: Limits[]): Row {
+  const { dtype, unit, best } = measurement;
+  const figures = spread(values);
+  let share: number | null = null;
+  if (best && limits.length > 0) {
+    const possible = best({
+      bandwidthGBs: median(limits.map((limit) => limit.bandwidthGBs)),
+      fmaGflops: median(limits.map((limit) => limit.fmaGflops)),
+    });
+    share = unit === "ms" ? possible / figures.median : figures.median / possible;
+  }
+  const digits = (value: number) => Number(value.toPrecision(5));
+  return {
+    case: measurement.case,
+    contender: contender.name,
+    version: contender.version,
+    dtype,
+    median: digits(figures.median),
+    p10: digits(figures.p10),
+    p90: digits(figures.p90),
+    unit,
+    shareOfLimit: share === null ? null : Number(share.toFixed(4)),
+  };
+}
+
+/** Same weights and same ids must give the same output; what is quantised differs, so that f32 alone is compared. */
+function compare(context: Context, { case: name, dtype }: Measurement, all: { contender: ContenderName; values: readonly number[] }[]): void {
+  const [first, ...others] = all;
+  if (!first || dtype !== "f32") return;
+  for (const other of others) {
+    const differs = other.values.some((value, i) => Math.abs(value - first.values[i]!) > 2e-3);
+    if (differs) context.note(`${name} ${dtype}: ${other.contender} computes something else than ${first.contender}`);
+  }
+}

@@ -1,0 +1,165 @@
+"""Makes the benchmark's model files in a folder:   models.py BENCH GPT2-TOKENIZER MINILM
+
+  gpt2/, gpt2-f16/            GPT-2 124M with seeded random weights, f32 and f16, with GPT-2's own tokenizer
+  gpt2-{f16,q8_0,q4_0}.gguf   the same weights for llama.cpp
+  bert-base/                  BERT-base, seeded random weights
+  bert-base-onnx/, minilm-onnx/   the encoders as ONNX, laid out for transformers.js
+  texts.json                  256 texts of 4 to 512 tokens, from the documentation that comes with Python
+
+Random weights run as fast as trained ones. What is there already is kept.
+"""
+import json
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydoc_data import topics
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+
+bench, gpt2_tokenizer, minilm = (Path(argument) for argument in sys.argv[1:4])
+NAMES = ["input_ids", "attention_mask", "token_type_ids"]
+
+
+def make(name, write):
+    """Has `write` make a file or folder under another name, and renames it when it is whole."""
+    to, partial = bench / name, bench / f".partial-{name}"
+    if to.exists():
+        return
+    print(f"making {name}", file=sys.stderr)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.unlink(missing_ok=True)
+    write(partial)
+    partial.rename(to)
+
+
+def gpt2(dtype):
+    def write(to):
+        torch.manual_seed(0)
+        GPT2LMHeadModel(GPT2Config()).to(dtype).save_pretrained(to)
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(gpt2_tokenizer / file, to / file)
+
+    return write
+
+
+def bert_base(to):
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(to)
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(minilm / file, to / file)
+
+
+def gguf(kind):
+    from gguf import GGMLQuantizationType, GGUFWriter, quants
+    from safetensors.numpy import load_file
+
+    layer = {"ln_1": "attn_norm", "ln_2": "ffn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
+             "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
+
+    def write(to):
+        config = GPT2Config()
+        weights = {name.removeprefix("transformer."): value for name, value in load_file(bench / "gpt2/model.safetensors").items()}
+        vocabulary = json.loads((gpt2_tokenizer / "vocab.json").read_text(encoding="utf8"))
+        merges = (gpt2_tokenizer / "merges.txt").read_text(encoding="utf8").split("\n")[1:]
+        file = GGUFWriter(to, "gpt2")
+        file.add_block_count(config.n_layer)
+        file.add_context_length(config.n_positions)
+        file.add_embedding_length(config.n_embd)
+        file.add_feed_forward_length(4 * config.n_embd)
+        file.add_head_count(config.n_head)
+        file.add_layer_norm_eps(config.layer_norm_epsilon)
+        file.add_tokenizer_model("gpt2")
+        file.add_tokenizer_pre("gpt-2")
+        file.add_token_list(sorted(vocabulary, key=vocabulary.get))
+        file.add_token_types([1] * len(vocabulary))
+        file.add_token_merges([merge for merge in merges if merge])
+        file.add_bos_token_id(config.bos_token_id)
+        file.add_eos_token_id(config.eos_token_id)
+
+        def add(name, value, quantised=False):
+            value = np.ascontiguousarray(value, dtype=np.float32)
+            if quantised:
+                to_type = GGMLQuantizationType[kind.upper()]
+                file.add_tensor(name, quants.quantize(value, to_type), raw_dtype=to_type)
+            else:
+                file.add_tensor(name, value)
+
+        # The output matrix is the embedding: llama.cpp ties them when it is absent.
+        add("token_embd.weight", weights["wte.weight"], True)
+        add("position_embd.weight", weights["wpe.weight"])
+        add("output_norm.weight", weights["ln_f.weight"])
+        add("output_norm.bias", weights["ln_f.bias"])
+        for i in range(config.n_layer):
+            for ours, theirs in layer.items():
+                weight, bias = (weights[f"h.{i}.{ours}.{part}"] for part in ("weight", "bias"))
+                # Conv1D has (in, out).
+                add(f"blk.{i}.{theirs}.weight", weight.T, weight.ndim == 2)
+                add(f"blk.{i}.{theirs}.bias", bias)
+        file.write_header_to_file()
+        file.write_kv_data_to_file()
+        file.write_tensors_to_file()
+        file.close()
+
+    return write
+
+
+class Encoder(torch.nn.Module):
+    """What both sides compute: the last hidden state, without the pooler."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
+
+
+def onnx(folder):
+    def write(to):
+        (to / "onnx").mkdir(parents=True)
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(folder / file, to / file)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        ids = torch.ones((2, 16), dtype=torch.long)
+        axes = {name: {0: "batch", 1: "length"} for name in [*NAMES, "last_hidden_state"]}
+        torch.onnx.export(Encoder(model), (ids, ids, torch.zeros_like(ids)), str(to / "onnx/model.onnx"), input_names=NAMES,
+                          output_names=["last_hidden_state"], dynamic_axes=axes, opset_version=17, dynamo=False)
+
+    return write
+
+
+def texts(to):
+    """Lengths are log-uniform; each text is running prose, cut between words."""
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    prose = " ".join(" ".join(topics.topics[name].split()) for name in sorted(topics.topics)).split(" ")
+    lengths = random.Random(1)
+    found, at = [], 0
+    while len(found) < 256:
+        wanted = round(4 * 128 ** lengths.random())
+        words = prose[at : at + wanted]
+        while words and len(tokenizer(" ".join(words))["input_ids"]) > wanted:
+            words = words[: max(1, int(len(words) * 0.95))] if len(words) > 20 else words[:-1]
+        at = (at + len(words) + 1) % (len(prose) - 600)
+        if words:
+            found.append(" ".join(words))
+    to.write_text(json.dumps(found))
+
+
+os.makedirs(bench, exist_ok=True)
+make("gpt2", gpt2(torch.float32))
+make("gpt2-f16", gpt2(torch.float16))
+make("bert-base", bert_base)
+make("texts.json", texts)
+failed = []
+for name, write in [*((f"gpt2-{kind}.gguf", gguf(kind)) for kind in ("f16", "q8_0", "q4_0")),
+                    ("minilm-onnx", onnx(minilm)), ("bert-base-onnx", onnx(bench / "bert-base"))]:
+    try:
+        make(name, write)
+    except Exception as error:  # noqa: BLE001: the peer that needs it is skipped
+        print(f"{name}: {error}", file=sys.stderr)
+        failed.append(name)
+sys.exit(1 if failed else 0)

@@ -1,0 +1,157 @@
+/**
+ * `npm run bench -- decode|prefill|encode|batch|context|lag|load|all`: Candlewick and its peers, measured in turns.
+ * `prepare` installs the peers and makes the models; `draw FILE` draws a run's plots again. docs/benchmarks/README.md explains.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus, loadavg } from "node:os";
+import { parseArgs } from "node:util";
+import { encode } from "./cases/encode.js";
+import { batch, context, decode, prefill } from "./cases/generation.js";
+import { lag } from "./cases/lag.js";
+import { load } from "./cases/load.js";
+import { Contenders, contenderNames, limitsProcess } from "./contenders.js";
+import { type Context, measureLimits } from "./measure.js";
+import { nativeBinary } from "./paths.js";
+import { buildNative, prepare } from "./prepare.js";
+import { writeDocs } from "./report.js";
+import { median } from "./stats.js";
+import { figures, goalsTable, heading } from "./table.js";
+import type { Dtype, Limits, Report } from "./types.js";
+
+const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, context, lag, load };
+const dtypes: readonly Dtype[] = ["f32", "f16", "q8_0", "q4_0"];
+
+const USAGE = `npm run bench -- WHAT… [options]
+
+WHAT: ${Object.keys(benches).join(", ")}, all; or prepare (installs peers, makes models); or draw FILE (plots of a run)
+  --json FILE     write the figures there
+  --quick         one short round of each: whether it works, not how fast it is
+  --only A,B      these contenders alone: ${contenderNames.join(", ")}
+  --dtype A,B     these dtypes alone: ${dtypes.join(", ")}
+  --threads N     for everybody; default 2
+  --no-build      measure the package as it was last built`;
+
+function options() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      json: { type: "string" },
+      quick: { type: "boolean", default: false },
+      only: { type: "string", default: "" },
+      dtype: { type: "string", default: dtypes.join(",") },
+      threads: { type: "string", default: "2" },
+      "no-build": { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  const list = (text: string, known: readonly string[], option: string) => {
+    const items = text.split(",").filter(Boolean);
+    const unknown = items.find((item) => !known.includes(item));
+    if (unknown !== undefined) throw new Error(`${option}: there is no ${unknown}`);
+    return items;
+  };
+  const threads = Number(values.threads);
+  if (!Number.isInteger(threads) || threads < 1) throw new Error(`--threads: not a number of threads: ${values.threads}`);
+  return {
+    ...values,
+    positionals,
+    threads,
+    only: new Set(list(values.only, contenderNames, "--only")),
+    dtypes: list(values.dtype, dtypes, "--dtype") as Dtype[],
+  };
+}
+
+async function main(): Promise<void> {
+  const { positionals, json, quick, only, dtypes, threads, help, "no-build": noBuild } = options();
+  const [first] = positionals;
+  if (help || first === undefined) return console.log(USAGE);
+  if (first === "prepare") return prepare();
+  if (first === "draw") return draw(JSON.parse(readFileSync(positionals[1]!, "utf8")) as Report, true);
+  const wanted = positionals.includes("all") ? Object.keys(benches) : positionals;
+  const unknown = wanted.find((name) => !(name in benches));
+  if (unknown !== undefined) throw new Error(`there is no bench ${unknown}\n\n${USAGE}`);
+
+  if (!noBuild) {
+    const { build, orExplain } = await import("../scripts/build.mjs");
+    await orExplain(build);
+    buildNative(existsSync(nativeBinary("bench-candle")));
+  }
+  const report: Report = { machine: machine(threads), rows: [], skipped: [], notes: [] };
+  const context = contextOf(report, { threads, quick, only, dtypes });
+  try {
+    await measureLimits(context);
+    for (const name of wanted) {
+      try {
+        await benches[name]!(context);
+      } catch (error) {
+        context.skip(name, (error as Error).message);
+      }
+    }
+  } finally {
+    await context.contenders.end();
+    context.limits?.kill();
+    process.stderr.write("\r\x1b[K");
+  }
+  setLimits(report, context.seen, context.isa);
+  if (json) writeFileSync(json, `${JSON.stringify(report, null, 1)}\n`);
+  print(report);
+  if (!quick && only.size === 0) draw(report, positionals.includes("all"));
+}
+
+function contextOf(report: Report, given: { threads: number; quick: boolean; only: Set<string>; dtypes: Dtype[] }): Context {
+  const clear = process.stderr.isTTY ? "\r\x1b[K" : "";
+  const progress = (text: string) => void process.stderr.write(`${clear}${text}${clear ? "" : "\n"}`);
+  const skip = (what: string, reason: string) => {
+    // Paths are those of this machine, and no use to others.
+    const short = reason.replaceAll(/\/[^\s:,]*\/(?=[^/\s:,]+)/g, "");
+    report.skipped.push({ what, reason: short });
+    progress(`${what} skipped: ${reason}\n`);
+  };
+  return {
+    ...given,
+    contenders: new Contenders(given.threads, given.only, skip),
+    limits: limitsProcess(given.threads),
+    seen: [],
+    isa: null,
+    rows: report.rows,
+    skip,
+    note: (text) => void report.notes.push(text),
+    progress,
+  };
+}
+
+function machine(threads: number): Report["machine"] {
+  const cpu = `${cpus()[0]?.model.trim() ?? process.arch}, ${cpus().length} cores`;
+  const date = new Date().toISOString().slice(0, 10);
+  const unknown = { bandwidthGBs: null, fmaGflops: null, bandwidthRange: null, fmaRange: null, isa: null };
+  return { cpu, threads, ...unknown, node: process.version, date, load: loadavg()[0]! };
+}
+
+function setLimits({ machine }: Report, seen: readonly Limits[], isa: string | null): void {
+  if (seen.length === 0) return;
+  const digits = (value: number) => Number(value.toPrecision(4));
+  const of = (key: keyof Limits) => seen.map((limits) => limits[key]);
+  const range = (values: number[]): [number, number] => [digits(Math.min(...values)), digits(Math.max(...values))];
+  machine.isa = isa;
+  machine.bandwidthGBs = digits(median(of("bandwidthGBs")));
+  machine.fmaGflops = digits(median(of("fmaGflops")));
+  machine.bandwidthRange = range(of("bandwidthGBs"));
+  machine.fmaRange = range(of("fmaGflops"));
+}
+
+function print(report: Report): void {
+  console.log(`\n${heading(report)}\n\n${figures(report.rows)}`);
+  const goals = goalsTable(report.rows);
+  if (goals) console.log(`\n${goals}`);
+  for (const { what, reason } of report.skipped) console.log(`skipped: ${what}: ${reason}`);
+  for (const note of report.notes) console.log(`NOTE: ${note}`);
+}
+
+function draw(report: Report, tables: boolean): void {
+  for (const name of writeDocs(report, tables)) console.error(`wrote ${name}`);
+}
+
+main().catch((error: Error) => {
+  console.error(error.message);
+  process.exitCode = 1;
+});

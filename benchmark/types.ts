@@ -1,0 +1,49 @@
+/** What a run writes, and what a case is. */
+export type ContenderName = "candlewick" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "pytorch";
+export type Dtype = "f32" | "f16" | "q8_0" | "q4_0";
+export type Unit = "tok/s" | "texts/s" | "ms" | "MB";
+
+export interface Row {
+  /** Begins with the bench's name. */
+  case: string;
+  contender: ContenderName;
+  version: string;
+  dtype: Dtype;
+  median: number;
+  p10: number;
+  p90: number;
+  unit: Unit;
+  /** A fraction of what the machine could do at best, by its limits as measured in turns with the case; null where there is no such limit. */
+  shareOfLimit: number | null;
+}
+
+export interface Limits {
+  /** Reads of 1 GiB with all threads. */
+  bandwidthGBs: number;
+  /** f32 multiply-adds from registers with all threads, two operations each. */
+  fmaGflops: number;
+}
+
+export interface Report {
+  machine: {
+    cpu: string;
+    threads: number;
+    /** Medians over the run; null if the limits could not be measured. */
+    bandwidthGBs: number | null;
+    fmaGflops: number | null;
+    /** Lowest and highest that were measured: how quiet the machine was. */
+    bandwidthRange: [number, number] | null;
+    fmaRange: [number, number] | null;
+    /** Instruction set that the limits and Candlewick use. */
+    isa: string | null;
+    node: string;
+    date: string;
+    /** Tasks that waited for a core when the run began, over a minute. */
+    load: number;
+  };
+  rows: Row[];
+  /** Contenders and cases that did not run, each with its reason. */
+  skipped: { what: string; reason: string }[];
+  /** What the run found to be wrong with itself: outputs that differ between contenders. */
+  notes: string[];
+}
