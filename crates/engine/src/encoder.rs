@@ -147,13 +147,20 @@ impl EncoderHandle {
         if let Err(error) = self.can(want) {
             return reply.send(Err(error));
         }
+        // Ids need not queue behind someone's long text.
+        let needs_text = texts.iter().any(|text| !matches!(text, EncoderText::Ids(_)));
         let limits = Limits::of(&self.0.info, options);
         let commands = self.0.commands.clone();
-        self.0.life.text(move |codec| match limits.inputs(codec, texts, &cancel) {
+        let tokenise = move |codec: Option<&Codec>| match limits.inputs(codec, texts, &cancel) {
             // A model that closed meanwhile drops the run, and its reply says so.
             Ok(inputs) => drop(commands.send(Command::Run(Box::new(Run::new(inputs, want, cancel, reply))))),
             Err(error) => reply.send(Err(error)),
-        });
+        };
+        if needs_text {
+            self.0.life.text(tokenise);
+        } else {
+            tokenise(None);
+        }
     }
 
     fn can(&self, want: EncoderWant) -> Result<()> {

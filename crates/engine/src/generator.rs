@@ -116,6 +116,8 @@ impl Generator {
             return Err(EngineError::PromptEmpty);
         }
         let submitted = Instant::now();
+        // Ids need not queue behind someone's long text.
+        let needs_text = prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
         let wake = waker(&inner.commands);
         let (stream, producer) =
             TokenStream::new(options.cancel.clone(), inner.closing.clone(), wake, self.clone());
@@ -133,7 +135,11 @@ impl Generator {
                 Err(error) => producer.finish(Err(error)),
             }
         };
-        inner.life.text(tokenise);
+        if needs_text {
+            inner.life.text(tokenise);
+        } else {
+            tokenise(None);
+        }
         Ok(stream)
     }
 

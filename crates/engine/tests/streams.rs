@@ -43,6 +43,41 @@ fn overlapping_reads_are_answered_in_their_order() {
     assert_eq!(next(&stream, 1).unwrap(), None, "and so on for ever");
 }
 
+/// An answer that is on its way holds back the later ones, whichever thread could give them.
+#[test]
+fn a_slow_callback_is_not_overtaken() {
+    let toy = Toy::hashed();
+    let watch = toy.watch();
+    let model = toy.start();
+    watch.hold();
+    let stream = begin(&model, "overtake", |o| o.n = 2); // two tokens at a time: one is left
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (entered, started) = std::sync::mpsc::channel();
+    let first = order.clone();
+    stream.next(
+        1,
+        Box::new(move |_| {
+            entered.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            first.lock().unwrap().push(1);
+        }),
+    );
+    watch.release();
+    started.recv().unwrap();
+    let second = order.clone();
+    let end = call(|done| {
+        stream.next(
+            1,
+            Box::new(move |batch| {
+                second.lock().unwrap().push(2);
+                done(batch);
+            }),
+        )
+    });
+    end.get().unwrap();
+    assert_eq!(*order.lock().unwrap(), [1, 2]);
+}
+
 /// Readers on several threads race with the writer; whatever they get, the calls were answered in the order in which tokens
 /// came, and no token is lost or given twice.
 #[test]

@@ -185,6 +185,8 @@ impl Toy {
 
 impl Drop for Toy {
     fn drop(&mut self) {
+        // As a real model's memory, it takes a moment to free.
+        std::thread::sleep(Duration::from_millis(20));
         self.watch.models.fetch_sub(1, Ordering::SeqCst);
     }
 }
