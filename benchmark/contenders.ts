@@ -5,18 +5,19 @@ import { Child } from "./child.js";
 import { here, mustExist, nativeBinary, peers, python } from "./paths.js";
 import type { ContenderName } from "./types.js";
 
-const peer = (worker: string, ...folder: string[]) => () => {
-  mustExist(join(peers, "node_modules", ...folder));
-  return new Child(process.execPath, [here("workers", worker), peers]);
+/** `name`: its package in the folder of `group`, as prepare.ts installs them. */
+const peer = (worker: string, group: string, name: string) => () => {
+  mustExist(join(peers, group, "node_modules", name));
+  return new Child(process.execPath, [here("workers", worker), join(peers, group)]);
 };
 
 const starters: Record<ContenderName, (threads: number) => Child> = {
   candlewick: () => new Child(process.execPath, [here("workers", "candlewick.mjs")]),
   // Candle takes its threads from here.
   candle: (threads) => new Child(mustExist(nativeBinary("bench-candle")), [], { RAYON_NUM_THREADS: String(threads) }),
-  "node-llama-cpp": peer("llama.mjs", "node-llama-cpp"),
-  "onnxruntime-node": peer("onnx.mjs", "onnxruntime-node"),
-  "transformers.js": peer("transformers.mjs", "@huggingface", "transformers"),
+  "node-llama-cpp": peer("llama.mjs", "llama", "node-llama-cpp"),
+  "onnxruntime-node": peer("onnx.mjs", "onnx", "onnxruntime-node"),
+  "transformers.js": peer("transformers.mjs", "onnx", "@huggingface/transformers"),
   pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
 };
 
@@ -37,9 +38,13 @@ export class Contenders {
     readonly onSkipped: (what: string, reason: string) => void,
   ) {}
 
+  wanted(name: ContenderName): boolean {
+    return this.only.size === 0 || this.only.has(name);
+  }
+
   /** The contender's process, started when it is first needed; undefined if it is not wanted or can't run, which is told once. */
   get(name: ContenderName): Promise<Contender | undefined> {
-    if (this.only.size > 0 && !this.only.has(name)) return Promise.resolve(undefined);
+    if (!this.wanted(name)) return Promise.resolve(undefined);
     let running = this.#running.get(name);
     if (!running) this.#running.set(name, (running = this.#start(name)));
     return running;

@@ -50,6 +50,10 @@ export interface Turn {
 /** A moment in which what the last one leaves spinning goes to sleep. */
 const PAUSE_MS = 150;
 
+/** After so long, measurements that share models do with the rounds they have, if these are three: slow or busy machines. */
+const BUDGET_SECONDS = 60;
+const LEAST_ROUNDS = 3;
+
 export async function measureLimits(context: Context): Promise<Limits | undefined> {
   if (!context.limits) return undefined;
   const { isa, ...limits } = await context.limits.ask<Limits & { isa: string }>("limits");
@@ -65,9 +69,10 @@ export async function measure(context: Context, measurements: readonly Measureme
   for (const measurement of measurements) {
     const computed: { contender: ContenderName; values: readonly number[] }[] = [];
     for (const name of measurement.contenders) {
+      if (!context.contenders.wanted(name)) continue;
+      context.progress(`${measurement.case} ${measurement.dtype}: ${name} warms up`);
       const contender = await context.contenders.get(name);
       if (!contender) continue;
-      context.progress(`${measurement.case} ${measurement.dtype}: ${name} warms up`);
       try {
         const open = { ...measurement.open(name), threads: context.threads };
         if (JSON.stringify(opened.get(name)) !== JSON.stringify(open)) {
@@ -87,7 +92,9 @@ export async function measure(context: Context, measurements: readonly Measureme
 
   const limits: Limits[] = [];
   const rounds = Math.max(0, ...measurements.map((measurement) => measurement.rounds));
+  const begin = performance.now();
   for (let round = 1; round <= rounds && entries.length > 0; round++) {
+    if (round > LEAST_ROUNDS && performance.now() - begin > BUDGET_SECONDS * 1000) break;
     const now = await measureLimits(context);
     if (now) limits.push(now);
     for (const { measurement, contender, values } of entries) {

@@ -4,8 +4,21 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bench, cache, here, models, nativeTarget, peers, python, root } from "./paths.js";
 
-/** Exact versions, so that figures of two days are of the same peers. */
-const npmPeers = { "node-llama-cpp": "3.22.1", "onnxruntime-node": "1.30.0", "@huggingface/transformers": "4.3.1" };
+/**
+ * Exact versions, so that figures of two days are of the same peers; a folder for each group. node-llama-cpp's optional packages
+ * are gigabytes of CUDA, so that it gets the one for this platform's CPU alone.
+ */
+const npmPeers: { folder: string; packages: Record<string, string>; optional: boolean }[] = [
+  { folder: "llama", packages: { "node-llama-cpp": "3.22.1", [llamaBinary()]: "3.22.1" }, optional: false },
+  { folder: "onnx", packages: { "onnxruntime-node": "1.30.0", "@huggingface/transformers": "4.3.1" }, optional: true },
+];
+
+/** The package with llama.cpp for this platform. */
+function llamaBinary(): string {
+  const platform = { darwin: "mac", win32: "win" }[process.platform as string] ?? process.platform;
+  return `@node-llama-cpp/${platform}-${process.arch}${process.platform === "darwin" && process.arch === "arm64" ? "-metal" : ""}`;
+}
+
 const pythonPeers = ["torch==2.15.0", "transformers==5.23.0", "gguf==0.19.0", "onnx==1.23.2", "onnxscript==0.7.2"];
 
 function run(command: string, args: string[], cwd = root): boolean {
@@ -32,17 +45,23 @@ export function buildNative(candle: boolean): boolean {
 }
 
 function installNpm(): boolean {
-  mkdirSync(peers, { recursive: true });
-  const installed = (name: string) => {
-    const path = join(peers, "node_modules", name, "package.json");
-    return existsSync(path) && (JSON.parse(readFileSync(path, "utf8")) as { version: string }).version;
-  };
-  const missing = Object.entries(npmPeers).filter(([name, version]) => installed(name) !== version);
-  if (missing.length === 0) return true;
-  if (!existsSync(join(peers, "package.json"))) writeFileSync(join(peers, "package.json"), '{"private":true}\n');
-  // node-llama-cpp's and onnxruntime-node's binaries for the CPU are inside their packages; no script needs to run.
-  const packages = missing.map(([name, version]) => `${name}@${version}`);
-  return run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", ...packages], peers);
+  return npmPeers
+    .map(({ folder, packages, optional }) => {
+      const at = join(peers, folder);
+      const installed = (name: string) => {
+        const path = join(at, "node_modules", name, "package.json");
+        return existsSync(path) && (JSON.parse(readFileSync(path, "utf8")) as { version: string }).version;
+      };
+      const missing = Object.entries(packages).filter(([name, version]) => installed(name) !== version);
+      if (missing.length === 0) return true;
+      mkdirSync(at, { recursive: true });
+      if (!existsSync(join(at, "package.json"))) writeFileSync(join(at, "package.json"), '{"private":true}\n');
+      const names = missing.map(([name, version]) => `${name}@${version}`);
+      // The binaries for the CPU are inside the packages; no script needs to run.
+      const flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", ...(optional ? [] : ["--omit=optional"])];
+      return run("npm", ["install", ...flags, ...names], at);
+    })
+    .every(Boolean);
 }
 
 function installPython(): boolean {
