@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 /// An instruction set. Every one gives the same bits; they differ in speed only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Plain Rust. Without a fused multiply-add in hardware it is slow (`fmaf` in software), and still right.
+    /// Plain Rust. Compiled for a machine without a fused multiply-add it is slow (`fmaf` is a call), and still right.
     Portable,
-    /// AArch64 NEON.
+    /// AArch64 NEON: the portable code, which the compiler vectorises for it (f32 well, the other weight types hardly yet).
     Neon,
     /// AVX2 + FMA + F16C (x86-64-v3).
     Avx2,

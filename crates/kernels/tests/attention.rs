@@ -89,6 +89,31 @@ fn causal_equals_the_reference_on_every_isa() {
     }
 }
 
+/// The cache's layout is known to the reference too, so here it is held to rows that lie in no layout at all.
+#[test]
+fn a_cache_holds_what_was_appended_layer_by_layer() {
+    for (heads, dim) in SHAPES {
+        let (pool, width, rows) = (Pool::new(2), heads * dim, 37);
+        let layers = [qkv(rows, width, 31), qkv(rows, width, 32)];
+        let mut kv = cache(heads, dim, 64, KvType::F32);
+        for chunk in [0..5, 5..37] {
+            for (layer, x) in layers.iter().enumerate() {
+                append(&mut kv, layer, &x[chunk.start * 3 * width..chunk.end * 3 * width], width);
+            }
+        }
+        for (layer, x) in layers.iter().enumerate() {
+            let mut outs = [vec![f32::NAN; rows * width], vec![f32::NAN; rows * width]];
+            let cached = KvSource::Cache { cache: &kv, layer };
+            let plain = KvSource::Rows { k: &x[width..], v: &x[2 * width..], stride: 3 * width, len: rows };
+            for (kv, out) in [cached, plain].into_iter().zip(&mut outs) {
+                let job = AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out };
+                attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
+            }
+            assert_same_bits(&outs[0], &outs[1], &format!("layer {layer}, {heads}x{dim}"));
+        }
+    }
+}
+
 #[test]
 fn full_equals_the_reference_alone_and_in_a_batch() {
     for (heads, dim) in SHAPES {

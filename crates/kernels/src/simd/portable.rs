@@ -8,13 +8,28 @@ use std::array::from_fn;
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
+/// f16 to f32 without a branch, so that it vectorises where `f16::to_f32` does not. Exact: scaling by 2^112 moves the
+/// exponent from one bias to the other, subnormals included.
+#[inline(always)]
+fn widen(halves: [u16; LANES]) -> [f32; LANES] {
+    const INFINITE: u32 = 0x1f << 23;
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    halves.map(|half| {
+        let (sign, magnitude) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
+        let finite = (f32::from_bits(magnitude) * SCALE).to_bits();
+        let bits = if magnitude < INFINITE { finite } else { magnitude | 0x7f80_0000 };
+        f32::from_bits(sign | bits)
+    })
+}
+
 impl Simd for Portable {
     type F = [f32; LANES];
     type I = [i32; LANES];
     type B = [[u8; 4]; LANES];
     type N = [i32; LANES];
 
-    const FLOAT_TILE: (usize, usize) = (2, 1);
+    // AArch64 has 32 registers of 4 lanes.
+    const FLOAT_TILE: (usize, usize) = if cfg!(target_arch = "aarch64") { (6, 1) } else { (2, 1) };
     const QUANT_TILE: (usize, usize) = (2, 1);
     const BYTES_OFFSET: i32 = 128;
 
@@ -30,7 +45,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_f16(self, p: *const f16) -> Self::F {
         // SAFETY: promised by the caller.
-        unsafe { p.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32)
+        widen(unsafe { p.cast::<[u16; LANES]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, x: Self::F) {
@@ -143,5 +158,24 @@ impl Simd for Portable {
     #[inline(always)]
     fn sum_nibbles(self, acc: Self::N) -> Self::I {
         acc
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_widens_exactly() {
+        for first in (0..=u16::MAX).step_by(LANES) {
+            let halves: [u16; LANES] = from_fn(|i| first + i as u16);
+            for (half, wide) in halves.into_iter().zip(widen(halves)) {
+                let expected = f16::from_bits(half).to_f32();
+                assert!(
+                    wide.to_bits() == expected.to_bits() || (wide.is_nan() && expected.is_nan()),
+                    "{half:#x}"
+                );
+            }
+        }
     }
 }
