@@ -23,6 +23,7 @@ class BuildError extends Error {}
 
 /** `profile`: one for everything ("release"), so that Candle compiles once; "dist" is what gets published. */
 export async function buildNative({ force = false, profile = "release", features = "" } = {}) {
+  if (!existsSync(tool.tsc)) throw new BuildError("The tools are not installed. Run `npm ci` first.");
   const sources = fingerprint(rustFiles(), [profile, features, process.platform, process.arch]);
   const compiler = await output("rustc", ["-vV"]);
   const stamp = JSON.stringify({ sources, compiler });

@@ -1,5 +1,5 @@
 // What is committed must be true on any machine: no registry's host (a lock file with one installs nowhere else), no
-// path of somebody's home.
+// path of somebody's home; and the lock file must be whole.
 import { execFileSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
@@ -36,7 +36,24 @@ export function fileViolations(path, text) {
   );
 }
 
+/**
+ * npm writes a lock file without an optional package whose version it could not have just then, and says nothing; `npm ci`
+ * refuses that lock file afterwards, everywhere.
+ */
+export function lockViolations({ packages }) {
+  const locked = new Set(Object.keys(packages).map((path) => path.replace(/^.*node_modules\//, "")));
+  return Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) =>
+    Object.keys(optionalDependencies).flatMap((name) =>
+      locked.has(name) ? [] : [`package-lock.json: ${path} may have ${name}, which is not in the lock file`],
+    ),
+  );
+}
+
 export function checkFiles() {
+  return [...checkNames(), ...lockViolations(JSON.parse(readFileSync(at("package-lock.json"), "utf8")))];
+}
+
+function checkNames() {
   let names;
   try {
     names = execFileSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
@@ -56,5 +73,5 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const violations = checkFiles();
   for (const violation of violations) console.error(violation);
   if (violations.length > 0) process.exit(1);
-  console.log("No committed file names a registry's host or somebody's machine.");
+  console.log("No committed file names a registry's host or somebody's machine; the lock file is whole.");
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fileViolations } from "../../scripts/check-files.mjs";
+import { fileViolations, lockViolations } from "../../scripts/check-files.mjs";
 import { layerViolations } from "../../scripts/check-layers.mjs";
 
 const crate = (name: string, ...dependencies: { name: string; kind: string | null }[]) => ({ name: `candlewick-${name}`, dependencies });
@@ -47,4 +47,12 @@ for (const text of [`"resolved": "https://${host}/tsx"`, `see ${home}`, `path = 
 
 test("a committed file may name sites and paths of the repository", () => {
   assert.deepEqual(fileViolations("README.md", "https://github.com/rust-lang/crates.io-index ~/.cache/candlewick src/home/page.ts"), []);
+});
+
+test("a lock file lists the packages of every platform", () => {
+  const tool = { optionalDependencies: { "tool-linux": "1.0.0", "tool-darwin": "1.0.0" } };
+  const half = { packages: { "node_modules/tool": tool, "node_modules/tool-linux": {} } };
+  assert.equal(lockViolations(half).length, 1);
+  const whole = { packages: { ...half.packages, "node_modules/tool/node_modules/tool-darwin": {} } };
+  assert.deepEqual(lockViolations(whole), []);
 });
