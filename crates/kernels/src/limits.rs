@@ -124,16 +124,15 @@ impl Kernel for Dot {
 
 #[inline(always)]
 fn dot<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
-    // Different weights each round, so that nothing can be computed once; they stay in the first cache.
-    let (bytes, four) = (black_box([1u8; 16 * 64]), black_box([1i8; 4]));
-    // SAFETY: 4 bytes.
-    let x = unsafe { s.splat_bytes(four.as_ptr()) };
+    // Different weights each round and a different input for each sum, so that nothing can be computed once.
+    let (bytes, fours) = (black_box([1u8; 16 * 64]), black_box([[1i8; 4]; N]));
     let mut acc = [s.splat_i(0); N];
     for round in 0..rounds {
         // SAFETY: 16 × 64 bytes.
         let w = unsafe { s.load_bytes(bytes.as_ptr().add(round % 16 * 64)) };
-        for acc in &mut acc {
-            *acc = s.dot_bytes(*acc, w, x);
+        for (acc, four) in acc.iter_mut().zip(&fours) {
+            // SAFETY: 4 bytes.
+            *acc = s.dot_bytes(*acc, w, unsafe { s.splat_bytes(four.as_ptr()) });
         }
     }
     acc.iter().for_each(|acc| _ = black_box(s.lanes_i(*acc)));
