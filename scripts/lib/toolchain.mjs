@@ -14,7 +14,7 @@ function findRustup() {
   if (existsSync(bin) && !paths.includes(bin)) process.env.PATH = [...paths, bin].join(delimiter);
 }
 
-/** "1.88" <= "1.95.0" */
+/** "1.89" <= "1.95.0" */
 export function atLeast(version, least) {
   const [have, want] = [version, least].map((text) => text.split(".").map(Number));
   for (let i = 0; i < want.length; i++) {
