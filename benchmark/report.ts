@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { root } from "./paths.js";
 import { type Plot, svg } from "./plot.js";
 import { figures, goalsTable, heading } from "./table.js";
-import type { Report } from "./types.js";
+import { median } from "./stats.js";
+import type { Limits, Report } from "./types.js";
 
 const folder = join(root, "docs", "benchmarks");
 
@@ -65,4 +66,37 @@ function tablesOf(report: Report): string {
   ]
     .filter(Boolean)
     .join("\n\n");
+}
+
+/** Fills in the machine's limits from all that were measured. */
+export function setLimits({ machine, limits }: Report): void {
+  if (limits.length === 0) return;
+  const digits = (value: number) => Number(value.toPrecision(4));
+  const of = (key: keyof Limits) => limits.map((limit) => limit[key]);
+  const range = (values: number[]): [number, number] => [digits(Math.min(...values)), digits(Math.max(...values))];
+  machine.bandwidthGBs = digits(median(of("bandwidthGBs")));
+  machine.fmaGflops = digits(median(of("fmaGflops")));
+  machine.bandwidthRange = range(of("bandwidthGBs"));
+  machine.fmaRange = range(of("fmaGflops"));
+}
+
+/** Several runs on one machine as one: each row as the last run that has it says. */
+export function merge(reports: readonly Report[]): Report {
+  const [first, ...others] = reports;
+  if (!first) throw new Error("no report to draw");
+  const nameOf = ({ case: name, dtype, contender }: Report["rows"][number]) => `${name} ${dtype} ${contender}`;
+  const rows = new Map(reports.flatMap((report) => report.rows).map((row) => [nameOf(row), row]));
+  const skipped = new Map(reports.flatMap((report) => report.skipped).map((entry) => [entry.what, entry]));
+  if (others.some(({ machine }) => machine.cpu !== first.machine.cpu || machine.threads !== first.machine.threads)) {
+    throw new Error("runs on different machines");
+  }
+  const merged: Report = {
+    machine: { ...first.machine, load: Math.max(...reports.map(({ machine }) => machine.load)) },
+    rows: [...rows.values()],
+    limits: reports.flatMap((report) => report.limits),
+    skipped: [...skipped.values()],
+    notes: [...new Set(reports.flatMap((report) => report.notes))],
+  };
+  setLimits(merged);
+  return merged;
 }

@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- decode|prefill|encode|batch|context|lag|load|all`: Candlewick and its peers, measured in turns.
- * `prepare` installs the peers and makes the models; `draw FILE` draws a run's plots again. docs/benchmarks/README.md explains.
+ * `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of earlier runs. docs/benchmarks/README.md explains.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg } from "node:os";
@@ -13,17 +13,17 @@ import { Contenders, contenderNames, limitsProcess } from "./contenders.js";
 import { type Context, measureLimits } from "./measure.js";
 import { nativeBinary } from "./paths.js";
 import { buildNative, prepare } from "./prepare.js";
-import { writeDocs } from "./report.js";
-import { median } from "./stats.js";
+import { merge, setLimits, writeDocs } from "./report.js";
 import { figures, goalsTable, heading } from "./table.js";
-import type { Dtype, Limits, Report } from "./types.js";
+import type { Dtype, Report } from "./types.js";
 
 const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, context, lag, load };
 const dtypes: readonly Dtype[] = ["f32", "f16", "q8_0", "q4_0"];
 
 const USAGE = `npm run bench -- WHAT… [options]
 
-WHAT: ${Object.keys(benches).join(", ")}, all; or prepare (installs peers, makes models); or draw FILE (plots of a run)
+WHAT: ${Object.keys(benches).join(", ")}, all; or prepare (installs peers, makes models); or draw FILE… (plots and tables of one
+run, or of several as one)
   --json FILE     write the figures there
   --quick         one short round of each: whether it works, not how fast it is
   --only A,B      these contenders alone: ${contenderNames.join(", ")}
@@ -66,7 +66,11 @@ async function main(): Promise<void> {
   const [first] = positionals;
   if (help || first === undefined) return console.log(USAGE);
   if (first === "prepare") return prepare();
-  if (first === "draw") return draw(JSON.parse(readFileSync(positionals[1]!, "utf8")) as Report, true);
+  if (first === "draw") {
+    const report = merge(positionals.slice(1).map((file) => JSON.parse(readFileSync(file, "utf8")) as Report));
+    print(report);
+    return draw(report, true);
+  }
   const wanted = positionals.includes("all") ? Object.keys(benches) : positionals;
   const unknown = wanted.find((name) => !(name in benches));
   if (unknown !== undefined) throw new Error(`there is no bench ${unknown}\n\n${USAGE}`);
@@ -76,7 +80,7 @@ async function main(): Promise<void> {
     await orExplain(build);
     buildNative(existsSync(nativeBinary("bench-candle")));
   }
-  const report: Report = { machine: machine(threads), rows: [], skipped: [], notes: [] };
+  const report: Report = { machine: machine(threads), rows: [], limits: [], skipped: [], notes: [] };
   const context = contextOf(report, { threads, quick, only, dtypes });
   try {
     await measureLimits(context);
@@ -92,7 +96,8 @@ async function main(): Promise<void> {
     context.limits?.kill();
     process.stderr.write("\r\x1b[K");
   }
-  setLimits(report, context.seen, context.isa);
+  report.machine.isa = context.isa;
+  setLimits(report);
   if (json) writeFileSync(json, `${JSON.stringify(report, null, 1)}\n`);
   print(report);
   if (!quick && only.size === 0) draw(report, positionals.includes("all"));
@@ -111,7 +116,7 @@ function contextOf(report: Report, given: { threads: number; quick: boolean; onl
     ...given,
     contenders: new Contenders(given.threads, given.only, skip),
     limits: limitsProcess(given.threads),
-    seen: [],
+    seen: report.limits,
     isa: null,
     rows: report.rows,
     skip,
@@ -125,18 +130,6 @@ function machine(threads: number): Report["machine"] {
   const date = new Date().toISOString().slice(0, 10);
   const unknown = { bandwidthGBs: null, fmaGflops: null, bandwidthRange: null, fmaRange: null, isa: null };
   return { cpu, threads, ...unknown, node: process.version, date, load: loadavg()[0]! };
-}
-
-function setLimits({ machine }: Report, seen: readonly Limits[], isa: string | null): void {
-  if (seen.length === 0) return;
-  const digits = (value: number) => Number(value.toPrecision(4));
-  const of = (key: keyof Limits) => seen.map((limits) => limits[key]);
-  const range = (values: number[]): [number, number] => [digits(Math.min(...values)), digits(Math.max(...values))];
-  machine.isa = isa;
-  machine.bandwidthGBs = digits(median(of("bandwidthGBs")));
-  machine.fmaGflops = digits(median(of("fmaGflops")));
-  machine.bandwidthRange = range(of("bandwidthGBs"));
-  machine.fmaRange = range(of("fmaGflops"));
 }
 
 function print(report: Report): void {

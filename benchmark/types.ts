@@ -42,6 +42,8 @@ export interface Report {
     load: number;
   };
   rows: Row[];
+  /** Every time that the machine was measured. */
+  limits: Limits[];
   /** Contenders and cases that did not run, each with its reason. */
   skipped: { what: string; reason: string }[];
   /** What the run found to be wrong with itself: outputs that differ between contenders. */

@@ -84,7 +84,7 @@ export async function prefill(context: Context): Promise<void> {
 export async function batch(context: Context): Promise<void> {
   const shape = gpt2();
   const length = Math.min(64, Math.floor(shape.positions / 2));
-  const tokens = context.quick ? 9 : Math.min(49, shape.positions - length);
+  const tokens = context.quick ? 9 : Math.min(33, shape.positions - length);
   for (const dtype of chosen(context, ["f32", "q8_0"])) {
     const contenders = peersOf[dtype].filter((name) => name !== "candle");
     const measurements = [1, 8].map((streams): Measurement => ({
@@ -100,7 +100,7 @@ export async function batch(context: Context): Promise<void> {
       },
       best: ({ bandwidthGBs, fmaGflops }) =>
         streams / Math.max(weightGB(shape, dtype) / bandwidthGBs, gigaflops(shape, streams, streams) / fmaGflops),
-      rounds: context.quick ? 1 : 5,
+      rounds: context.quick ? 1 : 4,
     }));
     await measure(context, measurements);
   }
