@@ -105,7 +105,8 @@ impl Scheduler {
     /// Starts waiting prompts while there is room, first those of the request that has the fewest running.
     fn admit(&mut self) {
         for request in &mut self.requests {
-            request.paused = !request.producer.has_room();
+            let sequences = request.tasks.iter().map(|task| task.sequences.len()).sum();
+            request.paused = !request.producer.has_room(sequences);
         }
         loop {
             let running = self.requests.iter().filter(|request| !request.paused);

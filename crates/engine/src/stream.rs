@@ -9,10 +9,10 @@ use crate::error::{EngineError, Result};
 use crate::reply::{Done, Reply};
 use crate::result::{GenerationResult, TokenEvent};
 
-/// Tokens that may wait for the reader before the request stops stepping (one step's worth more, with several sequences).
+/// Tokens that may wait for the reader before the request stops stepping; one step's worth more, because a step is not undone.
 pub const QUEUE_LIMIT: usize = 64;
-/// A stopped request goes on when so few are left, so that a reader who takes one at a time does not toggle it.
-const RESUME_AT: usize = QUEUE_LIMIT / 2;
+/// The same for each of a request's running sequences, where that is more: many side by side fill the queue in few steps.
+const QUEUE_PER_SEQUENCE: usize = 8;
 
 type Batch = Option<Vec<TokenEvent>>;
 
@@ -29,8 +29,9 @@ struct State {
     /// Answers on their way out. One thread at a time sends them, so that they arrive in order.
     outbox: VecDeque<Box<dyn FnOnce() + Send>>,
     sending: bool,
-    /// The model's thread found the queue full and skips this request until woken.
-    paused: bool,
+    /// The model's thread found the queue full and skips this request until so few tokens are left: half of them, so that a
+    /// reader who takes one at a time does not toggle it.
+    paused: Option<usize>,
 }
 
 impl State {
@@ -128,11 +129,12 @@ impl Producer {
         }
     }
 
-    /// Whether the reader keeps up. After a `false` the reader wakes the model's thread when it has caught up.
-    pub fn has_room(&self) -> bool {
+    /// Whether the reader keeps up with so many sequences. After a `false` he wakes the model's thread when he has caught up.
+    pub fn has_room(&self, sequences: usize) -> bool {
+        let limit = QUEUE_LIMIT.max(QUEUE_PER_SEQUENCE * sequences);
         let mut state = self.shared.lock();
-        state.paused = state.queue.len() >= QUEUE_LIMIT;
-        !state.paused
+        state.paused = (state.queue.len() >= limit).then_some(limit / 2);
+        state.paused.is_none()
     }
 
     pub fn push(&self, events: impl IntoIterator<Item = TokenEvent>) {
@@ -206,9 +208,8 @@ impl TokenStream {
         let resume = self.0.shared.update(|state| {
             state.pulls.push_back((max, Reply::new(done)));
             state.settle();
-            let resume = state.paused && state.queue.len() <= RESUME_AT;
-            state.paused &= !resume;
-            resume
+            let queued = state.queue.len();
+            state.paused.take_if(|few| queued <= *few).is_some()
         });
         if resume {
             (self.0.shared.wake)();

@@ -92,7 +92,7 @@ fn company_changes_nothing() {
 }
 
 #[test]
-fn a_thousand_prompts_share_the_model_with_a_newcomer() {
+fn hundreds_of_prompts_share_the_model_with_a_newcomer() {
     let mut toy = Toy::hashed();
     toy.delay = Duration::from_micros(20);
     let watch = toy.watch();
@@ -104,12 +104,14 @@ fn a_thousand_prompts_share_the_model_with_a_newcomer() {
         move || read(&stream).unwrap().len()
     });
     next(&stream, 1).unwrap().unwrap();
-    run_one(&model, "newcomer", |o| o.max_new_tokens = Some(2)).unwrap();
+    // Forty of his are done before the three hundred, because freed places go to who has the fewest.
+    let few: Vec<Prompt> = (0..40).map(|i| text(&format!("newcomer {i}"))).collect();
+    run(&model, request(few, |_| {})).unwrap();
     assert!(call(|done| stream.result(done)).is_ready().is_none(), "the newcomer did not wait for all");
     let rest = reader.join().unwrap();
     assert_eq!(rest + 1, 300 * 20);
     let widest = watch.steps.lock().unwrap().iter().map(Vec::len).max().unwrap();
-    assert!((60..=66).contains(&widest), "{widest}");
+    assert!((60..=128).contains(&widest), "{widest}");
     let result = wait(|done| stream.result(done)).unwrap();
     assert!(result.sequences.iter().enumerate().all(|(i, s)| s.prompt == i && s.tokens.len() == 20));
 }
