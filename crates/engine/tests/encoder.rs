@@ -83,6 +83,11 @@ fn single(text: &str) -> EncoderText {
     EncoderText::Single(text.into())
 }
 
+/// As ids, which reach the model's thread before the call returns.
+fn at_once(text: &str) -> EncoderText {
+    EncoderText::Ids(EncoderInput { ids: text.bytes().map(u32::from).collect(), type_ids: Vec::new() })
+}
+
 fn start(
     model: &EncoderHandle,
     texts: Vec<EncoderText>,
@@ -119,10 +124,9 @@ fn calls_share_batches_and_a_small_one_does_not_wait_for_a_large_one() {
     seen.hold.store(true, Ordering::SeqCst);
     let blocker = start(&model, vec![single("blocker")], &CancelToken::new());
     until("blocked", || seen.batches.lock().unwrap().len() == 1);
-    let large: Vec<_> = (0..100).map(|_| single(&"y".repeat(400))).collect();
+    let large: Vec<_> = (0..100).map(|_| at_once(&"y".repeat(400))).collect();
     let large = start(&model, large, &CancelToken::new());
-    let small = start(&model, vec![single("small")], &CancelToken::new());
-    std::thread::sleep(Duration::from_millis(30));
+    let small = start(&model, vec![at_once("small")], &CancelToken::new());
     seen.hold.store(false, Ordering::SeqCst);
     assert_eq!(pooled(&small.get().unwrap()), [expected("small")]);
     blocker.get().unwrap();
@@ -138,9 +142,8 @@ fn a_cancelled_call_ends_and_its_company_does_not() {
     let blocker = start(&model, vec![single("blocker")], &leaves);
     until("blocked", || seen.batches.lock().unwrap().len() == 1);
     let cancel = CancelToken::new();
-    let gone = start(&model, vec![single("gone"); 3], &cancel);
-    let stays = start(&model, vec![single("stays"), single("too")], &CancelToken::new());
-    std::thread::sleep(Duration::from_millis(30));
+    let gone = start(&model, vec![at_once("gone"); 3], &cancel);
+    let stays = start(&model, vec![at_once("stays"), at_once("too")], &CancelToken::new());
     leaves.cancel();
     assert_eq!(code(blocker.get()), "ABORTED");
     until("both in one pass", || seen.batches.lock().unwrap().last().is_some_and(|batch| batch.len() == 5));

@@ -249,9 +249,10 @@ fn one_who_leaves_a_shared_prefill_costs_the_others_only_time() {
     let passes = watch.passes();
     let blocker = begin(&model, "blocker", |o| o.max_new_tokens = Some(1));
     until("blocked", || watch.passes() > passes);
-    let leaves = begin(&model, "leaves", |_| {});
-    let stays = begin(&model, "stays", |_| {});
-    std::thread::sleep(Duration::from_millis(30));
+    // As ids, which reach the model's thread before the call returns.
+    let ids = |text: &str| Prompt::Ids(text.bytes().map(u32::from).collect());
+    let start = |text| model.generate(request(vec![ids(text)], |_| {})).unwrap();
+    let (leaves, stays) = (start("leaves"), start("stays"));
     let before = watch.passes();
     watch.allow(4 + 2);
     until("in the shared prefill", || watch.passes() > before);
