@@ -140,6 +140,9 @@ pub fn head_of(folder: &ModelFolder, weights: &Weights) -> EncoderHead {
     }
 }
 
+/// Far above any label set; a header may claim anything.
+const MAX_CLASSES: usize = 1 << 16;
+
 /// The classes of a classification head: `id2label`, else `LABEL_0` … for as many rows as `classifier` has.
 pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> Result<Vec<String>> {
     if !matches!(head, EncoderHead::SequenceClassification | EncoderHead::TokenClassification) {
@@ -149,6 +152,9 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
         .shape("classifier.bias")
         .and_then(|shape| shape.first().copied())
         .ok_or_else(|| ModelError::MissingTensor("classifier.bias".into()))?;
+    if classes == 0 || classes > MAX_CLASSES {
+        return Err(ModelError::Config(format!("a classifier of {classes} classes")));
+    }
     let names = folder.config.get("id2label").and_then(Value::as_object);
     let label = |i: usize| match names.and_then(|names| names.get(&i.to_string())).and_then(Value::as_str) {
         Some(name) => name.to_string(),

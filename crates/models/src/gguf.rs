@@ -10,6 +10,7 @@ use std::path::Path;
 
 use candlewick_kernels::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
 
+use crate::source::open_regular;
 use crate::weights::{corrupt, file_name, read_exact_at};
 use crate::{Dtype, ModelError, Result};
 
@@ -230,7 +231,7 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let name = file_name(path);
         let io = |e: std::io::Error| ModelError::Io { path: path.to_path_buf(), reason: e.to_string() };
-        let file = File::open(path).map_err(io)?;
+        let file = open_regular(path)?;
         let size = file.metadata().map_err(io)?.len();
         let mut reader = Reader { name: &name, inner: BufReader::with_capacity(1 << 16, &file), at: 0, size };
         reader.inner.seek(SeekFrom::Start(0)).map_err(io)?;

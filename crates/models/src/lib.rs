@@ -14,6 +14,7 @@ mod load;
 mod model;
 mod on_candle;
 mod packed;
+mod pickle;
 mod source;
 mod tokenizer;
 mod weights;

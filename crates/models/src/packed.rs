@@ -140,8 +140,8 @@ impl<'a> Loader<'a> {
 
     /// Several `nn.Linear` of one input as one product, outputs side by side.
     pub fn fused(&self, names: &[String], input: usize, output: usize) -> Result<PackedLinear> {
-        let mut all = Vec::with_capacity(names.len() * input * output);
-        let mut bias = Vec::with_capacity(names.len() * output);
+        let mut all = Vec::new();
+        let mut bias = Vec::new();
         for name in names {
             all.extend(self.values(&format!("{name}.weight"), &[output, input])?.into_f32());
             bias.extend(self.vector(&format!("{name}.bias"), &[output])?);

@@ -1,5 +1,7 @@
 //! A model on disk: a folder in Hugging Face's layout and the JSON files in it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -23,9 +25,10 @@ impl ModelFolder {
     pub fn open(source: &str) -> Result<Self> {
         let path = PathBuf::from(source);
         if !path.is_dir() {
-            return Err(match path.extension() {
-                _ if !path.exists() => ModelError::NotFound(source.to_string()),
-                _ => ModelError::UnsupportedModel(format!("{source} is not a folder")),
+            return Err(if path.exists() {
+                ModelError::UnsupportedModel(format!("{source} is not a folder"))
+            } else {
+                ModelError::NotFound(source.to_string())
             });
         }
         let config = read_json(&path.join("config.json"))?;
@@ -57,20 +60,28 @@ impl ModelFolder {
     }
 }
 
-/// Reads a text file of a bounded size.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
+/// Opens a regular file: a pipe would block, a device never end.
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let io = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => ModelError::NotFound(path.display().to_string()),
         _ => ModelError::Io { path: path.to_path_buf(), reason: e.to_string() },
     };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > MAX_TEXT_BYTES {
-        return Err(ModelError::Io {
-            path: path.to_path_buf(),
-            reason: format!("{size} bytes of configuration"),
-        });
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(ModelError::Io { path: path.to_path_buf(), reason: "not a regular file".into() });
     }
-    std::fs::read_to_string(path).map_err(io)
+    File::open(path).map_err(io)
+}
+
+/// Reads a text file of a bounded size.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let io = |reason: String| ModelError::Io { path: path.to_path_buf(), reason };
+    let mut text = String::new();
+    let file = open_regular(path)?;
+    file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).map_err(|e| io(e.to_string()))?;
+    if text.len() as u64 > MAX_TEXT_BYTES {
+        return Err(io(format!("over {MAX_TEXT_BYTES} bytes of configuration")));
+    }
+    Ok(text)
 }
 
 /// Reads a JSON object.

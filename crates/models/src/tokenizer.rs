@@ -2,6 +2,7 @@
 //! a GGUF file's metadata.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,11 @@ use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, decoders};
 use crate::gguf::Gguf;
 use crate::source::read_json;
 use crate::{ModelError, Result};
+
+/// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other here.
+fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(invalid("the tokenizer's file is damaged")))
+}
 
 /// A tokenizer, shared by reference: cloning it is free.
 #[derive(Clone)]
@@ -51,6 +57,10 @@ fn invalid(error: impl std::fmt::Display) -> ModelError {
 impl Tokenizer {
     /// The tokenizer of a model's folder, or `None` where it has no tokenizer's files.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
+        guarded(|| Self::read(folder))
+    }
+
+    fn read(folder: &Path) -> Result<Option<Self>> {
         let config_path = folder.join("tokenizer_config.json");
         let config = if config_path.is_file() { read_json(&config_path)? } else { Value::Null };
         let json = folder.join("tokenizer.json");
@@ -129,13 +139,19 @@ impl Tokenizer {
     }
 
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.tokenizer.encode_fast(text, add_special).map_err(invalid)?;
-        Ok(encoding.get_ids().to_vec())
+        guarded(|| {
+            let encoding = self.inner.tokenizer.encode_fast(text, add_special).map_err(invalid)?;
+            Ok(encoding.get_ids().to_vec())
+        })
     }
 
     /// A text or a pair with its special tokens, cut on the right, the longer text first, to at most `max_length` tokens.
     /// An empty second text is none, as in transformers.
     pub fn encode_pair(&self, text: &str, pair: Option<&str>, max_length: Option<usize>) -> Result<Encoded> {
+        guarded(|| self.pair(text, pair, max_length))
+    }
+
+    fn pair(&self, text: &str, pair: Option<&str>, max_length: Option<usize>) -> Result<Encoded> {
         let tokenizer = &self.inner.tokenizer;
         let plain = |text: &str| tokenizer.encode_fast(text, false).map_err(invalid);
         let pair = pair.filter(|pair| !pair.is_empty());
@@ -156,7 +172,7 @@ impl Tokenizer {
     }
 
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.tokenizer.decode(ids, skip_special).map_err(invalid)
+        guarded(|| self.inner.tokenizer.decode(ids, skip_special).map_err(invalid))
     }
 
     /// The bytes that `id` adds to a text: those of a byte-level token, which may be part of a character, or an added

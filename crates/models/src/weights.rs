@@ -14,6 +14,7 @@ use half::{bf16, f16};
 use serde::Deserialize;
 
 use crate::gguf::Gguf;
+use crate::source::{open_regular, read_text};
 use crate::{Dtype, ModelError, Result};
 
 /// The format's own bound on a header.
@@ -26,10 +27,15 @@ enum Stored {
     BF16,
 }
 
-impl Stored {
-    fn size(self) -> usize {
-        if self == Self::F32 { 4 } else { 2 }
-    }
+/// Bytes of a value of one of the format's types; `None` for a type that is newer than this.
+fn size_of(dtype: &str) -> Option<u64> {
+    Some(match dtype {
+        "F64" | "I64" | "U64" | "C64" => 8,
+        "F32" | "I32" | "U32" => 4,
+        "F16" | "BF16" | "I16" | "U16" => 2,
+        "I8" | "U8" | "BOOL" => 1,
+        _ => return None,
+    })
 }
 
 /// A tensor's values, row-major, as they were stored.
@@ -299,10 +305,18 @@ pub(crate) fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64)
 
 fn open_pickle(path: &Path) -> Result<Store> {
     let file = file_name(path);
-    // The unpickler is a library's: whatever it does with a hostile file, the process lives on.
+    let size = open_regular(path)?.metadata().map_err(|e| corrupt(&file, e.to_string()))?.len();
+    crate::pickle::check(path).map_err(|reason| corrupt(&file, reason))?;
     let reader = std::panic::catch_unwind(|| candle_core::pickle::PthTensors::new(path, None))
         .map_err(|_| corrupt(&file, "not a PyTorch checkpoint"))?
         .map_err(|e| corrupt(&file, e.to_string()))?;
+    for info in reader.tensor_infos().values() {
+        let elements = info.layout.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+        let bytes = elements.and_then(|n| n.checked_mul(info.dtype.size_in_bytes() as u64));
+        if bytes.is_none_or(|bytes| bytes > size) {
+            return Err(corrupt(&file, format!("{} is larger than the file", info.name)));
+        }
+    }
     Ok(Store::Pickle { file, reader })
 }
 
@@ -317,7 +331,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
         weight_map: BTreeMap<String, String>,
     }
     let name = file_name(index);
-    let text = crate::source::read_text(index)?;
+    let text = read_text(index)?;
     let index: Index = serde_json::from_str(&text).map_err(|e| corrupt(&name, e.to_string()))?;
     let files: BTreeSet<_> = index.weight_map.into_values().collect();
     files
@@ -340,10 +354,7 @@ fn safetensors(paths: &[PathBuf]) -> Result<Store> {
     let mut entries = HashMap::new();
     for (i, path) in paths.iter().enumerate() {
         let name = file_name(path);
-        let file = File::open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => ModelError::NotFound(path.display().to_string()),
-            _ => ModelError::Io { path: path.clone(), reason: e.to_string() },
-        })?;
+        let file = open_regular(path)?;
         for (tensor, entry) in read_header(&file, &name, i)? {
             if entries.insert(tensor.clone(), entry).is_some() {
                 return Err(corrupt(&name, format!("{tensor} is in two files")));
@@ -387,8 +398,8 @@ fn read_header(file: &File, name: &str, index: usize) -> Result<Vec<(String, Ent
         };
         let bytes = end - begin;
         let elements = entry.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-        if let Some(stored) = stored
-            && elements.and_then(|n| n.checked_mul(stored.size() as u64)) != Some(bytes)
+        if let Some(size) = size_of(&entry.dtype)
+            && elements.and_then(|n| n.checked_mul(size)) != Some(bytes)
         {
             return Err(corrupt(name, format!("{tensor} of shape {:?} has {bytes} bytes", entry.shape)));
         }
