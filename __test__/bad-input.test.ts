@@ -68,6 +68,29 @@ const load = (make: () => string) => () => loadGPT2(make(), { threads: 1 });
 const anyway = (value: unknown) => value as never;
 const first = (options: object, prompt: unknown = "abc") => () => lm.generate(anyway(prompt), anyway(options)).next();
 
+class Settings {
+  maxNewTokens = 5;
+}
+const noOptions: [what: string, options: unknown][] = [
+  ["null", null],
+  ["a number", 5],
+  ["an array", []],
+  ["a Map", new Map([["maxNewTokens", 2]])],
+  ["an object of a class", new Settings()],
+  ["an object that inherits", Object.create({ maxNewTokens: 2 })],
+];
+/** An array with a hole. */
+const hole = (...values: unknown[]) => {
+  const array = [...values, undefined];
+  delete array[values.length];
+  return array;
+};
+/** Its value is `first` once, and then another. */
+const changing = (name: string, first: unknown, then: unknown) => {
+  let reads = 0;
+  return Object.defineProperty({}, name, { enumerable: true, get: () => (reads++ ? then : first) });
+};
+
 const files: Case[] = [
   ["no such folder", "MODEL_NOT_FOUND", () => loadGPT2("./nothing/here")],
   ["no such hub model", "MODEL_NOT_FOUND", () => loadGPT2("nobody/has-this", { localFilesOnly: true })],
@@ -175,6 +198,41 @@ const calls: Case[] = [
   ["more ids than positions", "CONTEXT_OVERFLOW", () => bert.forward({ ids: Array.from({ length: 5000 }, () => 1) })],
   ["logits without a head", "OPTION_INVALID", () => bert.forward({ ids: [1] }, { logits: true })],
   ["an unknown option of forward", "OPTION_UNKNOWN", () => bert.forward({ ids: [1] }, anyway({ hidden: true }))],
+  ...noOptions.flatMap(([what, options]): Case[] => [
+    [`${what} for the options of generate()`, "OPTION_INVALID", () => generate("abc", anyway(options)).next()],
+    [`${what} for the options of a model's generate`, "OPTION_INVALID", first(anyway(options))],
+    [`${what} for the options of encode`, "OPTION_INVALID", () => lm.encode("abc", anyway(options))],
+    [`${what} for the options of decode`, "OPTION_INVALID", () => lm.decode([1], anyway(options))],
+    [`${what} for the options of a load`, "OPTION_INVALID", () => loadGPT2(good, anyway(options))],
+    [`${what} for the options of forward`, "OPTION_INVALID", () => bert.forward({ ids: [1] }, anyway(options))],
+    [`${what} for the options of a response`, "OPTION_INVALID", () => lm.generate("abc").toResponse(anyway(options))],
+  ]),
+  ["an option that the checks would have seen once", "CONTEXT_OVERFLOW", first(changing("maxNewTokens", 200, 1), "a".repeat(100))],
+  ["biases in a Map", "OPTION_INVALID", first({ logitBias: new Map([[5, 1]]) })],
+  ["a bias that is an object", "OPTION_INVALID", first({ logitBias: { 5: Object.create(null) } })],
+  ["an id in another spelling", "OPTION_INVALID", first({ logitBias: { "5.0": 1 } })],
+  ["a hole among prompts", "OPTION_INVALID", first({}, hole("a"))],
+  ["nothing but holes for prompts", "OPTION_INVALID", first({}, hole())],
+  ["a hole among ids", "OPTION_INVALID", first({}, hole(1))],
+  ["a hole among stop strings", "OPTION_INVALID", first({ stop: hole("a") })],
+  ["a hole among stop tokens", "OPTION_INVALID", first({ stopTokenIds: hole(5) })],
+  ["a hole among texts", "OPTION_INVALID", () => lm.encode(anyway(hole("a")))],
+  ["a hole among lists", "OPTION_INVALID", () => lm.decode(anyway(hole([1])))],
+  ["a hole among inputs", "OPTION_INVALID", () => bert.forward(anyway(hole({ ids: [1] })))],
+  ["a wrong id far down in many lists", "OPTION_INVALID", () => lm.decode([...Array.from({ length: 600 }, () => [1]), [-1]])],
+  ["a signal that cannot be left", "OPTION_INVALID", first({ signal: { aborted: false, addEventListener() {} } })],
+  ["such a signal for a load", "OPTION_INVALID", () => loadGPT2("a/b", { signal: anyway({ aborted: false, addEventListener() {} }) })],
+  ["a status without a body", "OPTION_INVALID", () => lm.generate("abc").toResponse({ status: 204 })],
+  ["another status without a body", "OPTION_INVALID", () => lm.generate("abc").toResponse({ status: 304 })],
+  ["headers that are none", "OPTION_INVALID", () => lm.generate("abc").toResponse({ headers: { "a b\n": "x" } })],
+  ["headers in a list that are none", "OPTION_INVALID", () => lm.generate("abc").toResponse({ headers: anyway([1]) })],
+  ["an unknown key of ids", "OPTION_UNKNOWN", () => bert.forward(anyway({ ids: [1, 2], type_ids: [0, 1] }))],
+  ["an unknown key of a pair", "OPTION_UNKNOWN", () => bert.forward(anyway({ text: "a", textPair: "b", title: "c" }))],
+  ["a pair with ids", "INPUT_INVALID", () => bert.forward(anyway({ text: "a", textPair: "b", ids: [1] }))],
+  ["half a pair", "OPTION_INVALID", () => bert.forward(anyway({ text: "a" }))],
+  ["no types for ids", "INPUT_INVALID", () => bert.forward({ ids: [1, 2], typeIds: [] })],
+  ["null types for ids", "INPUT_INVALID", () => bert.forward({ ids: [1, 2], typeIds: anyway(null) })],
+  ["ids in a Map", "OPTION_INVALID", () => bert.forward(anyway(new Map([["ids", [1]]])))],
   ["an aborted forward", "ABORTED", () => bert.forward({ ids: [1] }, { signal: AbortSignal.abort() })],
 ];
 

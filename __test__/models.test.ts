@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { runInNewContext } from "node:vm";
 import { type CandlewickError, generate, type LoadProgress, loadBERT, loadGPT2 } from "../index.js";
 import { defaultModelPath } from "../src/package.js";
 import { collect, hasCode } from "./support/assertions.js";
@@ -52,6 +53,33 @@ describe("a GPT-2", () => {
     assert.deepEqual(ids.map((list) => String.fromCharCode(...list)), texts);
     assert.deepEqual(await lm.decode(ids), texts);
     assert.deepEqual(await lm.countTokens(texts), texts.map((text) => text.length));
+  });
+
+  test("options are read once, and their own properties alone", async () => {
+    await using lm = await loadGPT2(randomModel());
+    let reads = 0;
+    const options = {
+      ignoreEos: true,
+      get maxNewTokens() {
+        return ++reads === 1 ? 3 : -5;
+      },
+    };
+    assert.equal((await lm.generate("abc", options).result).tokens.length, 3);
+    assert.equal((await generate("abc", { model: lm, ignoreEos: true, maxNewTokens: 3 }).result).tokens.length, 3);
+    assert.equal(reads, 1);
+    const foreign = runInNewContext("({ maxNewTokens: 2, ignoreEos: true })");
+    assert.equal((await lm.generate("abc", foreign).result).tokens.length, 2);
+  });
+
+  test("one list of many that cannot be decoded rejects the call and nothing else", async () => {
+    await using lm = await loadGPT2(randomModel());
+    const seen: unknown[] = [];
+    const listener = (reason: unknown) => seen.push(reason);
+    process.on("unhandledRejection", listener);
+    await assert.rejects(lm.decode([...Array.from({ length: 256 }, () => [97]), [-1]]), hasCode("OPTION_INVALID"));
+    await new Promise(setImmediate);
+    process.off("unhandledRejection", listener);
+    assert.deepEqual(seen, []);
   });
 
   test("a load that is aborted in the middle, and one whose listener throws", async () => {

@@ -151,6 +151,24 @@ describe("token streams", () => {
     assert.ok(usage.completionTokens <= 3 + 2 * QUEUE, `${usage.completionTokens} tokens were computed for 3`);
   });
 
+  test("a response that cannot be made leaves the stream as it was", async () => {
+    const stream = lm.generate("abc", { ...greedy, maxNewTokens: 3 });
+    assert.throws(() => stream.toResponse({ status: 205 }), hasCode("OPTION_INVALID"));
+    assert.throws(() => stream.toResponse({ headers: { "a b": "x" } }), hasCode("OPTION_INVALID"));
+    assert.equal((await collect(stream)).length, 3);
+  });
+
+  test("a response's own headers take the place of the format's, and may repeat", () => {
+    const own = new Headers({ "cache-control": "no-store" });
+    own.append("set-cookie", "a=1");
+    own.append("set-cookie", "b=2");
+    const stream = lm.generate("abc", { ...greedy, maxNewTokens: 3 });
+    const { headers } = stream.toResponse({ headers: own });
+    stream.cancel();
+    assert.equal(headers.get("cache-control"), "no-store");
+    assert.deepEqual(headers.getSetCookie(), ["a=1", "b=2"]);
+  });
+
   test("await using ends a stream and closes a model", async () => {
     let kept: TokenStream;
     let closed: GPT2;

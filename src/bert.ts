@@ -152,12 +152,11 @@ export class BERT extends Model {
     input: string | TextPair | readonly (string | TextPair)[],
     options: BERTEncodeOptions = {},
   ): Promise<Encoding | Encoding[]> {
-    checkOptions("encode", options, encodeOptions);
-    const { signal, ...limits } = options;
+    const { signal, ...limits } = checkOptions("encode", options, encodeOptions);
     const inputs = checkInputs("encode", input);
     this.checkOpen();
     const encodings = await inSlices(inputs, async (slice) => {
-      const texts = nativeInputs("encode", slice);
+      const texts = nativeInputs(slice);
       const packed = await abortable<PackedInputs>(signal, (id, cancel) =>
         this.#native.encode(mailbox, id, texts, limits, cancel),
       );
@@ -180,8 +179,7 @@ export class BERT extends Model {
     input: TextInput | readonly TextInput[],
     options: ForwardOptions = {},
   ): Promise<ForwardOutput | ForwardOutput[]> {
-    checkOptions("forward", options, forwardOptions);
-    const { signal, maxLength, truncate, ...wanted } = options;
+    const { signal, maxLength, truncate, ...wanted } = checkOptions("forward", options, forwardOptions);
     const { hasPooler, head } = this.info;
     const want = {
       lastHiddenState: wanted.lastHiddenState ?? true,
@@ -192,7 +190,7 @@ export class BERT extends Model {
     const inputs = checkInputs("forward", input);
     this.checkOpen();
     const outputs = await inSlices(inputs, async (slice) => {
-      const texts = nativeInputs("forward", slice);
+      const texts = nativeInputs(slice);
       const packed = await abortable<PackedOutputs>(signal, (id, cancel) =>
         this.#native.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),
       );

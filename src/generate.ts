@@ -1,8 +1,8 @@
 import { abortError } from "./errors.js";
-import { nativeOptions } from "./generation-options.js";
+import { generateOptions, nativeOptions } from "./generation-options.js";
 import { GPT2, loadGPT2 } from "./gpt2.js";
 import { nativePrompts } from "./inputs.js";
-import { checks, invalid } from "./options.js";
+import { checkOptions, checks, type OptionTable } from "./options.js";
 import { defaultModelPath } from "./package.js";
 import { TokenStream } from "./stream.js";
 import type { GenerateOptions, Prompt } from "./types.js";
@@ -16,6 +16,12 @@ export interface GenerateWithModelOptions extends GenerateOptions {
   model?: string | GPT2;
 }
 
+const optionsWithModel: OptionTable<GenerateWithModelOptions> = {
+  ...generateOptions,
+  model: (value) =>
+    value instanceof GPT2 || !checks.string(value) ? undefined : "must be a GPT2 or a string that is not empty",
+};
+
 /**
  * Continues `prompt` and streams what comes:
  *
@@ -27,12 +33,9 @@ export interface GenerateWithModelOptions extends GenerateOptions {
  *   wrong with the model's files, and all that {@link GPT2.generate} throws or streams.
  */
 export function generate(prompt: Prompt, options: GenerateWithModelOptions = {}): TokenStream {
-  const { model = defaultModelPath, ...rest } = options;
+  const { model = defaultModelPath, ...rest } = checkOptions("generate", options, optionsWithModel);
   if (model instanceof GPT2) return model.generate(prompt, rest);
-  const problem = checks.string(model);
-  if (problem) throw invalid("generate", "model", "must be a GPT2 or a string that is not empty", model);
-
-  const request = nativeOptions("generate", rest);
+  const request = nativeOptions(rest);
   const prompts = nativePrompts("generate", prompt);
   const { signal } = rest;
   const stream = signal?.aborted

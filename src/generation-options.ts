@@ -1,6 +1,6 @@
 /** From a user's generation options to the engine's. Types, and the ranges that need no model, are checked here. */
 import type { NativeGenerateOptions } from "./native.js";
-import { type Check, checkOptions, checks, type OptionTable, TOKEN_ID } from "./options.js";
+import { type Check, checks, isPlainObject, type OptionTable, show, TOKEN_ID } from "./options.js";
 import type { GenerateOptions } from "./types.js";
 
 const count = checks.integer(0, 0xffff_ffff);
@@ -10,11 +10,13 @@ const finite = checks.number("that is finite", () => true);
 const share = checks.number("from 0 to 1", (value) => value >= 0 && value <= 1);
 
 const logitBias: Check = (value) => {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return "must be an object of numbers by token id";
+  if (!isPlainObject(value)) return "must be a plain object of numbers by token id";
   const wrong = Object.entries(value).find(
-    ([id, bias]) => TOKEN_ID(Number(id)) || id.trim() === "" || typeof bias !== "number" || Number.isNaN(bias) || bias === Infinity,
+    ([id, bias]) =>
+      // Only the usual spelling: "5" and "5.0" would be two biases for one token.
+      TOKEN_ID(Number(id)) || String(Number(id)) !== id || typeof bias !== "number" || Number.isNaN(bias) || bias === Infinity,
   );
-  return wrong && `must have token ids as keys and numbers or -Infinity as values (not ${wrong[0]}: ${String(wrong[1])})`;
+  return wrong && `must have token ids as keys and numbers or -Infinity as values (not ${wrong[0]}: ${show(wrong[1])})`;
 };
 
 export const generateOptions: OptionTable<GenerateOptions> = {
@@ -43,9 +45,8 @@ export const generateOptions: OptionTable<GenerateOptions> = {
   signal: checks.signal,
 };
 
-/** Throws `OPTION_UNKNOWN` or `OPTION_INVALID`. */
-export function nativeOptions(where: string, options: GenerateOptions): NativeGenerateOptions {
-  checkOptions(where, options, generateOptions);
+/** Of options that were checked. */
+export function nativeOptions(options: GenerateOptions): NativeGenerateOptions {
   const { signal: _, logitBias, stop, stopTokenIds, earlyStopping, ...rest } = options;
   return {
     ...rest,

@@ -1,5 +1,5 @@
 import { abortError } from "./errors.js";
-import { nativeOptions } from "./generation-options.js";
+import { generateOptions, nativeOptions } from "./generation-options.js";
 import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
 import { load, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
@@ -76,9 +76,10 @@ export class GPT2 extends Model {
    *   id outside the vocabulary), `TOKENIZER_MISSING` (a text), `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): TokenStream {
-    const request = nativeOptions("generate", options);
+    const checked = checkOptions("generate", options, generateOptions);
+    const request = nativeOptions(checked);
     const prompts = nativePrompts("generate", prompt);
-    const { signal } = options;
+    const { signal } = checked;
     this.checkOpen();
     const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, request);
     return TokenStream.of(this.source, stream, signal);
@@ -94,11 +95,11 @@ export class GPT2 extends Model {
   encode(text: string, options?: EncodeOptions): Promise<Uint32Array>;
   encode(texts: readonly string[], options?: EncodeOptions): Promise<Uint32Array[]>;
   async encode(text: string | readonly string[], options: EncodeOptions = {}): Promise<Uint32Array | Uint32Array[]> {
-    checkOptions("encode", options, encodeOptions);
+    const { signal } = checkOptions("encode", options, encodeOptions);
     const texts = nativeTexts("encode", text);
     this.checkOpen();
     const ids = await inSlices(texts, async (slice) => {
-      const packed = await abortable<PackedIds>(options.signal, (id, cancel) =>
+      const packed = await abortable<PackedIds>(signal, (id, cancel) =>
         this.#native.encode(mailbox, id, slice.slice(), true, cancel),
       );
       return unpack(packed);

@@ -1,19 +1,19 @@
 /** From texts and ids as users give them to the columns that the addon takes, and back. */
 import { types } from "node:util";
-import type { IdsInput, TextInput, TextPair } from "./bert.js";
+import type { TextInput, TextPair } from "./bert.js";
 import { CandlewickError } from "./errors.js";
 import type { NativePrompts, NativeTexts } from "./native.js";
-import { invalid, TOKEN_ID } from "./options.js";
+import { invalid, isPlainObject, TOKEN_ID, unknown } from "./options.js";
 import type { Prompt, TokenIds } from "./types.js";
 
 /** Throws `PROMPT_EMPTY` for no prompt or an empty one, `OPTION_INVALID` for what is none. */
 export function nativePrompts(where: string, prompt: Prompt): NativePrompts {
   const several = Array.isArray(prompt) && typeof prompt[0] !== "number";
-  const prompts = (several ? prompt : [prompt]) as readonly (string | TokenIds)[];
+  const prompts = (several ? Array.from(prompt as readonly unknown[]) : [prompt]) as (string | TokenIds)[];
   if (prompts.length === 0 || prompts.some((one) => one?.length === 0)) {
     throw new CandlewickError("PROMPT_EMPTY", `${where}: the prompt is empty`);
   }
-  if (prompts.every((one) => typeof one === "string")) return { texts: prompts as string[] };
+  if (prompts.every((one) => typeof one === "string")) return { texts: prompts };
   return { ids: prompts.map((ids) => nativeIds(where, "the prompt", ids)) };
 }
 
@@ -21,46 +21,85 @@ export function nativePrompts(where: string, prompt: Prompt): NativePrompts {
 export function nativeIds(where: string, name: string, ids: unknown): Uint32Array {
   if (types.isUint32Array(ids)) return ids;
   if (!Array.isArray(ids)) throw invalid(where, name, "must be text or token ids", ids);
+  const native = new Uint32Array(ids.length);
+  let index = 0;
   for (const id of ids) {
     const problem = TOKEN_ID(id);
     if (problem) throw invalid(where, `a token id in ${name}`, problem, id);
+    native[index++] = id;
   }
-  return Uint32Array.from(ids as number[]);
+  return native;
 }
 
 /** Throws `OPTION_INVALID` for what is neither a string nor an array of strings. */
 export function nativeTexts(where: string, text: unknown): string[] {
-  const texts: unknown = typeof text === "string" ? [text] : text;
-  if (!Array.isArray(texts)) throw invalid(where, "the text", "must be a string or an array of strings", text);
+  if (typeof text === "string") return [text];
+  if (!Array.isArray(text)) throw invalid(where, "the text", "must be a string or an array of strings", text);
+  const texts: unknown[] = Array.from(text);
   const wrong = texts.findIndex((one) => typeof one !== "string");
   if (wrong !== -1) throw invalid(where, `text ${wrong}`, "must be a string", texts[wrong]);
   return texts as string[];
 }
 
-/** Throws `OPTION_INVALID` for what is no text, pair or ids, and for a mixture of them. */
-export function checkInputs(where: string, input: TextInput | readonly TextInput[]): readonly TextInput[] {
-  const inputs = (Array.isArray(input) ? input : [input]) as readonly TextInput[];
-  if (inputs.every(isText) || inputs.every(isPair) || inputs.every(isIds)) return inputs;
-  throw invalid(where, "the input", "must be strings, or {text, textPair}, or {ids, typeIds?}, all of one kind", input);
+interface NativeIds {
+  readonly ids: Uint32Array;
+  /** None: all are 0. */
+  readonly typeIds: Uint32Array;
+}
+
+/** What was checked, copied from what the user gave. */
+export type CheckedInput = string | TextPair | NativeIds;
+
+const FORMS = "must be strings, or {text, textPair}, or {ids, typeIds?}, all of one kind";
+const KEYS = ["text", "textPair", "ids", "typeIds"];
+
+/**
+ * Throws `OPTION_INVALID` for what is no text, pair or ids and for several kinds in one call, `OPTION_UNKNOWN` for a key
+ * that none has, `INPUT_INVALID` for an object that is a pair and ids at once, or has not as many types as ids.
+ */
+export function checkInputs(where: string, input: TextInput | readonly TextInput[]): CheckedInput[] {
+  const inputs: readonly unknown[] = Array.isArray(input) ? input : [input];
+  const checked = Array.from(inputs, (one) => checkInput(where, one));
+  if (checked.every(isText) || checked.every(isPair) || checked.every(isIds)) return checked;
+  throw invalid(where, "the input", FORMS, input);
+}
+
+function checkInput(where: string, input: unknown): CheckedInput {
+  if (typeof input === "string") return input;
+  if (!isPlainObject(input)) throw invalid(where, "the input", FORMS, input);
+  const given = { ...input };
+  for (const name in given) if (!KEYS.includes(name)) throw unknown(where, "key of an input", name, KEYS);
+  const names = KEYS.filter((name) => given[name] !== undefined);
+  const ofPair = names.some((name) => name.startsWith("text"));
+  if (ofPair && names.some((name) => !name.startsWith("text"))) {
+    throw new CandlewickError("INPUT_INVALID", `${where}: the input is either {text, textPair} or {ids, typeIds?}, not both`);
+  }
+  const { text, textPair, ids, typeIds } = given;
+  if (typeof text === "string" && typeof textPair === "string") return { text, textPair };
+  if (ofPair || typeof ids !== "object") throw invalid(where, "the input", FORMS, input);
+  return checkIds(where, ids, typeIds);
+}
+
+function checkIds(where: string, ids: unknown, typeIds: unknown): NativeIds {
+  const checked = { ids: nativeIds(where, "ids", ids), typeIds: nativeIds(where, "typeIds", typeIds ?? []) };
+  if (typeIds !== undefined && checked.typeIds.length !== checked.ids.length) {
+    const counts = `${checked.typeIds.length} typeIds for ${checked.ids.length} ids`;
+    throw new CandlewickError("INPUT_INVALID", `${where}: there are ${counts}; leave typeIds out if all are 0`);
+  }
+  return checked;
 }
 
 /** The columns of inputs that were checked. */
-export function nativeInputs(where: string, inputs: readonly TextInput[]): NativeTexts {
+export function nativeInputs(inputs: readonly CheckedInput[]): NativeTexts {
   if (inputs.every(isText)) return { texts: inputs.slice() };
   if (inputs.every(isPair)) return { texts: inputs.map(({ text }) => text), pairs: inputs.map(({ textPair }) => textPair) };
-  const lists = inputs as readonly IdsInput[];
-  return {
-    ids: lists.map(({ ids }) => nativeIds(where, "ids", ids)),
-    typeIds: lists.map(({ typeIds }) => nativeIds(where, "typeIds", typeIds ?? [])),
-  };
+  const lists = inputs.filter(isIds);
+  return { ids: lists.map(({ ids }) => ids), typeIds: lists.map(({ typeIds }) => typeIds) };
 }
 
-const isText = (input: unknown): input is string => typeof input === "string";
-const isPair = (input: unknown): input is TextPair => {
-  const pair = input as TextPair | null | undefined;
-  return typeof pair?.text === "string" && typeof pair.textPair === "string";
-};
-const isIds = (input: unknown): input is IdsInput => typeof (input as IdsInput | null | undefined)?.ids === "object";
+const isText = (input: CheckedInput): input is string => typeof input === "string";
+const isPair = (input: CheckedInput): input is TextPair => typeof input === "object" && "text" in input;
+const isIds = (input: CheckedInput): input is NativeIds => typeof input === "object" && "ids" in input;
 
 interface Packed<A> {
   readonly data: A;

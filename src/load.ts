@@ -46,8 +46,8 @@ type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 export async function load<T>(where: string, loader: Loader, source: string, options: LoadOptions): Promise<T> {
   const problem = checks.string(source);
   if (problem) throw invalid(where, "the model", problem, source);
-  checkOptions(where, options, loadOptions);
-  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly } = options;
+  const checked = checkOptions(where, options, loadOptions);
+  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly } = checked;
   const path = await resolveModel(source, {
     revision,
     localFilesOnly,

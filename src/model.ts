@@ -35,15 +35,13 @@ export abstract class Model implements AsyncDisposable {
   decode(ids: TokenIds, options?: DecodeOptions): Promise<string>;
   decode(ids: readonly TokenIds[], options?: DecodeOptions): Promise<string[]>;
   async decode(ids: TokenIds | readonly TokenIds[], options: DecodeOptions = {}): Promise<string | string[]> {
-    checkOptions("decode", options, decodeOptions);
+    const { skipSpecialTokens = true } = checkOptions("decode", options, decodeOptions);
     const several = Array.isArray(ids) && typeof ids[0] === "object";
-    const lists = several ? (ids as readonly TokenIds[]) : [ids];
-    const skip = options.skipSpecialTokens ?? true;
+    const lists = Array.from(several ? (ids as readonly TokenIds[]) : [ids], (list) => nativeIds("decode", "ids", list));
     this.checkOpen();
-    const texts = await inSlices(lists, (slice) => {
-      const native = slice.map((list) => nativeIds("decode", "ids", list));
-      return call<string[]>((id) => this.#native.decode(mailbox, id, native, skip));
-    });
+    const texts = await inSlices(lists, (slice) =>
+      call<string[]>((id) => this.#native.decode(mailbox, id, slice.slice(), skipSpecialTokens)),
+    );
     return several ? texts : texts[0]!;
   }
 

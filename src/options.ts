@@ -5,23 +5,37 @@ export type Check = (value: unknown) => string | undefined;
 export type OptionTable<T> = { readonly [K in keyof T]-?: Check };
 
 /**
- * Throws `OPTION_UNKNOWN` for a key that `table` lacks and `OPTION_INVALID` for a value that its check refuses. A value
- * of `undefined` is an option that was not given.
+ * The options that were given, checked and copied: each is read once, so what was checked is what is used. A value of
+ * `undefined` is an option that was not given.
+ *
+ * Throws `OPTION_UNKNOWN` for a key that `table` lacks, and `OPTION_INVALID` for a value that its check refuses and for
+ * options that are no plain object.
  */
-export function checkOptions<T extends object>(
-  where: string,
-  options: unknown,
-  table: OptionTable<T>,
-): asserts options is T {
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw invalid(where, "options", "must be an object", options);
-  }
-  for (const [name, value] of Object.entries(options)) {
-    if (!Object.hasOwn(table, name)) throw unknownOption(where, name, Object.keys(table));
-    if (value === undefined) continue;
+export function checkOptions<T extends object>(where: string, options: T, table: OptionTable<T>): T {
+  if (!isPlainObject(options)) throw invalid(where, "options", "must be a plain object", options);
+  const given: Record<string, unknown> = {};
+  for (const [name, original] of Object.entries(options)) {
+    if (!Object.hasOwn(table, name)) throw unknown(where, "option", name, Object.keys(table));
+    if (original === undefined) continue;
+    const value = copy(original);
     const problem = table[name as keyof T](value);
     if (problem) throw invalid(where, name, problem, value);
+    given[name] = value;
   }
+  return given as T;
+}
+
+/** Not a `Map`, nor anything else whose keys are not its own properties. Objects of other realms are as good as ours. */
+export function isPlainObject(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype as object, "isPrototypeOf"));
+}
+
+/** Lists and plain objects one level deep, a list without its holes; the rest as it is. */
+function copy(value: unknown): unknown {
+  if (Array.isArray(value)) return Array.from(value);
+  return isPlainObject(value) ? { ...value } : value;
 }
 
 export function invalid(where: string, name: string, problem: string, value: unknown): CandlewickError {
@@ -36,7 +50,10 @@ export const checks = {
   /** Anything that behaves like one: test runners and polyfills have an `AbortSignal` of their own. */
   signal: (value: unknown) => {
     const signal = value as Partial<AbortSignal> | null;
-    const fits = typeof signal?.aborted === "boolean" && typeof signal.addEventListener === "function";
+    const fits =
+      typeof signal?.aborted === "boolean" &&
+      typeof signal.addEventListener === "function" &&
+      typeof signal.removeEventListener === "function";
     return fits ? undefined : "must be an AbortSignal";
   },
   oneOf:
@@ -56,7 +73,7 @@ export const checks = {
       typeof value === "number" && Number.isFinite(value) && inside(value)
         ? undefined
         : `must be a number ${range}`.trimEnd(),
-  /** One value or a list of them. */
+  /** One value or a list of them, which has no holes: `checkOptions` copies it. */
   oneOrMore:
     (check: Check): Check =>
     (value) => {
@@ -69,10 +86,11 @@ export const checks = {
 /** Token ids: what a model's vocabulary is indexed by. */
 export const TOKEN_ID = checks.integer(0, 0xffff_ffff);
 
-function unknownOption(where: string, name: string, known: readonly string[]): CandlewickError {
+/** `OPTION_UNKNOWN` for a name that is no `kind` (an option, a key of something). */
+export function unknown(where: string, kind: string, name: string, known: readonly string[]): CandlewickError {
   const close = closeNames(name, known);
-  const hint = close.length > 0 ? `did you mean ${close.join(" or ")}?` : `known options: ${known.join(", ")}`;
-  return new CandlewickError("OPTION_UNKNOWN", `${where}: unknown option "${name}"; ${hint}`);
+  const hint = close.length > 0 ? `did you mean ${close.join(" or ")}?` : `known: ${known.join(", ")}`;
+  return new CandlewickError("OPTION_UNKNOWN", `${where}: unknown ${kind} "${name}"; ${hint}`);
 }
 
 /** Names within two edits of `name` once case and underscores are gone (`max_new_tokens`), or that contain it. */
@@ -104,7 +122,7 @@ function distance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-function show(value: unknown): string {
+export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
   if (typeof value === "function") return "a function";
   if (Array.isArray(value)) return `an array of ${value.length}`;

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { basename } from "node:path";
 import { type CandlewickError, fromNative } from "./errors.js";
-import { checkOptions, checks, type OptionTable } from "./options.js";
+import { type Check, checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import type { TokenStream } from "./stream.js";
 import type { FinishReason, GenerationResult, Token } from "./types.js";
 
@@ -26,11 +26,16 @@ export interface ResponseOptions extends ReadableOptions {
   headers?: ConstructorParameters<typeof Headers>[0];
 }
 
+/** Statuses of responses without a body, which `Response` refuses beside a stream. */
+const BODILESS: readonly unknown[] = [204, 205, 304];
+const status: Check = (value) =>
+  checks.integer(200, 599)(value) ?? (BODILESS.includes(value) ? "must be the status of a response with a body" : undefined);
+
 const FORMAT = checks.oneOf("text", "sse");
 const readableOptions: OptionTable<ReadableOptions> = { format: FORMAT };
 const responseOptions: OptionTable<ResponseOptions> = {
   format: FORMAT,
-  status: checks.integer(200, 599),
+  status,
   headers: (value) => (typeof value === "object" && value !== null ? undefined : "must be headers"),
 };
 
@@ -42,18 +47,28 @@ const HEADERS: Record<StreamFormat, Record<string, string>> = {
 
 /** @internal */
 export function toResponse(stream: TokenStream, model: string, options: ResponseOptions = {}): Response {
-  checkOptions("toResponse", options, responseOptions);
-  const { format = "text", status = 200, headers } = options;
+  const { format = "text", status = 200, headers } = checkOptions("toResponse", options, responseOptions);
   const all = new Headers({ "cache-control": "no-cache, no-transform", ...HEADERS[format] });
-  new Headers(headers).forEach((value, name) => all.set(name, value));
+  const own = headersOf(headers);
+  for (const name of own.keys()) all.delete(name);
+  // `set-cookie` may be there several times.
+  own.forEach((value, name) => all.append(name, value));
   return new Response(toReadable(stream, model, { format }), { status, headers: all });
+}
+
+function headersOf(headers: ResponseOptions["headers"]): Headers {
+  try {
+    return new Headers(headers);
+  } catch (error) {
+    throw invalid("toResponse", "headers", `must be headers (${(error as Error).message})`, headers);
+  }
 }
 
 /** @internal */
 export function toReadable(stream: TokenStream, model: string, options: ReadableOptions = {}): ReadableStream<Uint8Array> {
-  checkOptions("toReadable", options, readableOptions);
+  const { format } = checkOptions("toReadable", options, readableOptions);
   const tokens = stream[Symbol.asyncIterator]();
-  const chunks = options.format === "sse" ? events(tokens, model) : text(tokens);
+  const chunks = format === "sse" ? events(tokens, model) : text(tokens);
   const encoder = new TextEncoder();
   return new ReadableStream<Uint8Array>(
     {

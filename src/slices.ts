@@ -7,11 +7,15 @@ const SLICE = 256;
  */
 export async function inSlices<T, R>(items: readonly T[], run: (slice: readonly T[]) => Promise<R[]>): Promise<R[]> {
   const results: R[] = [];
-  let current = run(items.slice(0, SLICE));
-  for (let start = SLICE; start < items.length; start += SLICE) {
-    const next = run(items.slice(start, start + SLICE));
-    // If the current one fails, nobody is told about the next.
-    next.catch(() => {});
+  const start = (from: number): Promise<R[]> => {
+    const running = run(items.slice(from, from + SLICE));
+    // Whichever fails second has nobody who waits for it, and must not end the process.
+    running.catch(() => {});
+    return running;
+  };
+  let current = start(0);
+  for (let from = SLICE; from < items.length; from += SLICE) {
+    const next = start(from);
     results.push(...(await current));
     current = next;
   }
