@@ -140,6 +140,43 @@ describe("token streams", () => {
     assert.equal((await lm.generate("abc", { ...greedy, maxNewTokens: 500 }).text()).length > 0, true);
   });
 
+  test("the result runs on to the end after some tokens were read, and beside a call of next", { timeout: 60_000 }, async () => {
+    const some = lm.generate("abc", { ...greedy, maxNewTokens: 300 });
+    await some.next();
+    assert.equal((await some.result).tokens.length, 300);
+    assert.equal((await collect(some)).length, 299);
+
+    const beside = lm.generate("abc", { ...greedy, maxNewTokens: 300 });
+    const next = beside.next();
+    const result = beside.result;
+    await next;
+    assert.equal((await result).tokens.length, 300);
+
+    const before = lm.generate("abc", { ...greedy, maxNewTokens: 300 });
+    const asked = before.result;
+    await before.next();
+    assert.equal((await asked).tokens.length, 300);
+
+    let read = 0;
+    const inside = lm.generate("abc", { ...greedy, maxNewTokens: 300 });
+    for await (const _ of inside) if (++read === 3) assert.equal((await inside.result).tokens.length, 300);
+    assert.equal(read, 300);
+  });
+
+  test("a loop whose stream's result was asked for still sets the pace", async () => {
+    const stream = lm.generate("abc", { ...greedy, maxNewTokens: 4000 });
+    const result = stream.result;
+    let read = 0;
+    for await (const _ of stream) {
+      if (++read < 3) continue;
+      // Meanwhile another stream has the model for itself and finishes.
+      await lm.generate("xyz", { ...greedy, maxNewTokens: 500 }).result;
+      break;
+    }
+    const { usage } = await result;
+    assert.ok(usage.completionTokens <= read + 2 * QUEUE, `${usage.completionTokens} tokens were computed for ${read}`);
+  });
+
   test("a slow reader stops the model, not the heap", async () => {
     const stream = lm.generate("abc", { ...greedy, maxNewTokens: 4000 });
     for (let i = 0; i < 3; i++) await stream.next();

@@ -38,9 +38,7 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
   #failure: CandlewickError | undefined;
   #fetching = false;
   #iterated = false;
-  /** Somebody calls `next`, so the stream runs at that reader's pace. */
-  #reading = false;
-  /** Somebody wants the result; without a reader the stream runs by itself. */
+  /** Somebody wants the result, and nobody has read on since: the stream runs by itself. */
   #wanted = false;
   #unlisten = () => {};
 
@@ -67,7 +65,8 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
 
   /** The next token. Calls may overlap; they are served in their order. */
   next(): Promise<IteratorResult<Token, undefined>> {
-    this.#reading = true;
+    // A loop reads on until it ends the stream; single calls of `next` may never come to that, so they take nothing back.
+    if (this.#iterated) this.#wanted = false;
     if (this.#waiters.length === 0 && this.#read < this.#tokens.length) {
       return Promise.resolve({ value: this.#tokens[this.#read++]!, done: false });
     }
@@ -101,11 +100,13 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
 
   /**
    * Everything about the finished generation: text, tokens, why it ended, counts and times. It is settled when the stream
-   * has ended and nothing computes for it any more. If nothing reads the stream, asking for the result runs it to its
-   * end. Rejected as the iteration would be; a rejection that nobody handles is not reported as unhandled.
+   * has ended and nothing computes for it any more. Asking for it runs the stream on to its end, whatever was read before;
+   * tokens that were not read still can be. Only a reader that iterates (`for await`, a web stream) sets the pace: the
+   * stream waits for it again as soon as it reads on. Rejected as the iteration would be; a rejection that nobody handles
+   * is not reported as unhandled.
    */
   get result(): Promise<GenerationResult> {
-    this.#wanted = true;
+    if (!this.#iterated || this.#waiters.length === 0) this.#wanted = true;
     void this.#fetch();
     return this.#result;
   }
@@ -148,7 +149,7 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
     this.#fetching = true;
     try {
       const stream = await this.#opened;
-      while (!this.#ended && (this.#waiters.length > 0 || (this.#wanted && !this.#reading))) {
+      while (!this.#ended && (this.#waiters.length > 0 || this.#wanted)) {
         const batch = await call<Token[] | null>((id) => stream.next(mailbox, id, BATCH));
         if (this.#ended) break;
         if (batch) this.#tokens.push(...batch);
