@@ -58,11 +58,13 @@ impl Mailbox {
     /// Keeps the process alive until `release`: something is pending.
     #[napi]
     pub fn hold(&self, env: Env) -> Result<()> {
+        // SAFETY: we are on the thread of `env`, and the bell is open while `with_bell` holds it.
         self.shared.with_bell(|bell| unsafe { sys::napi_ref_threadsafe_function(env.raw(), bell.raw()) })
     }
 
     #[napi]
     pub fn release(&self, env: Env) -> Result<()> {
+        // SAFETY: as in `hold`.
         self.shared.with_bell(|bell| unsafe { sys::napi_unref_threadsafe_function(env.raw(), bell.raw()) })
     }
 
