@@ -5,11 +5,24 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { runInNewContext } from "node:vm";
 import { type CandlewickError, generate, type LoadProgress, loadBERT, loadGPT2 } from "../index.js";
+import type { Settled } from "../src/native.js";
 import { defaultModelPath } from "../src/package.js";
+import { mailbox } from "../src/runtime.js";
 import { collect, hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 import { commitOf, startHub } from "./support/hub-server.js";
 import { END, newFolder, randomModel, recitingModel, small } from "./support/models.js";
+
+/** Shows `look` all that is taken from the mailbox, before it is given on. */
+function onTake(look: (taken: Settled[]) => void): Disposable {
+  const take = mailbox.take;
+  mailbox.take = () => {
+    const taken = take.call(mailbox);
+    look(taken);
+    return taken;
+  };
+  return { [Symbol.dispose]: () => void (mailbox.take = take) };
+}
 
 describe("a GPT-2", () => {
   test("says what it is", async () => {
@@ -89,12 +102,32 @@ describe("a GPT-2", () => {
     const loading = loadGPT2(model, { signal, onProgress: () => controller.abort("enough") });
     await assert.rejects(loading, (error: CandlewickError) => error.code === "ABORTED" && error.cause === "enough");
     const own = new Error("mine");
+    let reports = 0;
+    const answers: Settled[] = [];
+    using _ = onTake((taken) => answers.push(...taken.filter(({ progress }) => !progress)));
     const throwing = loadGPT2(model, {
       onProgress: () => {
+        reports++;
         throw own;
       },
     });
     await assert.rejects(throwing, (error) => error === own);
+    assert.equal(reports, 1);
+    assert.deepEqual(answers.map(({ code }) => code), ["ABORTED"], "it had stopped");
+  });
+
+  test("answers that cannot be read reject the calls that wait for them, and later ones are answered", async () => {
+    await using lm = await loadGPT2(randomModel(), { threads: 1 });
+    const stream = lm.generate("abc", { ignoreEos: true, maxNewTokens: 100 });
+    {
+      using _ = onTake(() => {
+        throw new TypeError("mine");
+      });
+      const calls = [lm.encode("abc"), lm.countTokens("abc"), stream.result];
+      for (const call of calls) await assert.rejects(call, hasCode("INTERNAL"));
+    }
+    assert.deepEqual(await lm.encode("abc"), Uint32Array.of(97, 98, 99));
+    assert.equal((await lm.generate("abc", { ignoreEos: true, maxNewTokens: 5 }).result).tokens.length, 5);
   });
 
   for (const dtype of ["f16", "q8_0", "q4_0"] as const) {

@@ -15,7 +15,10 @@ export interface LoadOptions {
   threads?: number;
   /** Aborting it ends the download or the load, which is then rejected with code `ABORTED`. */
   signal?: AbortSignal;
-  /** Called now and then as files are downloaded and weights are read. What it throws ends the load. */
+  /**
+   * Called now and then as files are downloaded and weights are read. What it throws ends the load,
+   * which is rejected with it once nothing of it runs any more.
+   */
   onProgress?: (progress: LoadProgress) => void;
   /** A hub model's branch, tag or commit. Default `"main"`. With a path it throws `OPTION_INVALID`. */
   revision?: string;

@@ -10,7 +10,7 @@ export type NativeGenerateOptions = Binding.GenerateOptions;
 export type NativePrompts = Binding.Prompts;
 export type NativeTexts = Binding.Texts;
 export type NativeResult = Binding.GenerationResult;
-export type { PackedIds, PackedInputs, PackedOutputs } from "#binding";
+export type { PackedIds, PackedInputs, PackedOutputs, Settled } from "#binding";
 
 /**
  * Loads the addon: the file that `CANDLEWICK_NATIVE` names, else what `native/binding.cjs` finds, which is a build beside

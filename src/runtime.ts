@@ -1,11 +1,12 @@
-import { abortError, fromNative } from "./errors.js";
-import { native } from "./native.js";
+import { abortError, CandlewickError, fromNative } from "./errors.js";
+import { native, type Settled } from "./native.js";
 
 type OnProgress = (loaded: number, total: number) => void;
 
 interface Pending {
   resolve(value: unknown): void;
   reject(error: unknown): void;
+  /** Throws nothing: {@link abortable} sees to it. */
   onProgress: OnProgress | undefined;
 }
 
@@ -34,7 +35,8 @@ export function call<T>(start: (id: number) => void, onProgress?: OnProgress): P
 
 /**
  * A call that `signal` can end: the engine stops at its next chance, then the promise is rejected with `ABORTED`. So when
- * it is settled, nothing computes any more.
+ * it is settled, nothing computes any more. What `onProgress` throws ends it in the same way, and is what it is rejected
+ * with.
  */
 export async function abortable<T>(
   signal: AbortSignal | undefined,
@@ -44,11 +46,25 @@ export async function abortable<T>(
   if (signal?.aborted) throw abortError(signal);
   const cancel = new native.Cancel();
   const stop = () => cancel.cancel();
+  let thrown: { error: unknown } | undefined;
+  const report: OnProgress = (loaded, total) => {
+    if (thrown) return;
+    try {
+      onProgress?.(loaded, total);
+    } catch (error) {
+      thrown = { error };
+      stop();
+    }
+  };
   signal?.addEventListener("abort", stop, { once: true });
   try {
-    return await call<T>((id) => start(id, cancel), onProgress);
+    const value = await call<T>((id) => start(id, cancel), report);
+    // The last report may have thrown when there was nothing left to stop.
+    if (thrown) throw thrown.error;
+    return value;
   } catch (error) {
     stop();
+    if (thrown) throw thrown.error;
     throw signal?.aborted ? abortError(signal) : error;
   } finally {
     signal?.removeEventListener("abort", stop);
@@ -65,11 +81,17 @@ export function callSync<T>(run: () => T): T {
 }
 
 function settle(): void {
-  for (const { id, progress, code, message, value } of mailbox.take()) {
+  let answers: Settled[];
+  try {
+    answers = mailbox.take();
+  } catch (error) {
+    return fail(error);
+  }
+  for (const { id, progress, code, message, value } of answers) {
     const waiter = pending.get(id);
     if (!waiter) continue;
     if (progress) {
-      report(id, waiter, progress[0]!, progress[1]!);
+      waiter.onProgress?.(progress[0]!, progress[1]!);
       continue;
     }
     pending.delete(id);
@@ -79,14 +101,13 @@ function settle(): void {
   if (pending.size === 0) mailbox.release();
 }
 
-/** An error in the listener ends the call that it listens to, and no other. */
-function report(id: number, waiter: Pending, loaded: number, total: number): void {
-  try {
-    waiter.onProgress?.(loaded, total);
-  } catch (error) {
-    pending.delete(id);
-    waiter.reject(error);
-  }
+/** Answers were lost and none says whose, so every call fails rather than that some never end. */
+function fail(cause: unknown): void {
+  const error = new CandlewickError("INTERNAL", "The native addon's answers could not be read", { cause });
+  const waiters = [...pending.values()];
+  pending.clear();
+  mailbox.release();
+  for (const waiter of waiters) waiter.reject(error);
 }
 
 function nextId(): number {
