@@ -11,7 +11,7 @@ use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
 use crate::life::{Life, ThreadSlot, spawn_owner};
 use crate::load::LoadRequest;
-use crate::options::{GenerateOptions, Prompt};
+use crate::options::{GenerateOptions, Prompt, Truncate};
 use crate::reply::{Done, Reply};
 use crate::request::Job;
 use crate::scheduler::{Command, Scheduler};
@@ -192,7 +192,14 @@ fn prompt_ids(
     let mut ids = match prompt {
         // A request that was stopped ends in the scheduler, with its zero tokens; that need not wait for a long text.
         _ if producer.stop().is_some() => return Ok((Vec::new(), 1)),
-        Prompt::Text(text) => need(codec)?.text.encode(&text, true)?,
+        Prompt::Text(text) => {
+            let codec = need(codec)?;
+            let least = codec.least_tokens(&text);
+            if least > 0 && options.truncate == Truncate::None {
+                options.room(least, n_positions)?;
+            }
+            codec.text.encode(&text, true)?
+        }
         Prompt::Ids(ids) => ids,
     };
     if ids.is_empty() {

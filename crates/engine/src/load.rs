@@ -5,7 +5,7 @@ use candlewick_models::{LoadObserver, LoadOptions, LoadProgress};
 use crate::cancel::CancelToken;
 
 pub struct LoadRequest {
-    /// A folder, a hub id or a `.gguf` file.
+    /// A folder or a `.gguf` file.
     pub source: String,
     pub options: LoadOptions,
     /// Asked between tensors; the load then fails with `ABORTED`.

@@ -116,6 +116,8 @@ pub const MAX_SEQUENCES_PER_PROMPT: usize = 64;
 pub const MAX_LOGPROBS: usize = 20;
 pub const MAX_STOPS: usize = 64;
 const DEFAULT_NEW_TOKENS: usize = 256;
+/// More decides nothing that this does not, and divided by a small temperature it leaves f32.
+const MAX_BIAS: f32 = 1e6;
 /// Below this f32 logits divided by the temperature lose all meaning; 0 is what such a caller wants.
 const MIN_TEMPERATURE: f32 = 1e-6;
 
@@ -141,11 +143,6 @@ impl GenerateOptions {
             }
             false => refuse(option, &format!("expected {} to {}, got {value}", range.start(), range.end())),
         };
-        let finite = |option, value: f32| match value.is_finite() {
-            true => Ok(()),
-            false => refuse(option, &format!("expected a finite number, got {value}")),
-        };
-
         count("maxNewTokens", self.max_new_tokens.unwrap_or(1), 1..=usize::MAX)?;
         if self.min_new_tokens > self.max_new_tokens.unwrap_or(usize::MAX) {
             return refuse("minNewTokens", "is more than maxNewTokens");
@@ -157,9 +154,10 @@ impl GenerateOptions {
         number("topP", self.top_p, 0.0..=1.0)?;
         number("minP", self.min_p, 0.0..=1.0)?;
         number("repetitionPenalty", self.repetition_penalty, f32::MIN_POSITIVE..=f32::MAX)?;
-        finite("presencePenalty", self.presence_penalty)?;
-        finite("frequencyPenalty", self.frequency_penalty)?;
-        finite("lengthPenalty", self.length_penalty)?;
+        number("presencePenalty", self.presence_penalty, -100.0..=100.0)?;
+        number("frequencyPenalty", self.frequency_penalty, -100.0..=100.0)?;
+        // length ^ 10 is the last power of ten that f32 holds for every context.
+        number("lengthPenalty", self.length_penalty, -10.0..=10.0)?;
         count("n", self.n, 1..=MAX_SEQUENCES_PER_PROMPT)?;
         count("numBeams", self.num_beams, 1..=MAX_SEQUENCES_PER_PROMPT)?;
         count("numReturnSequences", self.num_return_sequences, 1..=MAX_SEQUENCES_PER_PROMPT)?;
@@ -169,8 +167,8 @@ impl GenerateOptions {
             if *id as usize >= info.vocab_size {
                 return refuse("logitBias", &format!("token {id} is not in the vocabulary"));
             }
-            if bias.is_nan() || *bias == f32::INFINITY {
-                return refuse("logitBias", &format!("expected a number or -Infinity, got {bias}"));
+            if *bias != f32::NEG_INFINITY {
+                number("logitBias", *bias, -MAX_BIAS..=MAX_BIAS)?;
             }
         }
         if let Some(id) = self.stop_token_ids.iter().find(|id| **id as usize >= info.vocab_size) {
@@ -224,7 +222,8 @@ impl GenerateOptions {
         let overflow =
             |requested| Err(EngineError::ContextOverflow { prompt, requested, limit: n_positions });
         // Cut for the default length, a prompt keeps at least half of the positions.
-        let requested = self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS.min(n_positions / 2).max(1));
+        let default = DEFAULT_NEW_TOKENS.min(n_positions / 2).max(1).max(self.min_new_tokens);
+        let requested = self.max_new_tokens.unwrap_or(default);
         if requested >= n_positions {
             return overflow(requested);
         }
@@ -232,8 +231,8 @@ impl GenerateOptions {
         match (self.truncate, self.max_new_tokens) {
             _ if requested <= free => Ok((prompt, requested)),
             (Truncate::Left, _) => Ok((n_positions - requested, requested)),
-            (Truncate::None, None) if free > 0 => Ok((prompt, free)),
-            (Truncate::None, None) => overflow(1),
+            (Truncate::None, None) if free >= self.min_new_tokens.max(1) => Ok((prompt, free)),
+            (Truncate::None, None) => overflow(self.min_new_tokens.max(1)),
             (Truncate::None, Some(_)) => overflow(requested),
         }
     }

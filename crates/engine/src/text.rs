@@ -65,6 +65,8 @@ pub(crate) struct Codec {
     pub text: Arc<dyn TextCodec>,
     /// Tokens are bytes, and text can be assembled from them without asking the tokenizer's decoder.
     pub byte_level: bool,
+    /// Bytes of the longest token of a byte-level vocabulary.
+    longest: usize,
 }
 
 impl Codec {
@@ -73,7 +75,16 @@ impl Codec {
         let mut ordinary =
             (0..text.vocab_size() as u32).filter(|id| !text.is_special(*id)).take(16).peekable();
         let byte_level = ordinary.peek().is_some() && ordinary.all(|id| text.token_bytes(id).is_some());
-        Self { text, byte_level }
+        let bytes = |id| text.token_bytes(id).map_or(0, |bytes| bytes.len());
+        let longest =
+            if byte_level { (0..text.vocab_size() as u32).map(bytes).max().unwrap_or(0) } else { 0 };
+        Self { text, byte_level, longest }
+    }
+
+    /// Tokens that `text` has at the least, known without tokenising it: so that a prompt of megabytes, which cannot fit, is refused
+    /// before it holds up the texts behind it. A normaliser may shorten a text; to a quarter at the most.
+    pub fn least_tokens(&self, text: &str) -> usize {
+        if self.byte_level { text.len() / (4 * self.longest.max(1)) } else { 0 }
     }
 
     /// One token by itself, as `top_logprobs` shows it: special tokens by name, torn characters as U+FFFD.
@@ -143,4 +154,23 @@ pub(crate) fn count_all(codec: Option<&Codec>, texts: &[String]) -> Result<Vec<u
 
 pub(crate) fn need(codec: Option<&Codec>) -> Result<&Codec> {
     codec.ok_or(EngineError::TokenizerMissing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_number_of_tokens_is_never_too_many() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let tokenizer = Tokenizer::open(&root.join("models/default")).unwrap().unwrap();
+        let codec = Codec::new(Arc::new(tokenizer));
+        let lines = std::fs::read_to_string(root.join("__test__/fixtures/tokenizer/lines.jsonl")).unwrap();
+        for line in lines.lines() {
+            let text: String = serde_json::from_str(line).unwrap();
+            assert!(codec.least_tokens(&text) <= codec.text.encode(&text, false).unwrap().len(), "{text:?}");
+        }
+        // What such a prompt would hold up is the point; 512 positions are the model's.
+        assert!(codec.least_tokens(&"x".repeat(4 << 20)) > 512);
+    }
 }

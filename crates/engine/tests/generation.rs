@@ -306,6 +306,9 @@ fn how_many_tokens_fit() {
         other => panic!("{other:?}"),
     };
     assert_eq!(overflow(&long, |o| o.max_new_tokens = Some(11)), (90, 11, 100));
+    // A minimal length is also asked for.
+    assert_eq!(length("x", |o| (o.max_new_tokens, o.min_new_tokens) = (None, 60)).unwrap(), (1, 60));
+    assert_eq!(overflow(&long, |o| (o.max_new_tokens, o.min_new_tokens) = (None, 11)), (90, 11, 100));
     assert_eq!(overflow(&long.repeat(2), |o| o.max_new_tokens = None), (180, 1, 100));
     assert_eq!(
         overflow("x", |o| (o.max_new_tokens, o.truncate) = (Some(100), Truncate::Left)),
