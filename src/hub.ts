@@ -3,10 +3,11 @@ import { resolve } from "node:path";
 import { abortError, CandlewickError } from "./errors.js";
 import { COMMIT, ModelCache } from "./hub/cache.js";
 import { downloadFile, type DownloadProgress } from "./hub/download.js";
-import { chooseFiles, exists, SIDE_FILES } from "./hub/files.js";
+import { chooseFiles, chooseShards, exists, SHARD_INDEX, SIDE_FILES } from "./hub/files.js";
 import { MAX_FAILURES, retrying, type Connection } from "./hub/http.js";
 import { list, type Listing } from "./hub/listing.js";
 import { readSettings, type HubSettings } from "./hub/settings.js";
+import { checkOptions, checks, type OptionTable } from "./options.js";
 
 export type { DownloadProgress } from "./hub/download.js";
 
@@ -31,8 +32,9 @@ const PARALLEL = 4;
  * request; if it cannot or does not say, the commit in the cache is used.
  */
 export async function resolveModel(source: string, options: ResolveOptions = {}): Promise<string> {
-  check(source, options);
-  const { revision, signal } = options;
+  if (typeof source !== "string" || source === "") throw invalid("model: a path or a hub id is needed");
+  const checked = checkOptions("model", options, resolveOptions);
+  const { revision, signal } = checked;
   if (signal?.aborted) throw abortError(signal);
   const path = resolve(source);
   if (await exists(path)) {
@@ -40,13 +42,26 @@ export async function resolveModel(source: string, options: ResolveOptions = {})
     throw invalid(`revision: ${path} is a path, and only the hub's models have revisions`);
   }
   if (!isHubId(source)) throw new CandlewickError("MODEL_NOT_FOUND", `Model not found: there is nothing at ${path}`);
+  const followed = follow(signal);
   try {
-    return await resolveHubModel(source, options, await readSettings());
+    return await resolveHubModel(source, { ...checked, signal: followed.signal }, await readSettings());
   } catch (error) {
     if (!(error instanceof Error && "syscall" in error)) throw error;
     const message = `Could not write "${source}" to the hub's cache: ${error.message}`;
     throw new CandlewickError("DOWNLOAD_FAILED", message, { cause: error });
+  } finally {
+    followed.end();
   }
+}
+
+/** One of Node's own signals that is aborted when `signal` is: Node's functions take no others. */
+function follow(signal: AbortSignal | undefined): { signal: AbortSignal | undefined; end(): void } {
+  if (!signal || signal instanceof AbortSignal) return { signal, end: () => {} };
+  const other: AbortSignal = signal;
+  const controller = new AbortController();
+  const abort = () => controller.abort(other.reason);
+  other.addEventListener("abort", abort, { once: true });
+  return { signal: controller.signal, end: () => other.removeEventListener("abort", abort) };
 }
 
 async function resolveHubModel(model: string, options: ResolveOptions, settings: HubSettings): Promise<string> {
@@ -90,11 +105,23 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
   return cache.snapshot(commit);
 }
 
-/** Downloads what a model is loaded from and the snapshot lacks. The first failure ends the other downloads. */
+/** Downloads what a model is loaded from and the snapshot lacks. */
 async function download(listing: Listing, cache: ModelCache, connection: Connection, options: ResolveOptions): Promise<void> {
-  const { commit, files } = listing;
-  const { onProgress } = options;
-  const queue = chooseFiles([...files.keys()], connection.model);
+  const names = chooseFiles([...listing.files.keys()], connection.model);
+  const get = (wanted: readonly string[]) => downloadAll(wanted, listing, cache, connection, options);
+  await get(names);
+  if (names.includes(SHARD_INDEX)) await get(await chooseShards(cache.snapshot(listing.commit)));
+}
+
+/** The first failure ends the other downloads. */
+async function downloadAll(
+  names: readonly string[],
+  { commit, files }: Listing,
+  cache: ModelCache,
+  connection: Connection,
+  { onProgress }: ResolveOptions,
+): Promise<void> {
+  const queue = [...names];
   const failed = new AbortController();
   const signal = connection.signal ? AbortSignal.any([connection.signal, failed.signal]) : failed.signal;
   let failure: { error: unknown } | undefined;
@@ -123,15 +150,12 @@ function notCached(model: string, revision: string, where: string, offline: stri
 
 const invalid = (message: string): CandlewickError => new CandlewickError("OPTION_INVALID", message);
 
-function check(source: unknown, { revision, localFilesOnly, signal, onProgress }: ResolveOptions): void {
-  if (typeof source !== "string" || source === "") throw invalid("model: a path or a hub id is needed");
-  if (revision !== undefined && !isRevision(revision)) {
-    throw invalid(`revision: ${JSON.stringify(revision)} is no branch, tag or commit`);
-  }
-  if (localFilesOnly !== undefined && typeof localFilesOnly !== "boolean") throw invalid("localFilesOnly: must be true or false");
-  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid("signal: must be an AbortSignal");
-  if (onProgress !== undefined && typeof onProgress !== "function") throw invalid("onProgress: must be a function");
-}
+const resolveOptions: OptionTable<ResolveOptions> = {
+  revision: (value) => (isRevision(value) ? undefined : "must be a branch, tag or commit"),
+  localFilesOnly: checks.boolean,
+  signal: checks.signal,
+  onProgress: checks.function,
+};
 
 /** `name` or `organisation/name`, by the hub's rules; `--` is what the cache's folder names have for `/`. */
 function isHubId(source: string): boolean {

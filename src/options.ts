@@ -32,10 +32,10 @@ export function isPlainObject(value: unknown): value is Record<string, unknown> 
   return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype as object, "isPrototypeOf"));
 }
 
-/** Lists and plain objects one level deep, a list without its holes; the rest as it is. */
+/** Lists and plain objects one level deep, a list without its holes; the rest as it is, signals above all: they change. */
 function copy(value: unknown): unknown {
   if (Array.isArray(value)) return Array.from(value);
-  return isPlainObject(value) ? { ...value } : value;
+  return isPlainObject(value) && checks.signal(value) ? { ...value } : value;
 }
 
 export function invalid(where: string, name: string, problem: string, value: unknown): CandlewickError {

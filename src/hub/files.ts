@@ -20,27 +20,32 @@ export const SIDE_FILES: readonly string[] = [
   "1_Pooling/config.json",
 ];
 
-/** In the order in which the loader looks for them; an index stands for the shards it names. */
-const WEIGHTS = [
-  { file: "model.safetensors", shards: undefined },
-  { file: "model.safetensors.index.json", shards: /^[^/]+\.safetensors$/ },
-  { file: "pytorch_model.bin", shards: undefined },
-  { file: "pytorch_model.bin.index.json", shards: /^pytorch_model[^/]*\.bin$/ },
-] as const;
+/** Stands for the shards that it names. */
+export const SHARD_INDEX = "model.safetensors.index.json";
 
-/** The files of `listed` that a model is loaded from, the small ones first: they fail sooner if access is denied. */
+/** In the order in which the loader looks for them. */
+const WEIGHTS = ["model.safetensors", SHARD_INDEX, "pytorch_model.bin"];
+
+/**
+ * The files of `listed` that a model is loaded from, the small ones first: they fail sooner if access is denied. If the
+ * shard index is among them, so are the shards that {@link chooseShards} finds in it.
+ */
 export function chooseFiles(listed: readonly string[], model: string): string[] {
   for (const name of listed) assertInside(name);
   const there = new Set(listed);
-  const weights = WEIGHTS.find(({ file }) => there.has(file));
+  const weights = WEIGHTS.find((file) => there.has(file));
   if (!there.has("config.json") || !weights) {
     const lacks = weights ? "config.json" : "model.safetensors, its shard index or pytorch_model.bin";
     throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${model}" has no ${lacks}`);
   }
-  const shards = weights.shards ? listed.filter((name) => weights.shards.test(name)) : [];
-  const chosen = [...SIDE_FILES.filter((name) => there.has(name)), weights.file, ...shards];
-  for (const name of chosen) if (name.includes("\\")) throw escape(name);
-  return chosen;
+  return [...SIDE_FILES.filter((name) => there.has(name)), weights];
+}
+
+/** The shards of `folder`'s index, if it has one. Names with a backslash are other names on Windows. */
+export async function chooseShards(folder: string): Promise<string[]> {
+  const shards = (await shardsOf(join(folder, SHARD_INDEX))) ?? [];
+  for (const name of shards) if (name.includes("\\")) throw escape(name);
+  return shards;
 }
 
 /**
@@ -63,9 +68,9 @@ export async function missingFrom(folder: string): Promise<string[]> {
 }
 
 async function missingWeights(folder: string): Promise<string[]> {
-  for (const { file, shards } of WEIGHTS) {
+  for (const file of WEIGHTS) {
     if (!(await exists(join(folder, file)))) continue;
-    if (!shards) return [];
+    if (file !== SHARD_INDEX) return [];
     const named = await shardsOf(join(folder, file));
     if (!named) return [file];
     const found = await Promise.all(named.map((name) => exists(join(folder, name))));
