@@ -12,4 +12,4 @@ LANGUAGE = {
     "austen": "en", "kjv": "en", "tang": "zh", "lyrics": "zh", "classics": "zh", "replies": "zh", "reviews": "zh",
 }
 # The share of training tokens that each source gives, whatever its size.
-MIX = {"austen": 0.42, "kjv": 0.06, "tang": 0.20, "lyrics": 0.03, "classics": 0.01, "replies": 0.02, "reviews": 0.26}
+MIX = {"austen": 0.32, "kjv": 0.07, "tang": 0.28, "lyrics": 0.02, "classics": 0.01, "replies": 0.02, "reviews": 0.28}

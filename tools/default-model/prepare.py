@@ -25,6 +25,7 @@ from common import CACHE, LANGUAGE
 
 RAW, TEXT = CACHE / "raw", CACHE / "text"
 HELDOUT_ONE_IN = 50
+JOINED = {"replies": 1 << 30, "reviews": 600}  # characters
 
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
@@ -273,7 +274,7 @@ def write_rows(out, source, read, simplify, seen):
 
     def flush():
         if open_document:
-            write(("\n" if source == "reviews" else "\n\n").join(open_document), "train")
+            write(("\n" if source in JOINED else "\n\n").join(open_document), "train")
             open_document.clear()
 
     for pieces in read():
@@ -294,8 +295,9 @@ def write_rows(out, source, read, simplify, seen):
             else:
                 open_document.append(text)
                 counts["train_bytes"] += size
-        # The review files do not mark where a review ends, so its paragraphs are joined to about 250 characters.
-        if source != "reviews" or sum(map(len, open_document)) > 250:
+        # The review files do not mark where a review ends, and a document of one short line teaches a model to stop after
+        # every exclamation mark: reviews are joined, a line each, to about 600 characters, and replies to one document.
+        if sum(map(len, open_document)) > JOINED.get(source, 0):
             flush()
     flush()
     return counts
