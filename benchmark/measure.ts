@@ -13,6 +13,8 @@ export interface Context {
   threads: number;
   quick: boolean;
   dtypes: readonly Dtype[];
+  /** Measurements whose case does not contain it are left out. */
+  part: string;
   /** undefined: they can't be measured. */
   limits: Child | undefined;
   /** All that were measured. */
@@ -51,7 +53,7 @@ export interface Turn {
 const PAUSE_MS = 150;
 
 /** After so long, measurements that share models do with the rounds they have, if these are three: slow or busy machines. */
-const BUDGET_SECONDS = 60;
+const BUDGET_SECONDS = 30;
 const LEAST_ROUNDS = 3;
 
 export async function measureLimits(context: Context): Promise<Limits | undefined> {
@@ -63,7 +65,8 @@ export async function measureLimits(context: Context): Promise<Limits | undefine
 }
 
 /** Measurements that share models and so are measured in turns with each other, beside their contenders. */
-export async function measure(context: Context, measurements: readonly Measurement[]): Promise<void> {
+export async function measure(context: Context, all: readonly Measurement[]): Promise<void> {
+  const measurements = all.filter((measurement) => measurement.case.includes(context.part));
   const entries: { measurement: Measurement; contender: Contender; values: number[] }[] = [];
   const opened = new Map<ContenderName, object>();
   for (const measurement of measurements) {

@@ -28,6 +28,7 @@ run, or of several as one)
   --quick         one short round of each: whether it works, not how fast it is
   --only A,B      these contenders alone: ${contenderNames.join(", ")}
   --dtype A,B     these dtypes alone: ${dtypes.join(", ")}
+  --case TEXT     cases that contain it alone: "32x128", "8 streams" (not of lag and load)
   --threads N     for everybody; default 2
   --no-build      measure the package as it was last built`;
 
@@ -39,6 +40,7 @@ function options() {
       quick: { type: "boolean", default: false },
       only: { type: "string", default: "" },
       dtype: { type: "string", default: dtypes.join(",") },
+      case: { type: "string", default: "" },
       threads: { type: "string", default: "2" },
       "no-build": { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -62,7 +64,7 @@ function options() {
 }
 
 async function main(): Promise<void> {
-  const { positionals, json, quick, only, dtypes, threads, help, "no-build": noBuild } = options();
+  const { positionals, json, quick, only, dtypes, threads, help, case: part, "no-build": noBuild } = options();
   const [first] = positionals;
   if (help || first === undefined) return console.log(USAGE);
   if (first === "prepare") return prepare();
@@ -81,7 +83,7 @@ async function main(): Promise<void> {
     buildNative(existsSync(nativeBinary("bench-candle")));
   }
   const report: Report = { machine: machine(threads), rows: [], limits: [], skipped: [], notes: [] };
-  const context = contextOf(report, { threads, quick, only, dtypes });
+  const context = contextOf(report, { threads, quick, only, dtypes, part });
   try {
     await measureLimits(context);
     for (const name of wanted) {
@@ -90,6 +92,9 @@ async function main(): Promise<void> {
       } catch (error) {
         context.skip(name, (error as Error).message);
       }
+      // After each, for a run that does not come to its end.
+      setLimits(report);
+      if (json) writeFileSync(json, `${JSON.stringify(report, null, 1)}\n`);
     }
   } finally {
     await context.contenders.end();
@@ -100,10 +105,10 @@ async function main(): Promise<void> {
   setLimits(report);
   if (json) writeFileSync(json, `${JSON.stringify(report, null, 1)}\n`);
   print(report);
-  if (!quick && only.size === 0) draw(report, positionals.includes("all"));
+  if (!quick && only.size === 0 && part === "") draw(report, positionals.includes("all"));
 }
 
-function contextOf(report: Report, given: { threads: number; quick: boolean; only: Set<string>; dtypes: Dtype[] }): Context {
+function contextOf(report: Report, given: { threads: number; quick: boolean; only: Set<string>; dtypes: Dtype[]; part: string }): Context {
   const clear = process.stderr.isTTY ? "\r\x1b[K" : "";
   const progress = (text: string) => void process.stderr.write(`${clear}${text}${clear ? "" : "\n"}`);
   const skip = (what: string, reason: string) => {
