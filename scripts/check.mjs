@@ -2,6 +2,7 @@
 // build. Ends with a table and "N passed, N failed", where each step beside the tests counts as one.
 //   npm run check -- --no-tests     the quick part
 import { build, orExplain } from "./build.mjs";
+import { checkFeatures } from "./check-features.mjs";
 import { checkFiles } from "./check-files.mjs";
 import { checkLayers } from "./check-layers.mjs";
 import { tool } from "./lib/paths.mjs";
@@ -19,6 +20,7 @@ const report = (violations) => {
 const steps = [
   ["rustfmt", () => run("cargo", ["fmt", "--all", "--check"])],
   ["layers", () => report(checkLayers())],
+  ["features", () => report(checkFeatures())],
   ["committed files", () => report(checkFiles())],
   ["tsc", () => node(tool.tsc, "--noEmit", "-p", "tsconfig.json")],
   ["oxlint", () => node(tool.oxlint, "--deny-warnings")],

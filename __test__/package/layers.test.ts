@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { featureViolations } from "../../scripts/check-features.mjs";
 import { fileViolations, lockViolations } from "../../scripts/check-files.mjs";
 import { layerViolations } from "../../scripts/check-layers.mjs";
 
@@ -55,4 +56,10 @@ test("a lock file lists the packages of every platform", () => {
   assert.equal(lockViolations(half).length, 1);
   const whole = { packages: { ...half.packages, "node_modules/tool/node_modules/tool-darwin": {} } };
   assert.deepEqual(lockViolations(whole), []);
+});
+
+test("a feature that only tests switch on is noticed", () => {
+  const addon = new Map([["getrandom v0.4.3", ""], ["half v2.7.1", "std"]]);
+  assert.equal(featureViolations(addon, new Map([["getrandom v0.4.3", "std"], ["half v2.7.1", "std"]])).length, 1);
+  assert.deepEqual(featureViolations(addon, new Map([...addon, ["proptest v1.12.0", "std"]])), []);
 });
