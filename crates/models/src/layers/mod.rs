@@ -65,6 +65,7 @@ pub struct Linear {
 
 impl Linear {
     /// `nn.Linear`: the checkpoint's weight is (out, in).
+    #[allow(clippy::self_named_constructors)] // named, as `conv1d` is, after the module whose layout it reads
     pub fn linear(params: &Params, name: &str, input: usize, output: usize) -> Result<Self> {
         let weight = params.get(&format!("{name}.weight"), &[output, input])?.t()?;
         Ok(Self { weight, bias: Some(params.get(&format!("{name}.bias"), &[output])?) })
