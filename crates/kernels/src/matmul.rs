@@ -69,9 +69,15 @@ pub fn matmul(
     let few = m <= FEW;
     // Few rows: two tasks a thread, for each one starts with streams that the prefetcher does not know yet (0.5 µs). Many:
     // small tasks, so that a thread that loses its core does not hold up the rest.
-    let per_task = w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 });
-    let tasks = w.panels().div_ceil(per_task);
+    // And whole tiles: a width of 384 in tasks of 2 panels would leave the 3-panel tile unused.
     let quantized = w.weight_type().is_block_quantized();
+    let tile = match (few, quantized) {
+        (true, _) => 1,
+        (false, true) => 2,
+        (false, false) => 3,
+    };
+    let per_task = w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 }).next_multiple_of(tile);
+    let tasks = w.panels().div_ceil(per_task);
     let bytes = if quantized { QuantInput::bytes(m, k).next_multiple_of(2 * LINE) } else { 0 };
     let copies = if few { pool.threads() } else { 1 };
     let quants = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
