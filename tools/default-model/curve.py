@@ -10,6 +10,8 @@ from pathlib import Path
 from common import CACHE
 
 rows = [json.loads(line) for line in (CACHE / "curve.jsonl").read_text().splitlines()]
+# After an interruption some steps stand there twice: the later run is the one that counts.
+rows = sorted({(r["step"], "loss" in r): r for r in rows}.values(), key=lambda r: r["step"])
 train = [(r["tokens"] / 1e6, r["loss"]) for r in rows if "loss" in r]
 per_step = max(r["tokens"] for r in rows if "tokens" in r) / max(r["step"] for r in rows if "tokens" in r) / 1e6
 heldout = {k: [(r["step"] * per_step, r[f"heldout_{k}"]) for r in rows if f"heldout_{k}" in r] for k in ("en", "zh")}

@@ -47,7 +47,7 @@ def interval(pairs):
     draws = [pairs[rng.integers(len(pairs), size=len(pairs))].sum(0) for _ in range(2000)]
     low, high = np.percentile([b / n for b, n in draws], [2.5, 97.5])
     b, n = pairs.sum(0)
-    return {"bits_per_byte": round(b / n, 3), "low": round(low, 3), "high": round(high, 3), "documents": len(pairs), "bytes": int(n)}
+    return {"bits_per_byte": round(float(b / n), 3), "low": round(float(low), 3), "high": round(float(high), 3), "documents": len(pairs), "bytes": int(n)}
 
 
 def main():

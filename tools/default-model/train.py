@@ -1,6 +1,6 @@
 """Train the default model: GPT-2, 4 layers, 256 wide, 512 positions, 8192 tokens, by the clock.
 
-    nohup setsid nice -n 19 python train.py --until 07:20 > train.log 2>&1 &      # local time of day; resumes by itself
+    nohup setsid nice -n 19 python train.py --until 07:20 > train.log 2>&1 &    # local time of day; resumes by itself
 
 The learning rate follows the share of the time that is gone, not a step count, so it always reaches zero at the end however
 fast or busy the machine is:  progress = active / (active + time left until --until). A gap much longer than a step is a pause
@@ -167,8 +167,8 @@ class Muon:
 
 
 # --- two processes, one thread each -----------------------------------------------------------------------------------
-# Two OpenMP threads wait for each other in every operation, which on a machine that others use costs more than half the speed
-# (measured: 900 tokens/s against 2100). Two processes take rows from one counter and meet twice a step.
+# Two OpenMP threads meet in every operation, so on a machine that others use each waits most of the time for the other to be
+# scheduled. Two processes take rows from one counter instead, whoever is free, and meet twice a step.
 
 
 class Team:
