@@ -1,6 +1,5 @@
 //! The handle of an encoder (BERT): texts in, vectors out.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
@@ -11,7 +10,7 @@ use candlewick_models::{
 use crate::cancel::CancelToken;
 use crate::encoder_thread::{Command, EncoderThread, Run};
 use crate::error::{EngineError, Result};
-use crate::life::{Life, ThreadSlot, spawn_owner};
+use crate::life::{Life, ThreadSlot, start_owner, start_owner_and_wait};
 use crate::load::LoadRequest;
 use crate::reply::{Done, Reply};
 use crate::text::{Codec, TextCodec, count_all, decode_all, need};
@@ -61,37 +60,17 @@ impl Drop for Inner {
 impl EncoderHandle {
     /// Loads on the thread that will own the model.
     pub fn load(request: LoadRequest, done: Done<EncoderHandle>) {
-        let reply = Reply::new(done);
-        let body = move |slot: ThreadSlot| {
-            let loading = catch_unwind(AssertUnwindSafe(|| {
-                let loaded = load_encoder(&request.source, &request.options, &request)?;
-                let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
-                Self::assemble(loaded.model, codec, slot)
-            }));
-            match loading {
-                Ok(Ok((handle, thread))) => {
-                    reply.send(Ok(handle));
-                    thread.run();
-                }
-                Ok(Err(error)) => reply.send(Err(error)),
-                Err(panic) => reply.send(Err(EngineError::panicked(&*panic))),
-            }
+        let assemble = move |slot| {
+            let loaded = load_encoder(&request.source, &request.options, &request)?;
+            let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
+            Self::assemble(loaded.model, codec, slot)
         };
-        // Without a thread the body is dropped, and its reply says so.
-        let _ = spawn_owner(body);
+        let _ = start_owner(assemble, EncoderThread::run, Reply::new(done));
     }
 
     /// A handle over a model that exists.
     pub fn from_parts(model: Box<dyn Encoder>, codec: Option<Arc<dyn TextCodec>>) -> Result<EncoderHandle> {
-        let (send, receive) = mpsc::channel();
-        spawn_owner(move |slot| match Self::assemble(model, codec, slot) {
-            Ok((handle, thread)) => {
-                let _ = send.send(Ok(handle));
-                thread.run();
-            }
-            Err(error) => drop(send.send(Err(error))),
-        })?;
-        receive.recv().unwrap_or_else(|_| Err(EngineError::Internal("the model's thread ended".into())))
+        start_owner_and_wait(move |slot| Self::assemble(model, codec, slot), EncoderThread::run)
     }
 
     fn assemble(

@@ -1,6 +1,5 @@
 //! The handle of a causal language model.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -9,7 +8,7 @@ use candlewick_models::{CausalInfo, CausalLm, ModelError, load_causal};
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
-use crate::life::{Life, ThreadSlot, spawn_owner};
+use crate::life::{Life, ThreadSlot, start_owner, start_owner_and_wait};
 use crate::load::LoadRequest;
 use crate::options::{GenerateOptions, Prompt, Truncate};
 use crate::reply::{Done, Reply};
@@ -46,37 +45,17 @@ impl Drop for Inner {
 impl Generator {
     /// Loads on the thread that will own the model.
     pub fn load(request: LoadRequest, done: Done<Generator>) {
-        let reply = Reply::new(done);
-        let body = move |slot: ThreadSlot| {
-            let loading = catch_unwind(AssertUnwindSafe(|| {
-                let loaded = load_causal(&request.source, &request.options, &request)?;
-                let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
-                Self::assemble(loaded.model, codec, slot)
-            }));
-            match loading {
-                Ok(Ok((generator, scheduler))) => {
-                    reply.send(Ok(generator));
-                    scheduler.run();
-                }
-                Ok(Err(error)) => reply.send(Err(error)),
-                Err(panic) => reply.send(Err(EngineError::panicked(&*panic))),
-            }
+        let assemble = move |slot| {
+            let loaded = load_causal(&request.source, &request.options, &request)?;
+            let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
+            Self::assemble(loaded.model, codec, slot)
         };
-        // Without a thread the body is dropped, and its reply says so.
-        let _ = spawn_owner(body);
+        let _ = start_owner(assemble, Scheduler::run, Reply::new(done));
     }
 
     /// A generator over a model that exists.
     pub fn from_parts(model: Box<dyn CausalLm>, codec: Option<Arc<dyn TextCodec>>) -> Result<Generator> {
-        let (send, receive) = mpsc::channel();
-        spawn_owner(move |slot| match Self::assemble(model, codec, slot) {
-            Ok((generator, scheduler)) => {
-                let _ = send.send(Ok(generator));
-                scheduler.run();
-            }
-            Err(error) => drop(send.send(Err(error))),
-        })?;
-        receive.recv().unwrap_or_else(|_| Err(EngineError::Internal("the model's thread ended".into())))
+        start_owner_and_wait(move |slot| Self::assemble(model, codec, slot), Scheduler::run)
     }
 
     fn assemble(

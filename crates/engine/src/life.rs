@@ -1,7 +1,8 @@
 //! The life of a loaded model: open → closing → closed. One owner of its threads, and one place that joins them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use crate::error::{EngineError, Result};
@@ -11,8 +12,35 @@ use crate::text::{Codec, TextThread};
 /// Where a thread finds its own handle, to hand it to the [`Life`] that it starts.
 pub(crate) type ThreadSlot = Arc<Mutex<Option<JoinHandle<()>>>>;
 
-/// Starts the thread that will own a model.
-pub(crate) fn spawn_owner(body: impl FnOnce(ThreadSlot) + Send + 'static) -> Result<()> {
+/// Starts the thread that will own a model. There `assemble` makes the handle, which is the answer, and what serves it, which
+/// `run` then runs to its end. Without a thread the reply is dropped, and says so.
+pub(crate) fn start_owner<H: 'static, S: 'static>(
+    assemble: impl FnOnce(ThreadSlot) -> Result<(H, S)> + Send + 'static,
+    run: fn(S),
+    reply: Reply<H>,
+) -> Result<()> {
+    spawn_owner(move |slot| match catch_unwind(AssertUnwindSafe(|| assemble(slot))) {
+        Ok(Ok((handle, server))) => {
+            reply.send(Ok(handle));
+            run(server);
+        }
+        Ok(Err(error)) => reply.send(Err(error)),
+        Err(panic) => reply.send(Err(EngineError::panicked(&*panic))),
+    })
+}
+
+/// As [`start_owner`], and waits for the handle.
+pub(crate) fn start_owner_and_wait<H: Send + 'static, S: 'static>(
+    assemble: impl FnOnce(ThreadSlot) -> Result<(H, S)> + Send + 'static,
+    run: fn(S),
+) -> Result<H> {
+    let (send, receive) = mpsc::channel();
+    let reply = Reply::new(Box::new(move |answer| drop(send.send(answer))));
+    start_owner(assemble, run, reply)?;
+    receive.recv().unwrap_or_else(|_| Err(EngineError::Internal("the model's thread ended".into())))
+}
+
+fn spawn_owner(body: impl FnOnce(ThreadSlot) + Send + 'static) -> Result<()> {
     let slot = ThreadSlot::default();
     let given = slot.clone();
     // Held over the spawn: whoever closes finds the handle, however fast the thread is.

@@ -21,8 +21,9 @@ pub fn load_causal(
     options: &LoadOptions,
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn CausalLm>> {
+    let is_gguf = Path::new(source).is_file();
     let Opened { config, tokenizer, weights, bos, eos } =
-        if Path::new(source).is_file() { open_gguf(source)? } else { open_folder(source)? };
+        if is_gguf { open_gguf(source)? } else { open_folder(source)? };
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let (device, device_name) = open_device(options.device)?;
     let info = CausalInfo {
@@ -44,7 +45,7 @@ pub fn load_causal(
         Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)
     } else {
         candle_dtype(options, device_name)?;
-        if Path::new(source).is_file() {
+        if is_gguf {
             return Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device_name}")));
         }
         Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info))

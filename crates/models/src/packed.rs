@@ -46,8 +46,8 @@ impl From<Dtype> for WeightType {
 
 /// Reads a checkpoint's tensors, packs them and counts the bytes.
 pub(crate) struct Loader<'a> {
-    pub weights: &'a Weights,
-    pub pool: &'a Pool,
+    weights: &'a Weights,
+    pool: &'a Pool,
     /// As asked for; `None` keeps each tensor as it is stored.
     dtype: Option<Dtype>,
     observer: &'a dyn LoadObserver,
