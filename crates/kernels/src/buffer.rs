@@ -164,3 +164,9 @@ pub(crate) fn view_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
     // SAFETY: as in `view`; exclusive because `bytes` is, and every bit pattern of T is a valid u8 as well.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
 }
+
+/// The bytes of a slice.
+pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: a Plain type has no padding, and u8 no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}

@@ -9,7 +9,7 @@
 //! # The map
 //! | to change | open |
 //! |---|---|
-//! | how weights lie in memory | `weights.rs`, `quant.rs` |
+//! | how weights lie in memory, and get there | `weights.rs`, `quant.rs`, `packing.rs` |
 //! | the products | `matmul.rs`, `tile.rs`, `quantize.rs` |
 //! | what an instruction set can do | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs` |
@@ -39,6 +39,7 @@ pub mod limits;
 pub mod math;
 mod matmul;
 mod norm;
+mod packing;
 mod pool;
 mod quant;
 mod quantize;
@@ -57,6 +58,7 @@ pub use isa::{Isa, isa};
 pub use kv::{KvCache, KvShape, KvType};
 pub use matmul::{Activation, Epilogue, matmul};
 pub use norm::layer_norm;
+pub use packing::{Packing, SourceType};
 pub use pool::{Active, Pool};
 pub use quant::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
 pub use rows::{activation, argmax, log_softmax_row, softmax_row};

@@ -12,9 +12,9 @@
 //! Pairs, so that every 64-byte load is aligned. Groups of 4, because int8 dot products take 4 at a time.
 
 use crate::arena::Bytes;
-use crate::buffer::{SharedMut, view, view_mut};
-use crate::error::expect_len;
-use crate::quant::{BLOCK, Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
+use crate::buffer::{bytes_of, view};
+use crate::packing::{Packing, SourceType};
+use crate::quant::BLOCK;
 use crate::{KernelError, Pool};
 use half::f16;
 use std::fmt;
@@ -105,8 +105,7 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `src`, N × K values in `layout`. The quantised types need K % 32 == 0 ([`KernelError::BlockSize`] otherwise: pad
-    /// K with zeros, which changes no sum, or keep that matrix in f16).
+    /// Packs `src`, N × K values in `layout`; see [`Packing`].
     pub fn pack(
         pool: &Pool,
         weight_type: WeightType,
@@ -115,44 +114,29 @@ impl PackedMatrix {
         k: usize,
         src: &[f32],
     ) -> Result<Self, KernelError> {
-        expect_len("weight", n * k, src.len())?;
-        Self::pack_with(pool, weight_type, n, k, |row, col| match layout {
-            Layout::OutIn => src[row * k + col],
-            Layout::InOut => src[col * n + row],
-        })
+        Self::pack_bytes(pool, weight_type, layout, n, k, SourceType::F32, bytes_of(src))
     }
 
-    /// As [`pack`](Self::pack), from f16; to [`WeightType::F16`] it is lossless.
-    pub fn pack_from_f16(
+    /// As [`pack`](Self::pack), from a checkpoint's bytes.
+    pub fn pack_bytes(
         pool: &Pool,
         weight_type: WeightType,
         layout: Layout,
         n: usize,
         k: usize,
-        src: &[f16],
+        source: SourceType,
+        bytes: &[u8],
     ) -> Result<Self, KernelError> {
-        expect_len("weight", n * k, src.len())?;
-        Self::pack_with(pool, weight_type, n, k, |row, col| match layout {
-            Layout::OutIn => src[row * k + col].to_f32(),
-            Layout::InOut => src[col * n + row].to_f32(),
-        })
+        let mut packing = Packing::new(pool, weight_type, n, k)?;
+        match layout {
+            Layout::OutIn => packing.rows(0, n, source, bytes)?,
+            Layout::InOut => packing.columns(source, bytes)?,
+        }
+        Ok(packing.finish())
     }
 
-    /// Re-orders GGUF `Q8_0` rows ([N, K / 32] blocks of 34 bytes) without touching a value.
-    pub fn pack_q8_0(pool: &Pool, n: usize, k: usize, blocks: &[u8]) -> Result<Self, KernelError> {
-        Self::pack_blocks(pool, WeightType::Q8_0, Q8_0_BYTES, n, k, blocks, |panel, lane, block, bytes| {
-            let q: [i8; BLOCK] = std::array::from_fn(|i| bytes[2 + i] as i8);
-            put_q8(panel, lane, block, f16::from_le_bytes([bytes[0], bytes[1]]), &q);
-        })
-    }
-
-    /// Re-orders GGUF `Q4_0` rows ([N, K / 32] blocks of 18 bytes) without touching a value.
-    pub fn pack_q4_0(pool: &Pool, n: usize, k: usize, blocks: &[u8]) -> Result<Self, KernelError> {
-        Self::pack_blocks(pool, WeightType::Q4_0, Q4_0_BYTES, n, k, blocks, |panel, lane, block, bytes| {
-            let q: [u8; BLOCK] =
-                std::array::from_fn(|i| if i < 16 { bytes[2 + i] & 15 } else { bytes[2 + i - 16] >> 4 });
-            put_q4(panel, lane, block, f16::from_le_bytes([bytes[0], bytes[1]]), &q);
-        })
+    pub(crate) fn from_parts(n: usize, k: usize, weight_type: WeightType, data: Bytes) -> Self {
+        Self { n, k, weight_type, data }
     }
 
     /// Outputs.
@@ -227,91 +211,6 @@ impl PackedMatrix {
         });
         (scale, q)
     }
-
-    fn pack_with(
-        pool: &Pool,
-        weight_type: WeightType,
-        n: usize,
-        k: usize,
-        at: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> Result<Self, KernelError> {
-        Self::fill_panels(pool, weight_type, n, k, |panel, first| {
-            let rows = first..n.min(first + LANES);
-            match weight_type {
-                WeightType::F32 => {
-                    let panel = view_mut::<f32>(panel);
-                    for (col, lanes) in panel.chunks_exact_mut(LANES).enumerate() {
-                        lanes.iter_mut().zip(rows.clone()).for_each(|(w, row)| *w = at(row, col));
-                    }
-                }
-                WeightType::F16 => {
-                    let panel = view_mut::<f16>(panel);
-                    for (col, lanes) in panel.chunks_exact_mut(LANES).enumerate() {
-                        lanes
-                            .iter_mut()
-                            .zip(rows.clone())
-                            .for_each(|(w, row)| *w = f16::from_f32(at(row, col)));
-                    }
-                }
-                WeightType::Q8_0 | WeightType::Q4_0 => {
-                    for block in 0..k / BLOCK {
-                        for row in rows.clone() {
-                            let values = std::array::from_fn(|i| at(row, block * BLOCK + i));
-                            if weight_type == WeightType::Q8_0 {
-                                let (scale, q) = quantize_q8_0(&values);
-                                put_q8(panel, row - first, block, scale, &q);
-                            } else {
-                                let (scale, q) = quantize_q4_0(&values);
-                                put_q4(panel, row - first, block, scale, &q);
-                            }
-                        }
-                    }
-                }
-            }
-        })
-    }
-
-    fn pack_blocks(
-        pool: &Pool,
-        weight_type: WeightType,
-        block_bytes: usize,
-        n: usize,
-        k: usize,
-        blocks: &[u8],
-        put: impl Fn(&mut [u8], usize, usize, &[u8]) + Sync,
-    ) -> Result<Self, KernelError> {
-        let per_row = k / BLOCK;
-        expect_len("weight blocks (bytes)", n * per_row * block_bytes, blocks.len())?;
-        Self::fill_panels(pool, weight_type, n, k, |panel, first| {
-            for row in first..n.min(first + LANES) {
-                let row_blocks =
-                    blocks[row * per_row * block_bytes..].chunks_exact(block_bytes).take(per_row);
-                row_blocks.enumerate().for_each(|(block, bytes)| put(panel, row - first, block, bytes));
-            }
-        })
-    }
-
-    /// Allocates and lets `fill(panel, its first row)` write every panel.
-    fn fill_panels(
-        pool: &Pool,
-        weight_type: WeightType,
-        n: usize,
-        k: usize,
-        fill: impl Fn(&mut [u8], usize) + Sync,
-    ) -> Result<Self, KernelError> {
-        if weight_type.is_block_quantized() && !k.is_multiple_of(BLOCK) {
-            return Err(KernelError::BlockSize { weight_type, k });
-        }
-        let bytes = weight_type.panel_bytes(k);
-        let mut data = pool.arena().zeroed(n.div_ceil(LANES) * bytes);
-        let shared = SharedMut(data.as_mut_ptr());
-        pool.run(n.div_ceil(LANES), |panel| {
-            let _whole = &shared;
-            // SAFETY: task `panel` is the only one that touches this panel, which lies inside `data`.
-            fill(unsafe { shared.slice(panel * bytes, bytes) }, panel * LANES);
-        });
-        Ok(Self { n, k, weight_type, data: data.freeze() })
-    }
 }
 
 impl fmt::Debug for PackedMatrix {
@@ -329,20 +228,4 @@ pub(crate) fn block_offsets(block_bytes: usize, block: usize) -> (usize, usize) 
 /// Index of value `i` of `lane` in a block of groups of four.
 fn q8_index(lane: usize, i: usize) -> usize {
     i / 4 * (4 * LANES) + lane * 4 + i % 4
-}
-
-fn put_q8(panel: &mut [u8], lane: usize, block: usize, scale: f16, q: &[i8; BLOCK]) {
-    let (scale_at, quants_at) = block_offsets(Q8_BLOCK, block);
-    view_mut::<f16>(&mut panel[scale_at..][..2 * LANES])[lane] = scale;
-    for (i, q) in q.iter().enumerate() {
-        panel[quants_at + q8_index(lane, i)] = (i16::from(*q) + 128) as u8;
-    }
-}
-
-fn put_q4(panel: &mut [u8], lane: usize, block: usize, scale: f16, q: &[u8; BLOCK]) {
-    let (scale_at, quants_at) = block_offsets(Q4_BLOCK, block);
-    view_mut::<f16>(&mut panel[scale_at..][..2 * LANES])[lane] = scale;
-    for i in 0..16 {
-        panel[quants_at + q8_index(lane, i)] = q[i] | q[i + 16] << 4;
-    }
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use candlewick_kernels::{
-    Activation, Epilogue, KernelError, Layout, PackedMatrix, Pool, Q4_0_BYTES, Q8_0_BYTES, Scratch,
-    WeightType, matmul, reference,
+    Activation, Epilogue, KernelError, Layout, PackedMatrix, Packing, Pool, Q4_0_BYTES, Q8_0_BYTES, Scratch,
+    SourceType, WeightType, matmul, reference,
 };
 use common::{Random, assert_same_bits, pools};
 use half::f16;
@@ -135,7 +135,9 @@ fn quantised_extremes_are_exact() {
     // GGUF files may hold -128.
     let mut blocks = vec![0x80u8; Q8_0_BYTES];
     blocks[..2].copy_from_slice(&f16::ONE.to_le_bytes());
-    let w = PackedMatrix::pack_q8_0(&pool, 1, 32, &blocks).unwrap();
+    let w =
+        PackedMatrix::pack_bytes(&pool, WeightType::Q8_0, Layout::OutIn, 1, 32, SourceType::Q8_0, &blocks)
+            .unwrap();
     for pool in pools(1) {
         assert_eq!(product(&pool, &[-127.0; 32], 1, &w, Epilogue::default()), [32.0 * 127.0 * 128.0]);
     }
@@ -171,8 +173,10 @@ fn both_layouts_and_f16_sources_agree() {
         let out_in = PackedMatrix::pack(&pool, weight_type, Layout::OutIn, n, k, &weights).unwrap();
         let in_out = PackedMatrix::pack(&pool, weight_type, Layout::InOut, n, k, &transposed).unwrap();
         let halves: Vec<f16> = weights.iter().map(|w| f16::from_f32(*w)).collect();
+        let bytes: Vec<u8> = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
         let from_f16 =
-            PackedMatrix::pack_from_f16(&pool, WeightType::F16, Layout::OutIn, n, k, &halves).unwrap();
+            PackedMatrix::pack_bytes(&pool, WeightType::F16, Layout::OutIn, n, k, SourceType::F16, &bytes)
+                .unwrap();
         for row in 0..n {
             out_in.dequantize_row(row, &mut a);
             in_out.dequantize_row(row, &mut b);
@@ -191,6 +195,76 @@ fn both_layouts_and_f16_sources_agree() {
     }
 }
 
+/// Every kind of bytes packs as its values in f32 would, whole and in parts; a K of no whole block included.
+#[test]
+fn every_source_packs_as_its_values() {
+    let (pool, n) = (Pool::new(2), 50);
+    let mut random = Random(11);
+    for (k, weight_type) in [64, 40].into_iter().flat_map(|k| WeightType::ALL.map(|t| (k, t))) {
+        if weight_type.is_block_quantized() && k % 32 != 0 {
+            continue;
+        }
+        for source in [SourceType::F32, SourceType::F16, SourceType::BF16, SourceType::Q8_0, SourceType::Q4_0]
+        {
+            if matches!(source, SourceType::Q8_0 | SourceType::Q4_0) && k % 32 != 0 {
+                continue;
+            }
+            let mut bytes: Vec<u8> = (0..n * source.row_bytes(k)).map(|_| random.next() as u8).collect();
+            let values: Vec<f32> = match source {
+                SourceType::F32 => {
+                    let values = random.values(n * k);
+                    bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    values
+                }
+                SourceType::F16 => {
+                    let values: Vec<f16> = random.values(n * k).iter().map(|v| f16::from_f32(*v)).collect();
+                    bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    values.iter().map(|v| v.to_f32()).collect()
+                }
+                SourceType::BF16 => {
+                    let values: Vec<_> = random.values(n * k).iter().map(|v| v.to_bits() >> 16).collect();
+                    bytes = values.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect();
+                    values.iter().map(|v| f32::from_bits(v << 16)).collect()
+                }
+                SourceType::Q8_0 | SourceType::Q4_0 => {
+                    let size = source.row_bytes(32);
+                    bytes.chunks_exact_mut(size).for_each(|block| {
+                        block[..2].copy_from_slice(&f16::from_f32(random.value()).to_le_bytes())
+                    });
+                    let value = |block: &[u8], i: usize| {
+                        let q = match source {
+                            SourceType::Q8_0 => f32::from(block[2 + i] as i8),
+                            _ if i < 16 => f32::from(block[2 + i] & 15) - 8.0,
+                            _ => f32::from(block[2 + i - 16] >> 4) - 8.0,
+                        };
+                        f16::from_le_bytes([block[0], block[1]]).to_f32() * q
+                    };
+                    bytes.chunks_exact(size).flat_map(|block| (0..32).map(move |i| value(block, i))).collect()
+                }
+            };
+            let expected = PackedMatrix::pack(&pool, weight_type, Layout::OutIn, n, k, &values).unwrap();
+            let mut parts = Packing::new(&pool, weight_type, n, k).unwrap();
+            for (first, rows) in [(32, 18), (0, 16), (16, 16)] {
+                let part = &bytes[first * source.row_bytes(k)..][..rows * source.row_bytes(k)];
+                parts.rows(first, rows, source, part).unwrap();
+            }
+            let parts = parts.finish();
+            let (mut a, mut b) = (vec![0.0; k], vec![0.0; k]);
+            // The blocks of a type's own keep their values, which quantising again need not.
+            let kept = matches!(
+                (weight_type, source),
+                (WeightType::Q8_0, SourceType::Q8_0) | (WeightType::Q4_0, SourceType::Q4_0)
+            );
+            for row in 0..n {
+                parts.dequantize_row(row, &mut a);
+                expected.dequantize_row(row, &mut b);
+                let expected = if kept { &values[row * k..][..k] } else { &b };
+                assert_same_bits(&a, expected, &format!("{source:?} to {weight_type}, row {row}"));
+            }
+        }
+    }
+}
+
 /// GGUF blocks keep every value: the dequantised row is d * q.
 #[test]
 fn gguf_blocks_are_kept() {
@@ -201,11 +275,12 @@ fn gguf_blocks_are_kept() {
         for block in blocks.chunks_exact_mut(bytes) {
             block[..2].copy_from_slice(&f16::from_f32(random.value()).to_le_bytes());
         }
-        let w = match weight_type {
-            WeightType::Q8_0 => PackedMatrix::pack_q8_0(&pool, n, per_row * 32, &blocks),
-            _ => PackedMatrix::pack_q4_0(&pool, n, per_row * 32, &blocks),
-        }
-        .unwrap();
+        let source = match weight_type {
+            WeightType::Q8_0 => SourceType::Q8_0,
+            _ => SourceType::Q4_0,
+        };
+        let w = PackedMatrix::pack_bytes(&pool, weight_type, Layout::OutIn, n, per_row * 32, source, &blocks)
+            .unwrap();
         let mut row = vec![0.0; per_row * 32];
         for (i, block) in blocks.chunks_exact(bytes).enumerate() {
             w.dequantize_row(i / per_row, &mut row);
@@ -228,8 +303,13 @@ fn wrong_sizes_are_typed_errors() {
     let error = PackedMatrix::pack(&pool, WeightType::Q8_0, Layout::OutIn, 2, 33, &[0.0; 66]).unwrap_err();
     assert_eq!(error, KernelError::BlockSize { weight_type: WeightType::Q8_0, k: 33 });
     let error = PackedMatrix::pack(&pool, WeightType::F32, Layout::OutIn, 2, 3, &[0.0; 5]).unwrap_err();
-    assert_eq!((error.code(), error), ("shape", KernelError::Shape { what: "weight", expected: 6, got: 5 }));
-    assert_eq!(PackedMatrix::pack_q4_0(&pool, 1, 64, &[0; 35]).unwrap_err().code(), "shape");
+    assert_eq!(
+        (error.code(), error),
+        ("shape", KernelError::Shape { what: "weight (bytes)", expected: 24, got: 20 })
+    );
+    let short =
+        PackedMatrix::pack_bytes(&pool, WeightType::Q4_0, Layout::OutIn, 1, 64, SourceType::Q4_0, &[0; 35]);
+    assert_eq!(short.unwrap_err().code(), "shape");
     assert_eq!("q8_0".parse(), Ok(WeightType::Q8_0));
     assert_eq!("q5_0".parse::<WeightType>().unwrap_err().code(), "unknown_name");
 }

@@ -30,4 +30,4 @@ pub use model::*;
 pub use on_candle::{CandleBert, CandleGpt2};
 pub use source::ModelFolder;
 pub use tokenizer::{Encoded, Tokenizer};
-pub use weights::{Values, Weights};
+pub use weights::{Stored, Values, Weights};

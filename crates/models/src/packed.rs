@@ -1,16 +1,17 @@
 //! What the CPU models are made of: weights packed for the kernels while they are read, one tensor at a time.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use candlewick_kernels::{
-    Activation as Act, Active, Epilogue, KernelError, Layout, PackedMatrix, Pool, Scratch, WeightType, matmul,
+    Activation as Act, Active, Epilogue, KernelError, Layout, PackedMatrix, Packing, Pool, Scratch,
+    SourceType, WeightType, matmul,
 };
 use half::f16;
 
 use crate::layers::Activation;
-use crate::{Dtype, LoadObserver, LoadProgress, ModelError, Result, Values, Weights};
+use crate::{Dtype, LoadObserver, LoadProgress, ModelError, Result, Stored, Values, Weights};
 
 impl From<KernelError> for ModelError {
     fn from(error: KernelError) -> Self {
@@ -29,6 +30,17 @@ impl From<Activation> for Act {
             Activation::Relu => Self::Relu,
             Activation::Silu => Self::Silu,
             Activation::Tanh => Self::Tanh,
+        }
+    }
+}
+
+impl From<Dtype> for SourceType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Q8_0 => Self::Q8_0,
+            Dtype::Q4_0 => Self::Q4_0,
         }
     }
 }
@@ -54,7 +66,14 @@ pub(crate) struct Loader<'a> {
     total: u64,
     read: Cell<u64>,
     held: Cell<u64>,
+    /// What is being packed: a part of a matrix at a time, so that memory never holds a matrix twice.
+    part: RefCell<Vec<u8>>,
 }
+
+/// Bytes that are read and packed at once: less than a core's cache.
+const PART: usize = 512 << 10;
+/// Outputs that the packed layout keeps together.
+const PANEL: usize = 16;
 
 impl<'a> Loader<'a> {
     pub fn new(
@@ -64,7 +83,16 @@ impl<'a> Loader<'a> {
         observer: &'a dyn LoadObserver,
     ) -> Self {
         let total = weights.total_bytes();
-        Self { weights, pool, dtype, observer, total, read: Cell::new(0), held: Cell::new(0) }
+        Self {
+            weights,
+            pool,
+            dtype,
+            observer,
+            total,
+            read: Cell::new(0),
+            held: Cell::new(0),
+            part: RefCell::default(),
+        }
     }
 
     /// Bytes of weights in memory so far.
@@ -72,14 +100,20 @@ impl<'a> Loader<'a> {
         self.held.get()
     }
 
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
-        if self.observer.stop() {
-            return Err(ModelError::Stopped);
-        }
-        let values = self.weights.read(name, shape)?;
-        let read = self.read.get() + values.bytes() as u64;
+    fn proceed(&self) -> Result<()> {
+        if self.observer.stop() { Err(ModelError::Stopped) } else { Ok(()) }
+    }
+
+    fn progress(&self, bytes: usize) {
+        let read = self.read.get() + bytes as u64;
         self.read.set(read);
         self.observer.progress(LoadProgress { done: read.min(self.total), total: self.total });
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
+        self.proceed()?;
+        let values = self.weights.read(name, shape)?;
+        self.progress(values.bytes());
         Ok(values)
     }
 
@@ -95,29 +129,68 @@ impl<'a> Loader<'a> {
 
     /// A matrix of `n` outputs and `k` inputs. Where the block of a quantised type does not divide K, f16 takes its place.
     pub fn matrix(&self, name: &str, layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
-        let layout = self.weights.layout(layout);
-        let shape = if layout == Layout::OutIn { [n, k] } else { [k, n] };
-        self.pack(self.values(name, &shape)?, layout, n, k)
+        self.matrices(&[name], layout, n, k)
     }
 
-    fn pack(&self, values: Values, layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
-        let mut weight_type = WeightType::from(self.dtype.unwrap_or(values.dtype()));
+    /// Matrices of one shape as one, outputs side by side: (names × n) outputs.
+    fn matrices(&self, names: &[&str], layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
+        let layout = self.weights.layout(layout);
+        let shape = if layout == Layout::OutIn { [n, k] } else { [k, n] };
+        let stored: Vec<_> =
+            names.iter().map(|name| self.weights.stored(name, &shape)).collect::<Result<_>>()?;
+        let mut weight_type = self.dtype.map_or(native(stored[0].source), WeightType::from);
         if weight_type.is_block_quantized() && !k.is_multiple_of(candlewick_kernels::BLOCK) {
             weight_type = WeightType::F16;
         }
-        let pool = self.pool;
-        let packed = match values {
-            Values::F16(values) => PackedMatrix::pack_from_f16(pool, weight_type, layout, n, k, &values)?,
-            Values::Q8_0(blocks) if weight_type == WeightType::Q8_0 => {
-                PackedMatrix::pack_q8_0(pool, n, k, &blocks)?
+        let packed = if stored.len() > 1 && !n.is_multiple_of(PANEL) {
+            // A panel with outputs of two matrices: rare and small, so through one copy of them all.
+            let mut all = Vec::new();
+            for name in names {
+                all.extend(self.values(name, &shape)?.into_f32());
             }
-            Values::Q4_0(blocks) if weight_type == WeightType::Q4_0 => {
-                PackedMatrix::pack_q4_0(pool, n, k, &blocks)?
+            PackedMatrix::pack(self.pool, weight_type, layout, names.len() * n, k, &all)?
+        } else {
+            let mut packing = Packing::new(self.pool, weight_type, names.len() * n, k)?;
+            for (i, stored) in stored.iter().enumerate() {
+                self.pack(stored, layout, i * n, n, k, &mut packing)?;
             }
-            values => PackedMatrix::pack(pool, weight_type, layout, n, k, &values.into_f32())?,
+            packing.finish()
         };
         self.hold(packed.bytes());
         Ok(packed)
+    }
+
+    /// Packs a matrix as the outputs from `first` on.
+    fn pack(
+        &self,
+        stored: &Stored<'_>,
+        layout: Layout,
+        first: usize,
+        n: usize,
+        k: usize,
+        packing: &mut Packing<'_>,
+    ) -> Result<()> {
+        let row = stored.source.row_bytes(k);
+        let part = match layout {
+            Layout::OutIn => (PART / row / PANEL * PANEL).clamp(PANEL, n.next_multiple_of(PANEL)),
+            Layout::InOut => n,
+        };
+        let mut bytes = self.part.borrow_mut();
+        for at in (0..n).step_by(part) {
+            self.proceed()?;
+            let rows = part.min(n - at);
+            let size = if layout == Layout::OutIn { rows * row } else { stored.bytes };
+            if bytes.len() < size {
+                bytes.resize(size, 0);
+            }
+            stored.read(at * row, &mut bytes[..size])?;
+            match layout {
+                Layout::OutIn => packing.rows(first + at, rows, stored.source, &bytes[..size])?,
+                Layout::InOut => packing.columns(stored.source, &bytes[..size])?,
+            }
+            self.progress(size);
+        }
+        Ok(())
     }
 
     /// `nn.Linear` (`Layout::OutIn`) or `Conv1D` (`Layout::InOut`).
@@ -140,13 +213,13 @@ impl<'a> Loader<'a> {
 
     /// Several `nn.Linear` of one input as one product, outputs side by side.
     pub fn fused(&self, names: &[String], input: usize, output: usize) -> Result<PackedLinear> {
-        let mut all = Vec::new();
+        let weights: Vec<_> = names.iter().map(|name| format!("{name}.weight")).collect();
+        let weights: Vec<_> = weights.iter().map(String::as_str).collect();
+        let weight = self.matrices(&weights, Layout::OutIn, output, input)?;
         let mut bias = Vec::new();
         for name in names {
-            all.extend(self.values(&format!("{name}.weight"), &[output, input])?.into_f32());
             bias.extend(self.vector(&format!("{name}.bias"), &[output])?);
         }
-        let weight = self.pack(Values::F32(all), Layout::OutIn, names.len() * output, input)?;
         Ok(PackedLinear { weight, bias })
     }
 
@@ -164,6 +237,16 @@ impl<'a> Loader<'a> {
         };
         self.hold(values.bytes());
         Ok(Table { values, width })
+    }
+}
+
+/// How a matrix is held that no type was asked for: as it is stored; bf16, whose range f16 does not have, as f32.
+fn native(source: SourceType) -> WeightType {
+    match source {
+        SourceType::F32 | SourceType::BF16 => WeightType::F32,
+        SourceType::F16 => WeightType::F16,
+        SourceType::Q8_0 => WeightType::Q8_0,
+        SourceType::Q4_0 => WeightType::Q4_0,
     }
 }
 

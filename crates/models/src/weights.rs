@@ -9,7 +9,8 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use candle_core::{DType, Tensor};
-use candlewick_kernels::{Layout, Q4_0_BYTES, Q8_0_BYTES};
+use candlewick_kernels::{Layout, Q4_0_BYTES, Q8_0_BYTES, SourceType};
+use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 use serde::Deserialize;
 
@@ -19,13 +20,6 @@ use crate::{Dtype, ModelError, Result};
 
 /// The format's own bound on a header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
-    F32,
-    F16,
-    BF16,
-}
 
 /// Bytes of a value of one of the format's types; `None` for a type that is newer than this.
 fn size_of(dtype: &str) -> Option<u64> {
@@ -92,7 +86,7 @@ impl Values {
 struct Entry {
     file: usize,
     /// `None`: a dtype that no parameter can have (an index buffer, a mask).
-    stored: Option<Stored>,
+    stored: Option<SourceType>,
     dtype: String,
     shape: Vec<usize>,
     begin: u64,
@@ -117,6 +111,32 @@ enum Store {
         reader: candle_core::pickle::PthTensors,
     },
     Gguf(Gguf),
+}
+
+enum Place<'a> {
+    File { file_name: &'a str, file: &'a File, begin: u64 },
+    Memory(Vec<u8>),
+}
+
+/// A tensor that can be read in parts.
+pub struct Stored<'a> {
+    name: String,
+    pub source: SourceType,
+    /// Bytes of the whole.
+    pub bytes: usize,
+    place: Place<'a>,
+}
+
+impl Stored<'_> {
+    /// Fills `buffer` from byte `at` on.
+    pub fn read(&self, at: usize, buffer: &mut [u8]) -> Result<()> {
+        match &self.place {
+            Place::Memory(bytes) => buffer.copy_from_slice(&bytes[at..][..buffer.len()]),
+            Place::File { file_name, file, begin } => read_exact_at(file, buffer, begin + at as u64)
+                .map_err(|e| corrupt(file_name, format!("cannot read {}: {e}", self.name)))?,
+        }
+        Ok(())
+    }
 }
 
 /// The tensors of one checkpoint. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
@@ -205,7 +225,7 @@ impl Weights {
     /// How `name` is best held: as it is stored; bf16, whose range f16 does not have, as f32.
     pub fn native_dtype(&self, name: &str) -> Dtype {
         let dtype = self.resolve(name).map(|resolved| match &self.store {
-            Store::Safetensors { entries, .. } if entries[&resolved].stored == Some(Stored::F16) => {
+            Store::Safetensors { entries, .. } if entries[&resolved].stored == Some(SourceType::F16) => {
                 Dtype::F16
             }
             Store::Pickle { reader, .. } if reader.tensor_infos()[&resolved].dtype == DType::F16 => {
@@ -217,40 +237,26 @@ impl Weights {
         dtype.unwrap_or(Dtype::F32)
     }
 
-    /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.
-    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
+    /// Where the values of `name` are, which must have `shape`.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let resolved = self.resolve(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
         let found = self.shape(name).unwrap_or_default();
         if found != shape {
             return Err(ModelError::TensorShape { name: resolved, expected: shape.to_vec(), found });
         }
-        match &self.store {
+        let (source, place, bytes) = match &self.store {
             Store::Safetensors { files, entries } => {
                 let entry = &entries[&resolved];
-                let stored = entry
-                    .stored
-                    .ok_or_else(|| ModelError::TensorDtype { name: resolved, found: entry.dtype.clone() })?;
+                let Some(source) = entry.stored else {
+                    return Err(ModelError::TensorDtype { name: resolved, found: entry.dtype.clone() });
+                };
                 let (file_name, file) = &files[entry.file];
-                let mut bytes = vec![0u8; entry.bytes];
-                read_exact_at(file, &mut bytes, entry.begin)
-                    .map_err(|e| corrupt(file_name, format!("cannot read {name}: {e}")))?;
-                Ok(match stored {
-                    Stored::F32 => Values::F32(decode(&bytes, f32::from_le_bytes)),
-                    Stored::F16 => Values::F16(decode(&bytes, f16::from_le_bytes)),
-                    Stored::BF16 => Values::F32(decode(&bytes, |b| bf16::from_le_bytes(b).to_f32())),
-                })
+                (source, Place::File { file_name, file, begin: entry.begin }, entry.bytes)
             }
             Store::Gguf(gguf) => {
                 let entry = &gguf.tensors[&resolved];
-                let mut bytes = vec![0u8; entry.bytes];
-                read_exact_at(&gguf.file, &mut bytes, entry.begin)
-                    .map_err(|e| corrupt(&gguf.name, format!("cannot read {name}: {e}")))?;
-                Ok(match entry.kind {
-                    Dtype::F32 => Values::F32(decode(&bytes, f32::from_le_bytes)),
-                    Dtype::F16 => Values::F16(decode(&bytes, f16::from_le_bytes)),
-                    Dtype::Q8_0 => Values::Q8_0(bytes),
-                    Dtype::Q4_0 => Values::Q4_0(bytes),
-                })
+                let place = Place::File { file_name: &gguf.name, file: &gguf.file, begin: entry.begin };
+                (entry.kind.into(), place, entry.bytes)
             }
             Store::Pickle { file, reader } => {
                 let bad = |e: candle_core::Error| corrupt(file, format!("cannot read {name}: {e}"));
@@ -259,16 +265,52 @@ impl Weights {
                     .map_err(bad)?
                     .ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
                 let flat = tensor.flatten_all().map_err(bad)?;
-                match flat.dtype() {
-                    DType::F16 => Ok(Values::F16(flat.to_vec1().map_err(bad)?)),
+                let (source, bytes): (_, Vec<u8>) = match flat.dtype() {
+                    DType::F16 => {
+                        let values: Vec<f16> = flat.to_vec1().map_err(bad)?;
+                        (SourceType::F16, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+                    }
                     DType::F32 | DType::BF16 => {
                         let flat = flat.to_dtype(DType::F32).map_err(bad)?;
-                        Ok(Values::F32(flat.to_vec1().map_err(bad)?))
+                        let values: Vec<f32> = flat.to_vec1().map_err(bad)?;
+                        (SourceType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
                     }
-                    other => Err(ModelError::TensorDtype { name: resolved, found: format!("{other:?}") }),
-                }
+                    other => {
+                        return Err(ModelError::TensorDtype { name: resolved, found: format!("{other:?}") });
+                    }
+                };
+                let len = bytes.len();
+                (source, Place::Memory(bytes), len)
             }
-        }
+        };
+        Ok(Stored { name: resolved, source, place, bytes })
+    }
+
+    /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
+        let stored = self.stored(name, shape)?;
+        let raw = || {
+            let mut bytes = vec![0; stored.bytes];
+            stored.read(0, &mut bytes).map(|()| bytes)
+        };
+        Ok(match stored.source {
+            SourceType::F32 => {
+                let mut values = vec![0f32; stored.bytes / 4];
+                stored.read(0, bytemuck::cast_slice_mut(&mut values))?;
+                Values::F32(values)
+            }
+            SourceType::F16 => {
+                let mut values = vec![0u16; stored.bytes / 2];
+                stored.read(0, bytemuck::cast_slice_mut(&mut values))?;
+                Values::F16(values.reinterpret_into())
+            }
+            SourceType::BF16 => {
+                let values = raw()?;
+                Values::F32(values.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect())
+            }
+            SourceType::Q8_0 => Values::Q8_0(raw()?),
+            SourceType::Q4_0 => Values::Q4_0(raw()?),
+        })
     }
 
     /// Reads `name` as an f32 tensor on `device`.
@@ -279,10 +321,6 @@ impl Weights {
 
 pub(crate) fn corrupt(file: &str, reason: impl Into<String>) -> ModelError {
     ModelError::CorruptWeights { file: file.to_string(), reason: reason.into() }
-}
-
-fn decode<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|b| from(*b)).collect()
 }
 
 #[cfg(unix)]
@@ -391,9 +429,9 @@ fn read_header(file: &File, name: &str, index: usize) -> Result<Vec<(String, Ent
             return Err(corrupt(name, format!("{tensor} lies at {begin}..{end}, outside the file")));
         }
         let stored = match entry.dtype.as_str() {
-            "F32" => Some(Stored::F32),
-            "F16" => Some(Stored::F16),
-            "BF16" => Some(Stored::BF16),
+            "F32" => Some(SourceType::F32),
+            "F16" => Some(SourceType::F16),
+            "BF16" => Some(SourceType::BF16),
             _ => None,
         };
         let bytes = end - begin;
