@@ -1,5 +1,6 @@
-// The dependency rule: kernels ← models ← {engine, train} ← node. Read from the manifests through cargo metadata, all
-// kinds of dependency included: a test that reaches across layers couples them too.
+// The dependency rule: kernels ← models ← {engine, train} ← node, where train also sees the kernels (its backward
+// passes are its own). Read from the manifests through cargo metadata, all kinds of dependency included: a test that reaches
+// across layers couples them too.
 import { execFileSync } from "node:child_process";
 import { pathToFileURL } from "node:url";
 import { root } from "./lib/paths.mjs";
@@ -11,7 +12,7 @@ const maySee = {
   kernels: [],
   models: ["kernels"],
   engine: ["models"],
-  train: ["models"],
+  train: ["kernels", "models"],
   node: ["engine", "train"],
 };
 
