@@ -1,5 +1,6 @@
-// `npm start`: builds what is not up to date, then streams text (src/cli/start.ts).
+// `npm start`: builds what is not up to date, then streams text (`candlewick generate`, src/cli/generate.ts).
 import { build, orExplain } from "./build.mjs";
 
 await orExplain(build);
-await import("../dist/src/cli/start.js");
+process.argv.splice(2, 0, "generate");
+await import("../dist/src/cli/main.js");

@@ -29,13 +29,26 @@ before(async () => {
   writeFileSync(join(user, "package.json"), JSON.stringify({ name: "user", private: true }));
   const files = readdirSync(tarballs).filter((name) => name.endsWith(".tgz"));
   assert.equal(files.length, 2);
-  // Offline: what is in the two tarballs must be enough. The other platforms' packages are optional, and absent.
-  await inUser("npm", ["install", "--offline", "--no-audit", "--no-fund", ...files.map((name) => join(tarballs, name))]);
+  // Offline: what is in the two tarballs, and what `dependencies` names, must be enough. The other platforms' packages are
+  // optional, and absent.
+  const dependencies = await packDependencies();
+  await inUser("npm", ["install", "--offline", "--no-audit", "--no-fund", ...files.map((name) => join(tarballs, name)), ...dependencies]);
   cpSync(join(__dirname, "user"), user, { recursive: true });
   // Types of Node, as every TypeScript project on Node has them.
   mkdirSync(join(installed, "@types"), { recursive: true });
   symlinkSync(join(root, "node_modules", "@types", "node"), join(installed, "@types", "node"), "junction");
 });
+
+/** The tarballs of what the package depends on at run time, made from what is installed here. */
+async function packDependencies(): Promise<string[]> {
+  const { packages } = readJson(join(root, "package-lock.json")) as { packages: Record<string, { dev?: boolean; optional?: boolean }> };
+  const folders = Object.entries(packages).filter(([path, { dev, optional }]) => path !== "" && !dev && !optional);
+  const folder = join(temporary, "dependencies");
+  mkdirSync(folder);
+  const paths = folders.map(([path]) => join(root, path));
+  await exec("npm", ["pack", "--ignore-scripts", "--pack-destination", folder, ...paths], { cwd: temporary, env });
+  return readdirSync(folder).map((name) => join(folder, name));
+}
 
 after(() => rmSync(temporary, { recursive: true, force: true }));
 
@@ -55,7 +68,11 @@ describe("the tarballs", () => {
       const manifest = readJson(join(installed, name, "package.json"));
       assert.equal(manifest.scripts, undefined, name);
       assert.equal(manifest.devDependencies, undefined, name);
-      assert.equal(manifest.dependencies, undefined, name);
+    }
+    const everything = readdirSync(installed).filter((name) => !name.startsWith(".") && !name.startsWith("@"));
+    for (const name of everything) {
+      const { scripts = {} } = readJson(join(installed, name, "package.json"));
+      assert.deepEqual(Object.keys(scripts).filter((script) => /^(pre|post)?install$/.test(script)), [], name);
       assert.ok(!existsSync(join(installed, name, "binding.gyp")), name);
     }
   });
@@ -107,6 +124,11 @@ describe("a program", () => {
       });
     }
     assert.ok(had > 0, "no version of Node could be had");
+  });
+
+  test("has a command line", async () => {
+    const { stdout } = await inUser("npx", ["--offline", "candlewick", "generate", "Once", "--max-new-tokens", "4"]);
+    assert.match(stdout, /Once[^]+4 tokens/);
   });
 
   test("runs as the README shows it", async () => {

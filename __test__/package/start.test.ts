@@ -1,4 +1,4 @@
-// `npm start`, as a person at a terminal meets it: what is printed, the exit codes, Ctrl-C.
+// `candlewick generate`, which `npm start` runs, as a person at a terminal meets it: what is printed, the exit codes, Ctrl-C.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -8,7 +8,7 @@ import { test } from "node:test";
 const root = join(__dirname, "..", "..");
 
 function start(...args: string[]) {
-  const child = spawn(process.execPath, ["dist/src/cli/start.js", ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, ["dist/src/cli/main.js", "generate", ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
   const output = { stdout: "", stderr: "" };
   child.stdout.setEncoding("utf8").on("data", (text) => (output.stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text) => (output.stderr += text));
@@ -44,7 +44,7 @@ test("gives the same text for the same seed, and another for another", async () 
 test("--help lists the options", async () => {
   const { code, stdout } = await start("--help").ended;
   assert.equal(code, 0);
-  assert.match(stdout, /--max-new-tokens N[^]+--seed N/);
+  assert.match(stdout, /--max-new-tokens <n>[^]+--seed <n>/);
 });
 
 for (const args of [["--temprature", "1"], ["Once", "--seed", "seven"], ["--model"]]) {

@@ -1,0 +1,16 @@
+/** What all commands share of the process: where text goes, in which colours, and Ctrl-C. */
+
+const colours = process.stdout.isTTY && process.stdout.hasColors() && !process.env["NO_COLOR"];
+const style = (code: number) => (text: string) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text);
+export const [bold, dim] = [style(1), style(2)];
+
+/** Writes to standard output, and waits while the terminal or the pipe is full. */
+export function write(text: string): Promise<void> | undefined {
+  if (process.stdout.write(text)) return undefined;
+  return new Promise((resolve) => process.stdout.once("drain", resolve));
+}
+
+const abort = new AbortController();
+/** Aborted by Ctrl-C; every command passes it on to what it calls. */
+export const signal: AbortSignal = abort.signal;
+export const interrupt = (): void => abort.abort();
