@@ -222,6 +222,11 @@ impl Head<'_> {
         }
     }
 
+    /// Whether the registers hold `R` rows × `TILES`.
+    const fn fits<S: Simd, const R: usize>() -> bool {
+        R == 1 || S::ATTENTION_TILES == TILES
+    }
+
     /// scores[r][j] = scale * Σ q[r][d] k[j][d] for j in 0..most, d ascending.
     ///
     /// # Safety
@@ -238,7 +243,7 @@ impl Head<'_> {
         let mut tile = 0;
         // SAFETY: tiles are taken four at a time while there are four, then one at a time.
         unsafe {
-            while tile + TILES <= tiles {
+            while Self::fits::<S, R>() && tile + TILES <= tiles {
                 self.score_tiles::<S, T, R, TILES>(s, q, keys, tile);
                 tile += TILES;
             }
@@ -304,7 +309,7 @@ impl Head<'_> {
         let mut lane = 0;
         // SAFETY: lanes of D are taken four at a time while there are four, then one at a time.
         unsafe {
-            while lane + TILES <= lanes {
+            while Self::fits::<S, R>() && lane + TILES <= lanes {
                 self.value_lanes::<S, T, R, TILES>(s, values, stride, first, from, to, lane);
                 lane += TILES;
             }

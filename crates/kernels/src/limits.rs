@@ -94,7 +94,7 @@ impl Kernel for Multiply {
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
-        // 12 registers either way: enough to hide a latency of 4 to 5 cycles on two ports.
+        // 12 registers or more: enough to hide a latency of 4 to 5 cycles on two ports.
         if S::FLOAT_TILE.1 > 1 { multiply::<S, 12>(s, self.0) } else { multiply::<S, 6>(s, self.0) }
     }
 }
@@ -105,7 +105,7 @@ fn multiply<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
     for _ in 0..rounds {
         for acc in &mut acc {
-            *acc = s.fma(*acc, a, b);
+            *acc = s.fma(a, b, *acc);
         }
     }
     acc.iter().for_each(|acc| _ = black_box(s.lanes(*acc)));

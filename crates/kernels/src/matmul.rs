@@ -196,7 +196,8 @@ impl Product<'_> {
         // leaves registers for one panel only: a second pass would interrupt the stream from memory.
         match m {
             1 if quantized => (1, 2),
-            1 | 2 if !quantized => (m, 4),
+            1 if !quantized => (1, 4),
+            2 if !quantized => (2, S::PAIR_PANELS),
             _ if quantized && m > tile.0 && m <= S::QUANT_ROWS => (m, 1),
             _ => tile,
         }
@@ -364,8 +365,10 @@ unsafe fn float_rows<S: Simd, T: Element>(
                     unreachable!()
                 } else if panels == 1 {
                     tile::float::<S, T, $r, 1>(s, weights, panel_len, k, x, sums)
-                } else if panels == 4 && $r <= 2 {
+                } else if panels == 4 && ($r == 1 || $r == 2 && S::PAIR_PANELS == 4) {
                     tile::float::<S, T, $r, 4>(s, weights, panel_len, k, x, sums)
+                } else if panels == 2 && $r == 2 && S::PAIR_PANELS == 2 {
+                    tile::float::<S, T, $r, 2>(s, weights, panel_len, k, x, sums)
                 } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
                     tile::float::<S, T, $r, 3>(s, weights, panel_len, k, x, sums)
                 } else {

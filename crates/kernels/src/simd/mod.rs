@@ -6,6 +6,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use crate::Isa;
@@ -31,6 +33,9 @@ pub(crate) trait Simd: Copy {
     const QUANT_TILE: (usize, usize);
     /// Rows of a quantised tile of one panel.
     const QUANT_ROWS: usize = if Self::QUANT_TILE.0 >= 6 { 8 } else { Self::QUANT_TILE.0 };
+    /// Panels of a float tile of two rows, and tiles of keys (or lanes of D) that attention takes for several rows.
+    const PAIR_PANELS: usize = 4;
+    const ATTENTION_TILES: usize = 4;
     /// What [`dot_bytes`](Simd::dot_bytes) leaves in the weights: 128 where it takes them as they are stored.
     const BYTES_OFFSET: i32;
 
@@ -187,6 +192,10 @@ impl Isa {
             Isa::Avx512 => avx512::launch::<K, false>(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => avx512::launch::<K, true>(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::launch::<K, false>(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => neon::launch::<K, true>(kernel),
             _ => kernel.run(portable::Portable),
         }
     }
