@@ -94,8 +94,9 @@ pub struct Pool {
 
 /// While one of these lives, the pool's helpers wait for the next job awake. Hold it for the length of a request.
 #[must_use = "the helpers sleep again as soon as this is dropped"]
-pub struct Active<'a> {
-    pool: &'a Pool,
+pub struct Active {
+    shared: Arc<Shared>,
+    threads: usize,
 }
 
 impl Pool {
@@ -146,12 +147,12 @@ impl Pool {
     }
 
     /// Keeps the helpers awake while the guard lives. Guards nest.
-    pub fn active(&self) -> Active<'_> {
+    pub fn active(&self) -> Active {
         if self.shared.active.fetch_add(1, Ordering::SeqCst) == 0 {
             ACTIVE_THREADS.fetch_add(self.threads(), Ordering::Relaxed);
             self.shared.ring();
         }
-        Active { pool: self }
+        Active { shared: Arc::clone(&self.shared), threads: self.threads() }
     }
 
     /// Calls `f(0)`, …, `f(tasks - 1)`, each once, in no particular order and on any thread, and returns when all are done.
@@ -287,10 +288,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
-        if self.pool.shared.active.fetch_sub(1, Ordering::SeqCst) == 1 {
-            ACTIVE_THREADS.fetch_sub(self.pool.threads(), Ordering::Relaxed);
+        if self.shared.active.fetch_sub(1, Ordering::SeqCst) == 1 {
+            ACTIVE_THREADS.fetch_sub(self.threads, Ordering::Relaxed);
         }
     }
 }

@@ -88,8 +88,8 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
             let mut nibbles = [[s.no_nibbles(); P]; R];
             for group in 0..4 {
                 for p in 0..P {
-                    // SAFETY: four groups of 64 bytes in a block of 32 values, for p < P panels.
                     let at = quants.wrapping_add(p * panel_len + group * 4 * LANES);
+                    // SAFETY: four groups of 64 bytes in a block of 32 values, for p < P panels.
                     let w = unsafe { s.load_bytes(at) };
                     let (low, high) = s.nibbles(w);
                     for (r, nibbles) in nibbles.iter_mut().enumerate() {
@@ -112,8 +112,8 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
         } else {
             for group in 0..8 {
                 for p in 0..P {
-                    // SAFETY: eight groups of 64 bytes in a block of 32 values, for p < P panels.
                     let at = quants.wrapping_add(p * panel_len + group * 4 * LANES);
+                    // SAFETY: eight groups of 64 bytes in a block of 32 values, for p < P panels.
                     let w = unsafe { s.load_bytes(at) };
                     for (r, dots) in dots.iter_mut().enumerate() {
                         // SAFETY: groups of 4 values, 8 to a block, R rows each.
@@ -124,8 +124,8 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
             }
         }
         for p in 0..P {
-            // SAFETY: 16 scales of this block in each of P panels.
             let at = panels.wrapping_add(p * panel_len + scales_at);
+            // SAFETY: 16 scales of this block in each of P panels.
             let dw = unsafe { s.load_f16(at.cast::<f16>()) };
             for (r, (acc, dots)) in acc.iter_mut().zip(&dots).enumerate() {
                 // SAFETY: block < blocks and r < R.

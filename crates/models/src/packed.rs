@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use candlewick_kernels::{
-    Activation as Act, Active, Epilogue, KernelError, Layout, PackedMatrix, Packing, Pool, Scratch,
-    SourceType, WeightType, matmul,
+    Activation as Act, Epilogue, KernelError, Layout, PackedMatrix, Packing, Pool, Scratch, SourceType,
+    WeightType, matmul,
 };
 use half::f16;
 
@@ -322,17 +322,8 @@ impl Cpu {
 
     /// Keeps the helper threads awake while the guard lives.
     pub fn awake(&self) -> Box<dyn Any> {
-        let pool = Arc::clone(&self.pool);
-        // SAFETY: only the lifetime changes. The pool lives at a fixed address in the Arc that the guard is stored with, and
-        // the guard, declared first, is dropped before it.
-        let guard = unsafe { std::mem::transmute::<Active<'_>, Active<'static>>(pool.active()) };
-        Box::new(Awake { _guard: guard, _pool: pool })
+        Box::new(self.pool.active())
     }
-}
-
-struct Awake {
-    _guard: Active<'static>,
-    _pool: Arc<Pool>,
 }
 
 /// A buffer of `len` values, grown when needed and kept; its content is overwritten.
