@@ -9,7 +9,7 @@ export type Device = "auto" | "cpu" | "cuda";
 export interface LoadOptions {
   /** How weights are held in memory. Default: as the checkpoint has them, f32 or f16. */
   dtype?: Dtype;
-  /** Default `"auto"`: CUDA where this build has it and a GPU is there, else the CPU. */
+  /** Default `"auto"`: CUDA where it is installed and has a GPU, for f32 weights from a folder; else the CPU. */
   device?: Device;
   /** Threads that compute. Default: as many as the machine lets this process run at once. */
   threads?: number;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::gguf::Gguf;
-use crate::on_candle::open_device;
+use crate::on_candle::{candle_takes, open_device};
 use crate::{
     Bert, CandleBert, CandleGpt2, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo, Gpt2,
     LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer, Weights, bert, gpt2,
@@ -25,7 +25,7 @@ pub fn load_causal(
     let Opened { config, tokenizer, weights, bos, eos } =
         if is_gguf { open_gguf(source)? } else { open_folder(source)? };
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
-    let (device, device_name) = open_device(options.device)?;
+    let (device, device_name) = open_device(options, is_gguf)?;
     let info = CausalInfo {
         model_type: "gpt2",
         vocab_size: config.vocab_size,
@@ -44,10 +44,7 @@ pub fn load_causal(
     let model: Box<dyn CausalLm> = if device.is_cpu() && !options.reference {
         Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)
     } else {
-        candle_dtype(options, device_name)?;
-        if is_gguf {
-            return Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device_name}")));
-        }
+        candle_takes(options, is_gguf, device_name)?;
         Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info))
     };
     Ok(Loaded { model, tokenizer })
@@ -96,7 +93,7 @@ pub fn load_encoder(
     let tokenizer = Tokenizer::open(&folder.path)?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let weights = Weights::open(&folder.path, "bert")?;
-    let (device, device_name) = open_device(options.device)?;
+    let (device, device_name) = open_device(options, false)?;
     let head = bert::head_of(&folder, &weights);
     let labels = bert::labels_of(&folder, &weights, head)?;
     let has_pooler = weights.contains("pooler.dense.weight") || head == EncoderHead::SequenceClassification;
@@ -121,20 +118,12 @@ pub fn load_encoder(
     let model: Box<dyn Encoder> = if device.is_cpu() && !options.reference {
         Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?)
     } else {
-        candle_dtype(options, device_name)?;
+        candle_takes(options, false, device_name)?;
         let params = Params::new(&weights, device);
         let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
         Box::new(CandleBert::new(bert, info))
     };
     Ok(Loaded { model, tokenizer })
-}
-
-/// The Candle models compute in f32.
-fn candle_dtype(options: &LoadOptions, device: &str) -> Result<()> {
-    match options.dtype {
-        None | Some(Dtype::F32) => Ok(()),
-        Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on {device}"))),
-    }
 }
 
 fn check_vocabulary(tokenizer: Option<&Tokenizer>, embedding: usize) -> Result<()> {

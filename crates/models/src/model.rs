@@ -14,7 +14,7 @@ pub enum Dtype {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA where this build has it and a GPU is there, else the CPU.
+    /// CUDA where this build has it, a GPU is there and it can take what is asked for (f32, from a folder), else the CPU.
     Auto,
     Cpu,
     Cuda,

@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 
 use crate::layers::ids_tensor;
 use crate::{
-    Bert, Cache, CausalInfo, CausalLm, Encoder, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, Gpt2,
-    LogitsOf, ModelError, Past, Result, SequenceStep,
+    Bert, Cache, CausalInfo, CausalLm, Dtype, Encoder, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant,
+    Gpt2, LoadOptions, LogitsOf, ModelError, Past, Result, SequenceStep,
 };
 
 /// Keys and values as tensors, which grow by concatenation. Cloning shares them.
@@ -192,18 +192,29 @@ pub(crate) fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()
     Ok(())
 }
 
-/// The Candle device for `device`, and its name.
-pub(crate) fn open_device(device: crate::Device) -> Result<(Device, &'static str)> {
+/// The device to load on, and its name. What CUDA cannot take is said before a GPU is looked for, and with `Device::Auto` goes
+/// to the CPU.
+pub(crate) fn open_device(options: &LoadOptions, is_gguf: bool) -> Result<(Device, &'static str)> {
     let cuda = || {
+        candle_takes(options, is_gguf, "cuda")?;
         if cfg!(feature = "cuda") {
             Device::new_cuda(0).map_err(|e| ModelError::UnsupportedDevice(format!("cuda: {e}")))
         } else {
             Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
         }
     };
-    match device {
+    match options.device {
         crate::Device::Cpu => Ok((Device::Cpu, "cpu")),
         crate::Device::Cuda => Ok((cuda()?, "cuda")),
         crate::Device::Auto => Ok(cuda().map_or((Device::Cpu, "cpu"), |device| (device, "cuda"))),
+    }
+}
+
+/// The Candle models compute in f32, from a folder.
+pub(crate) fn candle_takes(options: &LoadOptions, is_gguf: bool, device: &str) -> Result<()> {
+    match options.dtype {
+        _ if is_gguf => Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device}"))),
+        None | Some(Dtype::F32) => Ok(()),
+        Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on {device}"))),
     }
 }

@@ -3,17 +3,15 @@
 mod support;
 
 use candlewick_models::{
-    Dtype, Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, LoadOptions, Tokenizer,
-    load_encoder,
+    Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, LoadOptions, Tokenizer, load_encoder,
 };
-use support::{Fixture, close};
+use support::{Fixture, backends, close};
 
 const ALL: EncoderWant =
     EncoderWant { last_hidden_state: true, hidden_states: true, pooled: false, logits: false };
 
-fn load(source: &str, reference: bool) -> Box<dyn Encoder> {
-    let options = LoadOptions { dtype: Some(Dtype::F32), reference, threads: 2, ..Default::default() };
-    load_encoder(source, &options, &()).unwrap_or_else(|e| panic!("{source}: {e}")).model
+fn load(source: &str, options: &LoadOptions) -> Box<dyn Encoder> {
+    load_encoder(source, options, &()).unwrap_or_else(|e| panic!("{source}: {e}")).model
 }
 
 /// The rows of a fixture without their padding.
@@ -33,14 +31,14 @@ fn states_pooled_outputs_and_logits_equal_pytorch() {
     assert!(fixtures.len() >= 12, "{} fixtures", fixtures.len());
     for fixture in fixtures {
         let texts = inputs(&fixture);
-        for reference in [true, false] {
-            let mut model = load(fixture.source(), reference);
+        for options in backends() {
+            let mut model = load(fixture.source(), &options);
             let head = model.info().head;
             let want =
                 EncoderWant { pooled: model.info().has_pooler, logits: head != EncoderHead::None, ..ALL };
             let outputs = model.forward(&texts, want, &|| false).unwrap();
             for (i, (text, output)) in texts.iter().zip(&outputs).enumerate() {
-                let what = format!("row {i}, reference {reference}");
+                let what = format!("row {i}, {options:?}");
                 check_row(&fixture, head, i, text.ids.len(), output, &what);
             }
         }
@@ -76,8 +74,8 @@ fn check_row(fixture: &Fixture, head: EncoderHead, i: usize, len: usize, output:
 #[test]
 fn a_stop_ends_between_layers() {
     let fixture = Fixture::open("bert-base");
-    for reference in [true, false] {
-        let mut model = load(fixture.source(), reference);
+    for options in backends() {
+        let mut model = load(fixture.source(), &options);
         let asked = std::cell::Cell::new(0);
         let stop = || asked.replace(asked.get() + 1) == 1;
         let error = model.forward(&inputs(&fixture), ALL, &stop).unwrap_err();
@@ -105,22 +103,24 @@ fn the_real_minilm_equals_pytorch() {
     }
     let inputs: Vec<_> =
         encoded.into_iter().map(|e| EncoderInput { ids: e.ids, type_ids: e.type_ids }).collect();
-    let mut model = load(&folder, false);
-    let want = EncoderWant { last_hidden_state: true, pooled: true, ..Default::default() };
-    let outputs = model.forward(&inputs, want, &|| false).unwrap();
-    for (i, output) in outputs.iter().enumerate() {
-        fixture.check(&format!("pooled {i}"), &output.pooled, &fixture.row("pooler_output", i, None));
-        let name = format!("last_hidden_state.{i}");
-        if fixture.has(&name) {
-            fixture.check(&name, &output.last_hidden_state, &fixture.values(&name));
+    for options in backends() {
+        let mut model = load(&folder, &options);
+        let want = EncoderWant { last_hidden_state: true, pooled: true, ..Default::default() };
+        let outputs = model.forward(&inputs, want, &|| false).unwrap();
+        for (i, output) in outputs.iter().enumerate() {
+            fixture.check(&format!("pooled {i}"), &output.pooled, &fixture.row("pooler_output", i, None));
+            let name = format!("last_hidden_state.{i}");
+            if fixture.has(&name) {
+                fixture.check(&name, &output.last_hidden_state, &fixture.values(&name));
+            }
+            let h = output.pooled.len();
+            let mut mean = vec![0.0f32; h];
+            for row in output.last_hidden_state.chunks_exact(h) {
+                mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
+            }
+            let norm = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+            mean.iter_mut().for_each(|x| *x /= norm);
+            close(&format!("embedding {i}"), &mean, &fixture.row("embeddings", i, None), 1e-5, 0.0);
         }
-        let h = output.pooled.len();
-        let mut mean = vec![0.0f32; h];
-        for row in output.last_hidden_state.chunks_exact(h) {
-            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
-        }
-        let norm = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
-        mean.iter_mut().for_each(|x| *x /= norm);
-        close(&format!("embedding {i}"), &mean, &fixture.row("embeddings", i, None), 1e-5, 0.0);
     }
 }

@@ -2,16 +2,14 @@
 
 mod support;
 
-use candle_core::Device;
 use candlewick_models::{
     Cache, CausalLm, Dtype, Gpt2, LoadOptions, LogitsOf, ModelFolder, Params, SequenceStep, Weights, gpt2,
     layers::ids_tensor, load_causal,
 };
-use support::{Fixture, argmax};
+use support::{Fixture, argmax, backends, devices};
 
-fn load(fixture: &Fixture, reference: bool, threads: usize) -> Box<dyn CausalLm> {
-    let options = LoadOptions { dtype: Some(Dtype::F32), reference, threads, ..Default::default() };
-    load_causal(fixture.source(), &options, &()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name)).model
+fn load(fixture: &Fixture, options: &LoadOptions) -> Box<dyn CausalLm> {
+    load_causal(fixture.source(), options, &()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name)).model
 }
 
 fn step(model: &mut dyn CausalLm, cache: &mut dyn Cache, tokens: &[u32], want: LogitsOf) -> Vec<f32> {
@@ -31,10 +29,10 @@ fn logits_equal_pytorch() {
     let fixtures = Fixture::all("gpt2-");
     assert!(fixtures.len() >= 12, "{} fixtures", fixtures.len());
     for fixture in fixtures {
-        for reference in [true, false] {
-            let mut model = load(&fixture, reference, 2);
+        for options in backends() {
+            let mut model = load(&fixture, &options);
             for (i, ids) in fixture.rows("input_ids").iter().enumerate() {
-                let what = format!("logits of row {i}, reference {reference}");
+                let what = format!("logits of row {i}, {options:?}");
                 fixture.check(&what, &all_logits(model.as_mut(), ids), &fixture.row("logits", i, None));
             }
             if fixture.has("long.logits") {
@@ -51,14 +49,16 @@ fn hidden_states_equal_pytorch() {
         let folder = ModelFolder::open(fixture.source()).unwrap();
         let config = gpt2::Config::from_folder(&folder).unwrap();
         let weights = Weights::open(&folder.path, "transformer").unwrap();
-        let model = Gpt2::load(&Params::new(&weights, Device::Cpu), &config).unwrap();
-        let rows = fixture.rows("input_ids");
-        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let states = model.hidden_states(&ids_tensor(&rows, &Device::Cpu).unwrap()).unwrap();
-        assert_eq!(states.len(), config.n_layer + 1);
-        for (i, state) in states.iter().enumerate() {
-            let found: Vec<f32> = state.flatten_all().unwrap().to_vec1().unwrap();
-            fixture.check(&format!("state {i}"), &found, &fixture.values(&format!("hidden_states.{i}")));
+        for device in devices() {
+            let model = Gpt2::load(&Params::new(&weights, device.clone()), &config).unwrap();
+            let rows = fixture.rows("input_ids");
+            let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+            let states = model.hidden_states(&ids_tensor(&rows, &device).unwrap()).unwrap();
+            assert_eq!(states.len(), config.n_layer + 1);
+            for (i, state) in states.iter().enumerate() {
+                let found: Vec<f32> = state.flatten_all().unwrap().to_vec1().unwrap();
+                fixture.check(&format!("state {i}"), &found, &fixture.values(&format!("hidden_states.{i}")));
+            }
         }
     }
 }
@@ -73,8 +73,8 @@ fn greedy_text_equals_pytorch() {
         };
         let ids = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
         let (prompt, expected) = (ids("prompt"), ids("tokens"));
-        for reference in [true, false] {
-            let mut model = load(&fixture, reference, 1);
+        for options in backends() {
+            let mut model = load(&fixture, &options);
             let mut cache = model.new_cache(prompt.len() + expected.len()).unwrap();
             let mut logits = step(model.as_mut(), cache.as_mut(), &prompt, LogitsOf::Last);
             let mut found = vec![argmax(&logits)];
@@ -82,7 +82,7 @@ fn greedy_text_equals_pytorch() {
                 logits = step(model.as_mut(), cache.as_mut(), &[found[found.len() - 1]], LogitsOf::Last);
                 found.push(argmax(&logits));
             }
-            assert_eq!(found, expected, "{}, reference {reference}", fixture.name);
+            assert_eq!(found, expected, "{}, {options:?}", fixture.name);
         }
     }
 }
@@ -107,8 +107,8 @@ fn quantised_logits_stay_close() {
 fn a_stopped_step_leaves_the_cache_as_it_was() {
     let fixture = Fixture::open("gpt2-base");
     let ids = &fixture.rows("input_ids")[0];
-    for reference in [true, false] {
-        let mut model = load(&fixture, reference, 1);
+    for options in backends() {
+        let mut model = load(&fixture, &options);
         let mut cache = model.new_cache(ids.len()).unwrap();
         step(model.as_mut(), cache.as_mut(), &ids[..4], LogitsOf::None);
         let asked = std::cell::Cell::new(0);
@@ -135,8 +135,8 @@ fn a_stopped_step_leaves_the_cache_as_it_was() {
 fn a_fork_goes_its_own_way() {
     let fixture = Fixture::open("gpt2-base");
     let ids = &fixture.rows("input_ids")[0];
-    for reference in [true, false] {
-        let mut model = load(&fixture, reference, 1);
+    for options in backends() {
+        let mut model = load(&fixture, &options);
         let mut cache = model.new_cache(ids.len()).unwrap();
         step(model.as_mut(), cache.as_mut(), &ids[..5], LogitsOf::None);
         let mut fork = cache.fork(ids.len() + 3).unwrap();

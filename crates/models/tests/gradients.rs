@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use candlewick_models::layers::{cross_entropy, ids_tensor};
 use candlewick_models::{Bert, EncoderHead, Gpt2, ModelFolder, Params, Weights, bert, gpt2};
 use serde_json::Value;
-use support::Fixture;
+use support::{Fixture, devices};
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -55,17 +55,21 @@ fn check(
 
 #[test]
 fn gpt2() {
+    devices().iter().for_each(gpt2_on);
+}
+
+fn gpt2_on(device: &Device) {
     let fixture = Fixture::open("grad-gpt2");
     let folder = ModelFolder::open(fixture.source()).unwrap();
     let config = gpt2::Config::from_folder(&folder).unwrap();
     let weights = Weights::open(&folder.path, "transformer").unwrap();
     for case in fixture.expected["cases"].as_array().unwrap() {
-        let params = Params::trainable(&weights, Device::Cpu);
+        let params = Params::trainable(&weights, device.clone());
         let model = Gpt2::load(&params, &config).unwrap();
         let ids = fixture.rows("input_ids");
         let labels: Vec<Vec<i64>> = serde_json::from_value(case["labels"].clone()).unwrap();
         let rows: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let logits = model.forward(&ids_tensor(&rows, &Device::Cpu).unwrap()).unwrap();
+        let logits = model.forward(&ids_tensor(&rows, device).unwrap()).unwrap();
         // The logits at t are held against the label at t + 1, where that is not -100.
         let (mut at, mut targets) = (Vec::new(), Vec::new());
         for (row, labels) in labels.iter().enumerate() {
@@ -75,27 +79,30 @@ fn gpt2() {
             }
         }
         let flat = logits.reshape(((), config.vocab_size)).unwrap();
-        let at = Tensor::new(at, &Device::Cpu).unwrap();
-        let loss =
-            cross_entropy(&flat.index_select(&at, 0).unwrap(), &Tensor::new(targets, &Device::Cpu).unwrap())
-                .unwrap();
+        let at = Tensor::new(at, device).unwrap();
+        let loss = cross_entropy(&flat.index_select(&at, 0).unwrap(), &Tensor::new(targets, device).unwrap())
+            .unwrap();
         check(&fixture, case, "transformer.", &loss, &loss.backward().unwrap(), &params.into_vars());
     }
 }
 
 #[test]
 fn bert_classifier() {
+    devices().iter().for_each(bert_classifier_on);
+}
+
+fn bert_classifier_on(device: &Device) {
     let fixture = Fixture::open("grad-bert-classify");
     let folder = ModelFolder::open(fixture.source()).unwrap();
     let config = bert::Config::from_folder(&folder).unwrap();
     let weights = Weights::open(&folder.path, "bert").unwrap();
     let classes = bert::labels_of(&folder, &weights, EncoderHead::SequenceClassification).unwrap().len();
     for case in fixture.expected["cases"].as_array().unwrap() {
-        let params = Params::trainable(&weights, Device::Cpu);
+        let params = Params::trainable(&weights, device.clone());
         let model = Bert::load(&params, &config, true, EncoderHead::SequenceClassification, classes).unwrap();
         let tensor = |key: &str| {
             let rows = fixture.rows(key);
-            ids_tensor(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &Device::Cpu).unwrap()
+            ids_tensor(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), device).unwrap()
         };
         let mask = tensor("attention_mask").to_dtype(candle_core::DType::U8).unwrap();
         let states = model
@@ -103,7 +110,7 @@ fn bert_classifier() {
             .unwrap();
         let logits = model.logits(states.last().unwrap()).unwrap();
         let labels: Vec<u32> = serde_json::from_value(case["labels"].clone()).unwrap();
-        let loss = cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu).unwrap()).unwrap();
+        let loss = cross_entropy(&logits, &Tensor::new(labels, device).unwrap()).unwrap();
         check(&fixture, case, "bert.", &loss, &loss.backward().unwrap(), &params.into_vars());
     }
 }

@@ -2,10 +2,44 @@
 #![allow(dead_code)] // each test file uses a part
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
+use candlewick_models::{Dtype, LoadOptions};
 use serde_json::Value;
+
+/// Everything that runs a model in f32: the Candle model, the packed kernels, and the Candle model on CUDA where a GPU is.
+pub fn backends() -> Vec<LoadOptions> {
+    use candlewick_models::Device::{Cpu, Cuda};
+    let all = [(Cpu, true), (Cpu, false), (Cuda, true)].map(|(device, reference)| LoadOptions {
+        dtype: Some(Dtype::F32),
+        device,
+        reference,
+        threads: 2,
+    });
+    all.into_iter().take(if gpu().is_some() { 3 } else { 2 }).collect()
+}
+
+/// Where Candle's models run: the CPU, and a GPU where there is one.
+pub fn devices() -> Vec<Device> {
+    [Device::Cpu].into_iter().chain(gpu()).collect()
+}
+
+/// The first GPU. Without one, or in a build without CUDA, says once that it is not tested.
+pub fn gpu() -> Option<Device> {
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    let find = || match Device::new_cuda(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            // Not `eprintln!`, which the test harness keeps to itself.
+            let _ = writeln!(std::io::stderr(), "skipped on CUDA: {error}");
+            None
+        }
+    };
+    GPU.get_or_init(find).clone()
+}
 
 pub struct Fixture {
     pub name: String,
