@@ -19,7 +19,8 @@ const inAddon = (path) => /\.(rs|toml|lock|cu|json)$/.test(path) && !/[/\\](test
 const rustFiles = () => ["crates", "Cargo.toml", "Cargo.lock"].flatMap((name) => filesUnder(at(name), inAddon));
 const tsFiles = () => ["index.ts", "index.mts", "src", "tsconfig.json", "tsconfig.build.json", "native/binding.d.cts"].flatMap((name) => filesUnder(at(name)));
 
-class BuildError extends Error {}
+/** A build that cannot be: its message is all that there is to say. */
+export class BuildError extends Error {}
 
 /** `profile`: one for everything ("release"), so that Candle compiles once; "dist" is what gets published. */
 export async function buildNative({ force = false, profile = "release", features = "" } = {}) {
@@ -40,7 +41,7 @@ export async function buildNative({ force = false, profile = "release", features
   const first = existsSync(at("target", profile)) ? "" : " The first time compiles Candle: about five minutes on 2 cores.";
   console.error(`Building the native addon.${first}`);
   rmSync(nativeStamp, { force: true });
-  const library = await cargoBuild(profile, features);
+  const library = await compileWithTypes(profile, features);
   await writeBinding(library);
   writeStamp(nativeStamp, stamp);
   return true;
@@ -54,17 +55,14 @@ const typeDefinitions = at("target", "napi-types");
  * Compiles the binding; returns the library's path. Cargo directly, not through `napi build`: that one always names a
  * target, which puts its output into a folder of its own, so that Candle would be compiled once more for the tests.
  */
-async function cargoBuild(profile, features) {
-  mkdirSync(typeDefinitions, { recursive: true });
-  // The types are written while the crate compiles, so it must compile if they are not there.
-  const force = existsSync(join(typeDefinitions, crate)) ? {} : { NAPI_FORCE_BUILD_CANDLEWICK_NODE: String(Date.now()) };
+export async function compileAddon({ profile, features = "", env = {} }) {
   let library;
   const code = await run(
     "cargo",
     ["build", "--profile", profile, "--package", crate, "--message-format=json-render-diagnostics",
       ...(features ? ["--features", features] : []), ...locked],
     {
-      env: { NAPI_TYPE_DEF_TMP_FOLDER: typeDefinitions, ...force },
+      env,
       quiet: true,
       onLine: (line) => {
         const { reason, target, filenames } = JSON.parse(line);
@@ -74,6 +72,14 @@ async function cargoBuild(profile, features) {
   );
   if (code !== 0) throw new BuildError(`The native addon did not build (exit code ${code}); the compiler's message is above.`);
   return library;
+}
+
+/** `compileAddon`, and the types of what it exports into `typeDefinitions`. */
+async function compileWithTypes(profile, features) {
+  mkdirSync(typeDefinitions, { recursive: true });
+  // The types are written while the crate compiles, so it must compile if they are not there.
+  const force = existsSync(join(typeDefinitions, crate)) ? {} : { NAPI_FORCE_BUILD_CANDLEWICK_NODE: String(Date.now()) };
+  return compileAddon({ profile, features, env: { NAPI_TYPE_DEF_TMP_FOLDER: typeDefinitions, ...force } });
 }
 
 /** native/: the library under the platform's name, napi's loader, and its types. */

@@ -3,6 +3,7 @@
 // there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies. (In the
 // checkout those would make `npm ci` look for versions that are not published yet.)
 //   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
+//   node scripts/pack.mjs --cuda        also the package of the CUDA addon, which `npm run build:cuda` has put into npm/
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -17,6 +18,9 @@ const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
 const writeJson = (path, value) => writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`);
 const licences = ["LICENSE-MIT", "LICENSE-APACHE"];
 
+/** A platform with CUDA: no optional dependency, for npm cannot know who has a GPU; it is asked for by name. */
+const withCuda = (platform) => platform.endsWith("-cuda");
+
 /** The manifests in npm/, in the order of their names; all must have the version of the package itself. */
 export function platformManifests() {
   const { name, version } = readJson(at("package.json"));
@@ -25,6 +29,9 @@ export function platformManifests() {
     if (manifest.name !== `${name}-${platform}` || manifest.version !== version) {
       throw new Error(`npm/${platform}/package.json must be ${name}-${platform} ${version}`);
     }
+    if (withCuda(platform) && manifest.peerDependencies[name] !== version) {
+      throw new Error(`npm/${platform}/package.json must have ${name} ${version} as its peer`);
+    }
     return manifest;
   });
 }
@@ -32,7 +39,7 @@ export function platformManifests() {
 /** The package.json that users get. */
 export function publishedManifest() {
   const { scripts: _scripts, devDependencies: _tools, napi: _napi, ...manifest } = readJson(at("package.json"));
-  const platforms = platformManifests().map(({ name, version }) => [name, version]);
+  const platforms = platformManifests().filter(({ name }) => !withCuda(name)).map(({ name, version }) => [name, version]);
   return { ...manifest, optionalDependencies: Object.fromEntries(platforms) };
 }
 
@@ -51,7 +58,7 @@ function stagePlatform(folder, platform) {
   copyFileSync(at("npm", platform, "README.md"), join(folder, "README.md"));
   for (const name of licences) copyFileSync(at(name), join(folder, name));
   const addon = join(folder, manifest.main);
-  copyFileSync(at("native", manifest.main), addon);
+  copyFileSync(withCuda(platform) ? at("npm", platform, manifest.main) : at("native", manifest.main), addon);
   // Line tables are for people who build; they are more than half of the file.
   if (process.platform !== "win32") {
     try {
@@ -60,7 +67,7 @@ function stagePlatform(folder, platform) {
       console.error("`strip` is missing: the addon keeps its debug information.");
     }
   }
-  writeFileSync(join(folder, "THIRD-PARTY-LICENSES"), thirdPartyLicences());
+  writeFileSync(join(folder, "THIRD-PARTY-LICENSES"), thirdPartyLicences(withCuda(platform) ? ["cuda"] : []));
   writeJson(join(folder, "package.json"), { ...manifest, files: [...manifest.files, "THIRD-PARTY-LICENSES"] });
 }
 
@@ -77,22 +84,28 @@ function npmPack(folder, out) {
   return { path, size: statSync(path).size, unpackedSize };
 }
 
-/** Makes both tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, each `{ path, size, unpackedSize }`. */
-export function packAll(out = at("target", "npm")) {
+/**
+ * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and `cuda` where it is asked for, each
+ * `{ path, size, unpackedSize }`.
+ */
+export function packAll(out = at("target", "npm"), { cuda = false } = {}) {
   const platform = thisPlatform();
   if (!existsSync(at("npm", platform))) throw new Error(`There is no platform package for ${platform} in npm/`);
   const stage = join(out, "stage");
   rmSync(stage, { recursive: true, force: true });
   stageMain(join(stage, "candlewick"));
   stagePlatform(join(stage, platform), platform);
-  return { main: npmPack(join(stage, "candlewick"), out), platform: npmPack(join(stage, platform), out) };
+  const tarballs = { main: npmPack(join(stage, "candlewick"), out), platform: npmPack(join(stage, platform), out) };
+  if (!cuda) return tarballs;
+  stagePlatform(join(stage, `${platform}-cuda`), `${platform}-cuda`);
+  return { ...tarballs, cuda: npmPack(join(stage, `${platform}-cuda`), out) };
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" } } });
+  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" } } });
   await orExplain(() => build({ profile: values.profile }));
   const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const tarballs = Object.values(packAll(values.out && resolve(values.out)));
+  const tarballs = Object.values(packAll(values.out && resolve(values.out), values));
   for (const { path, size, unpackedSize } of tarballs) console.log(`${path}  ${mib(size)}, ${mib(unpackedSize)} unpacked`);
   console.log(`Together ${mib(tarballs.reduce((sum, { size }) => sum + size, 0))}.`);
 }

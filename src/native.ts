@@ -1,5 +1,8 @@
 import type * as Binding from "#binding";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { CandlewickError } from "./errors.js";
+import { packageRoot } from "./package.js";
 
 /** The Rust addon. Its types are generated from `crates/node`. */
 export type Native = typeof Binding;
@@ -13,15 +16,40 @@ export type NativeResult = Binding.GenerationResult;
 export type { PackedIds, PackedInputs, PackedOutputs, Settled } from "#binding";
 
 /**
- * Loads the addon: the file that `CANDLEWICK_NATIVE` names, else what `native/binding.cjs` finds, which is a build beside
- * it (a checkout) or the platform's package (`candlewick-linux-x64-gnu` and so on; npm installs the one that fits).
+ * Loads the addon: the file that `CANDLEWICK_NATIVE` names; else the CUDA addon, where its package is installed and the driver
+ * is there; else what `native/binding.cjs` finds, which is a build beside it (a checkout) or the platform's package
+ * (`candlewick-linux-x64-gnu` and so on; npm installs the one that fits).
  */
 function load(): Native {
   const path = process.env["CANDLEWICK_NATIVE"];
   try {
-    return path ? require(path) : require("#binding");
+    return path ? require(path) : (cudaAddon() ?? require("#binding"));
   } catch (error) {
     throw missing(path, error);
+  }
+}
+
+const cudaPackage = "candlewick-linux-x64-gnu-cuda";
+
+/** The addon that is linked with CUDA: one that is installed and cannot be loaded is a warning, once in each thread. */
+function cudaAddon(): Native | undefined {
+  let manifest: { version: string };
+  try {
+    manifest = require(`${cudaPackage}/package.json`);
+  } catch {
+    return undefined;
+  }
+  try {
+    const { version } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8"));
+    if (manifest.version !== version) throw new Error(`it has version ${manifest.version}, and candlewick ${version}`);
+    return require(cudaPackage);
+  } catch (error) {
+    process.emitWarning(`${cudaPackage} is installed and cannot be loaded, so that models run on the CPU: ${causes(error).join("; ")}`, {
+      type: "CandlewickWarning",
+      code: "CANDLEWICK_CUDA_UNAVAILABLE",
+      detail: "It needs NVIDIA's driver (libcuda.so.1) and the libraries of CUDA 13; its README lists them.",
+    });
+    return undefined;
   }
 }
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { nodeBinaries } from "./nodes.js";
@@ -79,7 +79,7 @@ describe("the tarballs", () => {
 
   test("name every platform's package at exactly this version", () => {
     const { version, optionalDependencies } = readJson(join(installed, "candlewick", "package.json"));
-    const expected = readdirSync(join(root, "npm")).map((platform) => [`candlewick-${platform}`, version]);
+    const expected = readdirSync(join(root, "npm")).filter((platform) => !platform.endsWith("-cuda")).map((platform) => [`candlewick-${platform}`, version]);
     assert.deepEqual(optionalDependencies, Object.fromEntries(expected));
   });
 
@@ -129,6 +129,49 @@ describe("a program", () => {
   test("has a command line", async () => {
     const { stdout } = await inUser("npx", ["--offline", "candlewick", "generate", "Once", "--max-new-tokens", "4"]);
     assert.match(stdout, /Once[^]+4 tokens/);
+  });
+
+  describe("beside the package with CUDA", () => {
+    const folder = join(installed, "candlewick-linux-x64-gnu-cuda");
+    const main = "addon.node";
+    after(() => rmSync(folder, { recursive: true, force: true }));
+
+    /** What a program says: the model's device, which addons are in memory, and the codes of its warnings. */
+    async function run(version: string, addon: Buffer) {
+      rmSync(folder, { recursive: true, force: true });
+      mkdirSync(folder);
+      writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "candlewick-linux-x64-gnu-cuda", version, main }));
+      writeFileSync(join(folder, main), addon);
+      const program = `
+        const codes = [];
+        process.on("warning", (warning) => codes.push(warning.code));
+        const { loadGPT2 } = require("candlewick");
+        loadGPT2("node_modules/candlewick/models/default").then(async (lm) => {
+          const addons = process.report.getReport().sharedObjects.filter((path) => path.endsWith(".node"));
+          console.log(JSON.stringify({ codes, addons, device: lm.info.device }));
+          await lm.close();
+        });`;
+      return JSON.parse((await inUser(process.execPath, ["-e", program])).stdout);
+    }
+    const platform = readdirSync(join(root, "native")).find((name) => name.endsWith(".node"))!;
+    const { version } = readJson(join(root, "package.json"));
+
+    test("takes the addon from there when it can be loaded", async () => {
+      // The CPU's addon in its place: which one is taken is the question, not what it can do.
+      const { codes, addons } = await run(version, good);
+      assert.deepEqual(codes, []);
+      assert.deepEqual(addons.map((path: string) => basename(path)), [main]);
+    });
+
+    const good = readFileSync(join(root, "native", platform));
+    for (const [what, ...installed] of [["cannot be loaded", version, Buffer.from("no addon")], ["is of another version", "0.0.1", good]] as const) {
+      test(`says that it runs on the CPU when that addon ${what}`, async () => {
+        const { codes, addons, device } = await run(...installed);
+        assert.deepEqual(codes, ["CANDLEWICK_CUDA_UNAVAILABLE"]);
+        assert.deepEqual(addons.map((path: string) => basename(path)), [platform]);
+        assert.equal(device, "cpu");
+      });
+    }
   });
 
   test("runs as the README shows it", async () => {

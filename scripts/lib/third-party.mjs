@@ -7,8 +7,8 @@ import { root } from "./paths.mjs";
 const isLicence = (name) => /^(licen[cs]e|copying|notice|copyright|unlicense)/i.test(name);
 
 /** The crates that crates/node links, without what only builds or tests. */
-function linkedCrates() {
-  const text = execFileSync("cargo", ["metadata", "--format-version=1", "--filter-platform", host()], {
+function linkedCrates(features) {
+  const text = execFileSync("cargo", ["metadata", "--format-version=1", "--filter-platform", host(), "--features", features.join()], {
     cwd: root,
     encoding: "utf8",
     maxBuffer: 1 << 28,
@@ -33,8 +33,9 @@ function host() {
   return /^host: (.*)$/m.exec(execFileSync("rustc", ["-vV"], { encoding: "utf8" }))[1];
 }
 
-export function thirdPartyLicences() {
-  const crates = linkedCrates().toSorted((a, b) => (a.name < b.name ? -1 : 1));
+/** `features`: those of crates/node that the addon was built with. */
+export function thirdPartyLicences(features = []) {
+  const crates = linkedCrates(features.map((name) => `candlewick-node/${name}`)).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const texts = new Map();
   for (const crate of crates) {
     const folder = dirname(crate.manifest_path);
