@@ -164,9 +164,10 @@ describe("a program", () => {
     });
 
     const good = readFileSync(join(root, "native", platform));
-    for (const [what, ...installed] of [["cannot be loaded", version, Buffer.from("no addon")], ["is of another version", "0.0.1", good]] as const) {
+    const bad = [["cannot be loaded", version, Buffer.from("no addon")], ["is of another version", "0.0.1", good]] as const;
+    for (const [what, version, addon] of bad) {
       test(`says that it runs on the CPU when that addon ${what}`, async () => {
-        const { codes, addons, device } = await run(...installed);
+        const { codes, addons, device } = await run(version, addon);
         assert.deepEqual(codes, ["CANDLEWICK_CUDA_UNAVAILABLE"]);
         assert.deepEqual(addons.map((path: string) => basename(path)), [platform]);
         assert.equal(device, "cpu");
