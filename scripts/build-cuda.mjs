@@ -14,6 +14,7 @@ export async function buildCuda({ profile = "release" } = {}) {
   const missing = [...(await missingTools()), ...(await missingForCuda())];
   if (missing.length > 0) throw new BuildError(`The CUDA addon cannot be built here.\n\n- ${missing.join("\n- ")}\n`);
   const home = await cudaToolkit();
+  if (!home) throw new BuildError("CUDA's compiler could not be fetched; pip's message is above.");
   console.error(`Building the CUDA addon with ${home}.`);
   // A target directory of its own: Candle with and without CUDA would take turns in one.
   const env = { ...cudaEnvironment(home), CARGO_TARGET_DIR: at("target", "cuda") };

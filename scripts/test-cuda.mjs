@@ -13,7 +13,7 @@ await orExplain(async () => {
   if (libraries.driver === "stub") console.error("\nThere is no NVIDIA driver here: the tests are built and linked, and skip CUDA.\n");
   Object.assign(process.env, { LD_LIBRARY_PATH: libraries.path });
   const files = ["devices", "gpt2", "bert", "gradients"].flatMap((name) => ["--test", name]);
-  const rust = await run("cargo", ["test", "--release", "--package", "candlewick-models", "--features", "cuda", ...files], { env });
+  const rust = await run("cargo", ["test", "--release", "--workspace", "--features", "candlewick-node/cuda", ...files], { env });
   process.env.CANDLEWICK_NATIVE = addon;
   const failed = [await typescriptTests("cuda"), await typescriptTests("parity")].some((totals) => totals.failed > 0);
   process.exitCode = rust !== 0 || failed ? 1 : 0;

@@ -9,7 +9,7 @@ import { output, run } from "./run.mjs";
 const folder = join(cache, "cuda");
 const stubs = join(folder, "driver");
 
-/** CUDA 13.0, the oldest that has such wheels: what it compiles runs on every driver for CUDA 13 (580 and newer). */
+/** The first CUDA 13: what it compiles runs on every driver for CUDA 13 (580 and newer). */
 const wheels = {
   "nvidia-cuda-nvcc": "13.0.88",
   "nvidia-cuda-crt": "13.0.88",
@@ -20,6 +20,8 @@ const wheels = {
   "nvidia-cublas": "13.0.2.14",
   "nvidia-curand": "10.4.0.35",
 };
+
+const toolkit = join(folder, `toolkit-${wheels["nvidia-cuda-nvcc"]}`);
 
 /** Ampere and newer; newer GPUs compile the PTX in it when they first load it. */
 const computeCapability = "80";
@@ -43,21 +45,19 @@ export async function missingForCuda() {
   return missing;
 }
 
-const names = Object.entries(wheels).map(([name, version]) => `${name}==${version}`);
-const toolkit = join(folder, `toolkit-${wheels["nvidia-cuda-nvcc"]}`);
-
-/** The toolkit's root; the first time it is fetched: 0.7 GB, 1.2 GB on disk. */
+/** The toolkit's root; the first time it is fetched: 0.7 GB, 1.2 GB on disk. Undefined where pip could not, and has said why. */
 export async function cudaToolkit() {
   if (process.env.CUDA_HOME) return process.env.CUDA_HOME;
   if (!existsSync(toolkit)) {
     console.error(`Fetching CUDA's compiler and libraries into ${folder} (0.7 GB, once).`);
     const unfinished = `${toolkit}.${process.pid}`;
     mkdirSync(unfinished, { recursive: true });
+    const names = Object.entries(wheels).map(([name, version]) => `${name}==${version}`);
     const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"];
     const code = await run("python3", [...pip, "--root-user-action=ignore", "--target", unfinished, ...names]);
     if (code !== 0) {
       rmSync(unfinished, { recursive: true, force: true });
-      throw new Error("pip could not fetch CUDA's wheels; its message is above.");
+      return undefined;
     }
     completeLinks(join(unfinished, "nvidia", "cu13"));
     renameSync(unfinished, toolkit);

@@ -198,7 +198,11 @@ pub(crate) fn open_device(options: &LoadOptions, is_gguf: bool) -> Result<(Devic
     let cuda = || {
         candle_takes(options, is_gguf, "cuda")?;
         if cfg!(feature = "cuda") {
-            Device::new_cuda(0).map_err(|e| ModelError::UnsupportedDevice(format!("cuda: {e}")))
+            Device::new_cuda(0).map_err(|error| {
+                // With RUST_BACKTRACE a trace follows the first line.
+                let text = error.to_string();
+                ModelError::UnsupportedDevice(format!("cuda: {}", text.lines().next().unwrap_or_default()))
+            })
         } else {
             Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
         }
