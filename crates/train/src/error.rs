@@ -13,15 +13,16 @@ pub enum TrainError {
     /// An option with a value that cannot be; `option` is its public (camelCase) name.
     #[error("{option}: {reason}")]
     OptionInvalid { option: &'static str, reason: String },
-    /// A row that cannot be an example; `row` counts from 1.
-    #[error("{source_name}, row {row}: {reason}")]
-    DataInvalid { source_name: String, row: u64, reason: String },
-    #[error("{source_name} has no column {column:?}; it has {}", known.join(", "))]
-    ColumnUnknown { source_name: String, column: String, known: Vec<String> },
-    /// A label outside the classes.
-    #[error("{source_name}, row {row}: label {label:?} is not one of {}", known.join(", "))]
-    LabelUnknown { source_name: String, row: u64, label: String, known: Vec<String> },
-    #[error("{0} has no rows")]
+    #[error("no such file: {0}")]
+    DataNotFound(String),
+    /// A row that cannot be read, or that has not what the task needs; `place` is `file:line`.
+    #[error("{place}: {reason}")]
+    DataInvalid { place: String, reason: String },
+    #[error("{place}: no column {wanted}; there are {}. The option columns names columns", known.join(", "))]
+    ColumnUnknown { place: String, wanted: String, known: Vec<String> },
+    #[error("{place}: the label {label:?} is none of the classes: {}", listed(known))]
+    LabelUnknown { place: String, label: String, known: Vec<String> },
+    #[error("no rows in {0}")]
     DataEmpty(String),
     /// The loss is NaN or infinite. `step` counts optimiser steps from 1, `batch` the epoch's batches from 0.
     #[error("the loss is {loss} at step {step} (epoch {epoch}, batch {batch})")]
@@ -48,6 +49,7 @@ impl TrainError {
         match self {
             Self::Model(error) => error.code(),
             Self::OptionInvalid { .. } => "OPTION_INVALID",
+            Self::DataNotFound(_) => "DATA_NOT_FOUND",
             Self::DataInvalid { .. } => "DATA_INVALID",
             Self::ColumnUnknown { .. } => "COLUMN_UNKNOWN",
             Self::LabelUnknown { .. } => "LABEL_UNKNOWN",
@@ -79,4 +81,10 @@ impl From<ModelError> for TrainError {
             error => Self::Model(error),
         }
     }
+}
+
+/// Names for a message.
+fn listed(names: &[String]) -> String {
+    let more = if names.len() > 12 { format!(", … ({} in all)", names.len()) } else { String::new() };
+    format!("{}{more}", names.iter().take(12).cloned().collect::<Vec<_>>().join(", "))
 }

@@ -1,45 +1,110 @@
-//! Rows of a table become examples, examples become batches.
+//! Rows of a file become examples, examples become batches.
+//!
+//! - `rows.rs`: JSON lines, CSV, TSV and plain text, read where they lie. `task.rs`: tasks, options, which column is what.
+//! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`, `pairs.rs`;
+//!   through tokens kept in a temporary file (`spool.rs`): `blocks.rs` (causal), `masked.rs`.
+//! - `labels.rs`: classes. `plan.rs`: the order of batches. `random.rs`: numbers that are a function of what they are for.
+//!
+//! [`open`] reads a file once from end to end, so that whatever is wrong with it is known before the first step.
 
+mod blocks;
+mod classification;
+mod completion;
+mod example;
+mod frame;
+mod labels;
+mod masked;
+mod pairs;
 mod plan;
+mod random;
+mod rows;
+mod spool;
+mod task;
+mod token_labels;
 
+use std::path::PathBuf;
+
+use candlewick_models::Tokenizer;
+
+pub use blocks::Windows;
+pub use classification::{Classification, ClassificationRow};
+pub use completion::{Completion, Turns};
+pub use example::{Example, Examples, IGNORED, Target};
+pub use labels::Labels;
+pub use pairs::{Pair, Pairs};
 pub use plan::Plan;
+pub use random::{Stream, stream};
+pub use rows::{Format, Row, Rows};
+pub use task::{DataOptions, ProblemType, Task};
+pub use token_labels::TokenLabels;
 
 use crate::Result;
 
-/// What an example's loss is measured against.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Target {
-    /// A label for each input token, -100 where there is none: causal LM (the label at t is held against the logits at t − 1),
-    /// completion, token classification, masked LM.
-    Tokens(Vec<i32>),
-    Class(u32),
-    /// Multi-label or regression.
-    Scores(Vec<f32>),
-    /// Positions of an answer's first and last token; (0, 0) if there is none.
-    Span {
-        start: u32,
-        end: u32,
-    },
-    None,
+/// What a data set is opened for.
+pub struct Setup<'a> {
+    pub task: Task,
+    pub options: &'a DataOptions,
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens that the model reads at once.
+    pub positions: usize,
+    /// What ends a text, for a GPT-2.
+    pub eos: Option<u32>,
+    /// The classes of the checkpoint's head; none if it has no head yet.
+    pub checkpoint_labels: &'a [String],
+    pub seed: u64,
+    /// Asked between rows; `true` ends the opening with `ABORTED`.
+    pub stop: &'a dyn Fn() -> bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub struct Example {
-    pub input_ids: Vec<u32>,
-    /// Empty: zeros.
-    pub token_type_ids: Vec<u32>,
-    pub target: Target,
-    /// Contrastive training: what this example should be near to.
-    pub pair: Option<Box<Example>>,
-}
-
-/// A data set, by index.
-pub trait Examples: Send {
-    fn len(&self) -> usize;
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+impl Setup<'_> {
+    /// Tokens in an example.
+    pub(crate) fn length(&self) -> Result<usize> {
+        let length = self.options.max_length.unwrap_or(self.positions);
+        if length < 4 || length > self.positions {
+            let reason = format!("expected 4 to {}, got {length}", self.positions);
+            return Err(crate::TrainError::option("maxLength", reason));
+        }
+        Ok(length)
     }
-    fn get(&mut self, index: usize) -> Result<Example>;
-    /// Tokens, or something that grows with them.
-    fn length_hint(&mut self, index: usize) -> Result<usize>;
+}
+
+/// A data set that was read through once.
+pub struct Opened {
+    pub examples: Box<dyn Examples>,
+    /// The classes' names by id; none for a task without classes.
+    pub labels: Vec<String>,
+    /// Of text classification.
+    pub problem_type: Option<ProblemType>,
+}
+
+impl Opened {
+    fn plain(examples: impl Examples + 'static) -> Self {
+        Self { examples: Box::new(examples), labels: Vec::new(), problem_type: None }
+    }
+}
+
+/// Opens the files of one split. For a validation split, put what the training split had into `options.labels` and
+/// `options.problem_type`: a label that it has not is then a `LABEL_UNKNOWN`.
+pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Opened> {
+    match setup.task {
+        Task::TextGeneration => blocks::Blocks::open(paths, setup).map(Opened::plain),
+        Task::FillMask => masked::Masked::open(paths, setup).map(Opened::plain),
+        Task::Completion | Task::Translation | Task::Dialogue => {
+            Completion::open(paths, setup).map(Opened::plain)
+        }
+        Task::FeatureExtraction => Pairs::open(paths, setup).map(Opened::plain),
+        Task::QuestionAnswering => {
+            Err(crate::TrainError::option("task", "question answering has no data yet"))
+        }
+        Task::TextClassification => {
+            let examples = Classification::open(paths, setup)?;
+            let (labels, problem_type) = (examples.labels().to_vec(), Some(examples.problem_type()));
+            Ok(Opened { examples: Box::new(examples), labels, problem_type })
+        }
+        Task::TokenClassification => {
+            let examples = TokenLabels::open(paths, setup)?;
+            let labels = examples.labels().to_vec();
+            Ok(Opened { examples: Box::new(examples), labels, problem_type: None })
+        }
+    }
 }

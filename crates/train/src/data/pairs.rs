@@ -1,0 +1,75 @@
+//! Pairs of texts: two that mean the same, or two and how alike they are.
+
+use std::path::PathBuf;
+
+use candlewick_models::Tokenizer;
+
+use super::classification::number;
+use super::task::Columns;
+use super::{Example, Examples, Rows, Setup, Target};
+use crate::{Result, TrainError};
+
+pub struct Pairs {
+    rows: Rows,
+    columns: Columns,
+    tokenizer: Tokenizer,
+    max_length: usize,
+}
+
+pub struct Pair {
+    pub text: String,
+    pub other: String,
+    pub score: Option<f32>,
+}
+
+impl Pairs {
+    pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Self> {
+        let mut columns: Option<Columns> = None;
+        let rows = Rows::open(paths, setup.options.format, setup.stop, &mut |row| {
+            if columns.is_none() {
+                columns = Some(Columns::find(setup.task, &setup.options.columns, row)?);
+            }
+            let Some(columns) = &columns else { return Ok(()) };
+            columns.text(row, "text")?;
+            columns.text(row, "textPair")?;
+            columns.maybe(row, "score").map_or(Ok(()), |score| number(score, row).map(drop))
+        })?;
+        let Some(columns) = columns else { return Err(TrainError::Internal("rows without columns".into())) };
+        Ok(Self { rows, columns, tokenizer: setup.tokenizer.clone(), max_length: setup.length()? })
+    }
+
+    pub fn has_scores(&self) -> bool {
+        self.columns.has("score")
+    }
+
+    pub fn pair(&mut self, index: usize) -> Result<Pair> {
+        let row = self.rows.get(index)?;
+        Ok(Pair {
+            text: self.columns.text(&row, "text")?.to_string(),
+            other: self.columns.text(&row, "textPair")?.to_string(),
+            score: self.columns.maybe(&row, "score").map(|score| number(score, &row)).transpose()?,
+        })
+    }
+}
+
+impl Examples for Pairs {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The score, if there is one, is the first text's target.
+    fn get(&mut self, index: usize) -> Result<Example> {
+        let Pair { text, other, score } = self.pair(index)?;
+        let example = |text: &str, target, pair| -> Result<Example> {
+            let encoded = self.tokenizer.encode_pair(text, None, Some(self.max_length))?;
+            Ok(Example { input_ids: encoded.ids, token_type_ids: encoded.type_ids, target, pair })
+        };
+        let other = example(&other, Target::None, None)?;
+        let target = score.map_or(Target::None, |score| Target::Scores(vec![score]));
+        example(&text, target, Some(Box::new(other)))
+    }
+
+    fn length_hint(&mut self, index: usize) -> Result<usize> {
+        Ok(self.rows.bytes(index))
+    }
+}

@@ -1,0 +1,280 @@
+//! Rows of JSON lines, CSV, TSV or plain text, read where they lie: memory holds the offset of each row, 8 bytes, and nothing else
+//! of a file, so that a file may be larger than memory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{Result, TrainError};
+
+/// A row has to fit in memory, several times over.
+const MAX_ROW_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Jsonl,
+    Csv,
+    Tsv,
+    /// Each line is a row with the one column `text`; empty lines are none.
+    Text,
+}
+
+impl Format {
+    /// By the ending of the name; anything that is not known is plain text.
+    pub fn of(path: &Path) -> Self {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("jsonl" | "ndjson" | "json") => Self::Jsonl,
+            Some("csv") => Self::Csv,
+            Some("tsv" | "tab") => Self::Tsv,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// A row as an object: all values of CSV and TSV are strings.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub fields: Map<String, Value>,
+    /// `file:line`
+    pub place: String,
+}
+
+impl Row {
+    pub fn wrong(&self, reason: impl Into<String>) -> TrainError {
+        TrainError::DataInvalid { place: self.place.clone(), reason: reason.into() }
+    }
+}
+
+pub struct Rows {
+    files: Vec<Source>,
+    /// Rows in the files before each, and in all.
+    starts: Vec<usize>,
+}
+
+struct Source {
+    path: PathBuf,
+    format: Format,
+    file: File,
+    header: Vec<String>,
+    /// Where each row begins, and where the last one ends.
+    offsets: Vec<u64>,
+}
+
+impl Rows {
+    /// Reads every file once from end to end: finds the rows, and gives each to `visit`, whose error ends it. `stop` is asked
+    /// between rows.
+    pub fn open(
+        paths: &[PathBuf],
+        format: Option<Format>,
+        stop: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(&Row) -> Result<()>,
+    ) -> Result<Self> {
+        let mut rows = Self { files: Vec::new(), starts: vec![0] };
+        for path in paths {
+            let source = Source::open(path, format.unwrap_or_else(|| Format::of(path)), stop, visit)?;
+            rows.starts.push(rows.len() + source.len());
+            rows.files.push(source);
+        }
+        if rows.len() == 0 {
+            let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            return Err(TrainError::DataEmpty(names.join(", ")));
+        }
+        Ok(rows)
+    }
+
+    #[allow(clippy::len_without_is_empty)] // one without rows does not open
+    pub fn len(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    pub fn get(&mut self, index: usize) -> Result<Row> {
+        let (file, row) = self.find(index);
+        self.files[file].row(row)
+    }
+
+    /// Bytes of a row in its file.
+    pub fn bytes(&self, index: usize) -> usize {
+        let (file, row) = self.find(index);
+        let offsets = &self.files[file].offsets;
+        (offsets[row + 1] - offsets[row]) as usize
+    }
+
+    fn find(&self, index: usize) -> (usize, usize) {
+        let file = self.starts.partition_point(|start| *start <= index) - 1;
+        (file, index - self.starts[file])
+    }
+}
+
+impl Source {
+    fn open(
+        path: &Path,
+        format: Format,
+        stop: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(&Row) -> Result<()>,
+    ) -> Result<Self> {
+        let mut file = open_regular(path)?;
+        let mut source = Self {
+            path: path.to_path_buf(),
+            format,
+            file: file.try_clone().map_err(|error| io(path, &error))?,
+            header: Vec::new(),
+            offsets: Vec::new(),
+        };
+        match format {
+            Format::Csv | Format::Tsv => source.scan_table(&mut file, stop, visit)?,
+            Format::Jsonl | Format::Text => source.scan_lines(&file, stop, visit)?,
+        }
+        Ok(source)
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    fn scan_lines(
+        &mut self,
+        file: &File,
+        stop: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let mut line = Vec::new();
+        let (mut offset, mut number) = (0u64, 0u64);
+        loop {
+            if number.is_multiple_of(256) && stop() {
+                return Err(TrainError::Aborted);
+            }
+            line.clear();
+            let read = (&mut reader).take(MAX_ROW_BYTES + 1).read_until(b'\n', &mut line);
+            let read = read.map_err(|error| io(&self.path, &error))? as u64;
+            number += 1;
+            if read > MAX_ROW_BYTES {
+                let reason = format!("a line of more than {MAX_ROW_BYTES} bytes");
+                return Err(TrainError::DataInvalid { place: self.place(number), reason });
+            }
+            if read > 0 && !blank(&line) {
+                // A row ends where the next begins: blank lines between them belong to the one before.
+                self.offsets.push(offset);
+                let place = self.place(number);
+                visit(&self.parse_line(&line, place)?)?;
+            }
+            offset += read;
+            if read == 0 {
+                break;
+            }
+        }
+        self.offsets.push(offset);
+        Ok(())
+    }
+
+    fn scan_table(
+        &mut self,
+        file: &mut File,
+        stop: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let mut reader = self.table_reader(true, file);
+        let header = reader.headers().map_err(|error| table_error(&self.path, &error))?.clone();
+        self.header = header.iter().map(|name| name.trim_start_matches('\u{feff}').to_string()).collect();
+        let mut record = csv::StringRecord::new();
+        let mut offsets = Vec::new();
+        loop {
+            if offsets.len().is_multiple_of(256) && stop() {
+                return Err(TrainError::Aborted);
+            }
+            let offset = reader.position().byte();
+            if !reader.read_record(&mut record).map_err(|error| table_error(&self.path, &error))? {
+                break;
+            }
+            offsets.push(offset);
+            let line = record.position().map_or(0, csv::Position::line);
+            visit(&self.table_row(&record, self.place(line)))?;
+        }
+        offsets.push(reader.position().byte());
+        self.offsets = offsets;
+        Ok(())
+    }
+
+    fn table_reader<R: Read>(&self, headers: bool, from: R) -> csv::Reader<R> {
+        let delimiter = if self.format == Format::Tsv { b'\t' } else { b',' };
+        csv::ReaderBuilder::new().has_headers(headers).delimiter(delimiter).from_reader(from)
+    }
+
+    fn table_row(&self, record: &csv::StringRecord, place: String) -> Row {
+        let fields = self.header.iter().zip(record.iter());
+        let fields = fields.map(|(name, value)| (name.clone(), Value::from(value))).collect();
+        Row { fields, place }
+    }
+
+    fn parse_line(&self, line: &[u8], place: String) -> Result<Row> {
+        let wrong = |reason: String| TrainError::DataInvalid { place: place.clone(), reason };
+        let text = std::str::from_utf8(line).map_err(|error| wrong(format!("no UTF-8: {error}")))?;
+        let text = text.trim_start_matches('\u{feff}');
+        if self.format == Format::Text {
+            let text = text.trim_end_matches(['\n', '\r']);
+            return Ok(Row { fields: Map::from_iter([("text".into(), Value::from(text))]), place });
+        }
+        match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => Ok(Row { fields, place }),
+            Ok(_) => Err(wrong("a line of JSON lines is an object: {\"text\": …}".into())),
+            Err(error) => Err(wrong(format!("no JSON: {error}"))),
+        }
+    }
+
+    fn row(&mut self, row: usize) -> Result<Row> {
+        let (start, end) = (self.offsets[row], self.offsets[row + 1]);
+        let mut bytes = vec![0; (end - start) as usize];
+        let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut bytes));
+        read.map_err(|error| io(&self.path, &error))?;
+        if matches!(self.format, Format::Csv | Format::Tsv) {
+            let mut record = csv::StringRecord::new();
+            self.table_reader(false, bytes.as_slice())
+                .read_record(&mut record)
+                .map_err(|error| table_error(&self.path, &error))?;
+            return Ok(self.table_row(&record, self.place_of(row)));
+        }
+        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        self.parse_line(line, self.place_of(row))
+    }
+
+    fn place(&self, line: u64) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+
+    /// Lines are counted when something is wrong with a row; this names it without.
+    fn place_of(&self, row: usize) -> String {
+        format!("{}, row {}", self.path.display(), row + 1)
+    }
+}
+
+/// Opens a regular file: a pipe would block, a device never end.
+pub(super) fn open_regular(path: &Path) -> Result<File> {
+    if !std::fs::metadata(path).map_err(|error| io(path, &error))?.is_file() {
+        return Err(TrainError::Io { path: path.into(), reason: "not a regular file".into() });
+    }
+    File::open(path).map_err(|error| io(path, &error))
+}
+
+fn blank(line: &[u8]) -> bool {
+    line.iter().all(u8::is_ascii_whitespace)
+}
+
+fn io(path: &Path, error: &std::io::Error) -> TrainError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => TrainError::DataNotFound(path.display().to_string()),
+        _ => TrainError::io(path, error),
+    }
+}
+
+fn table_error(path: &Path, error: &csv::Error) -> TrainError {
+    if let csv::ErrorKind::Io(error) = error.kind() {
+        return io(path, error);
+    }
+    let line = error.position().map_or(1, csv::Position::line);
+    TrainError::DataInvalid { place: format!("{}:{line}", path.display()), reason: error.to_string() }
+}
