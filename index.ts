@@ -16,7 +16,7 @@ export type { ErrorCode } from "./src/errors.js";
 export { generate } from "./src/generate.js";
 export type { GenerateWithModelOptions } from "./src/generate.js";
 export { GPT2, loadGPT2 } from "./src/gpt2.js";
-export type { EncodeOptions, GPT2Info } from "./src/gpt2.js";
+export type { EncodeOptions, GPT2Info, GPT2LoadOptions } from "./src/gpt2.js";
 export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";
 export type { DecodeOptions, Model } from "./src/model.js";
 export type { ReadableOptions, ResponseOptions, StreamFormat } from "./src/response.js";

@@ -1,5 +1,5 @@
 import { checkInputs, nativeInputs, unpack } from "./inputs.js";
-import { load, type LoadOptions } from "./load.js";
+import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import { native, type NativeEncoder, type PackedInputs, type PackedOutputs } from "./native.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
@@ -250,5 +250,5 @@ function split(data: Float32Array, parts: number): Float32Array[] {
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
  */
 export async function loadBERT(source: string, options: LoadOptions = {}): Promise<BERT> {
-  return BERT.of(source, await load<NativeEncoder>("loadBERT", native.loadEncoder, source, options));
+  return BERT.of(source, await load<NativeEncoder, LoadOptions>("loadBERT", native.loadEncoder, source, options, loadOptions));
 }

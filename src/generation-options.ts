@@ -42,6 +42,7 @@ export const generateOptions: OptionTable<GenerateOptions> = {
   lengthPenalty: finite,
   earlyStopping: checks.oneOf(true, false, "never"),
   truncate: checks.oneOf("left"),
+  adapter: checks.string,
   signal: checks.signal,
 };
 

@@ -1,7 +1,7 @@
 import { abortError } from "./errors.js";
 import { generateOptions, nativeOptions } from "./generation-options.js";
 import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
-import { load, type LoadOptions } from "./load.js";
+import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import {
   native,
@@ -11,7 +11,7 @@ import {
   type NativeTokenStream,
   type PackedIds,
 } from "./native.js";
-import { checkOptions, checks, type OptionTable } from "./options.js";
+import { type Check, checkOptions, checks, isPlainObject, type OptionTable } from "./options.js";
 import { abortable, callSync, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import { TokenStream } from "./stream.js";
@@ -39,6 +39,8 @@ export interface GPT2Info {
   readonly device: string;
   /** Threads that compute. */
   readonly threads: number;
+  /** Names of the adapters that `generate` may be asked for. */
+  readonly adapters: readonly string[];
 }
 
 export interface EncodeOptions {
@@ -108,6 +110,22 @@ export class GPT2 extends Model {
   }
 }
 
+export interface GPT2LoadOptions extends LoadOptions {
+  /**
+   * LoRA adapters in PEFT's files (`adapter_config.json`, `adapter_model.safetensors`): a folder by name. Each generation
+   * may ask for one (`adapter`), and generations with different ones run together. They add up to the weights without
+   * being merged, so they may lie over weights of any dtype; on the CPU only.
+   */
+  adapters?: Readonly<Record<string, string>>;
+}
+
+const adapters: Check = (value) => {
+  if (!isPlainObject(value)) return "must be a plain object of folders by name";
+  return Object.values(value).some((folder) => checks.string(folder) !== undefined) ? "must have paths of folders as values" : undefined;
+};
+
+const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters };
+
 /**
  * Loads a GPT-2: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json` or
  * `vocab.json` and `merges.txt`), or a hub id, whose files are looked up in
@@ -116,6 +134,7 @@ export class GPT2 extends Model {
  * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `ABORTED`, and what can be wrong with a model's files:
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
  */
-export async function loadGPT2(source: string, options: LoadOptions = {}): Promise<GPT2> {
-  return GPT2.of(source, await load<NativeGenerator>("loadGPT2", native.loadGenerator, source, options));
+export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): Promise<GPT2> {
+  const table = gpt2LoadOptions;
+  return GPT2.of(source, await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table));
 }

@@ -26,7 +26,7 @@ export interface LoadOptions {
   localFilesOnly?: boolean;
 }
 
-const loadOptions: OptionTable<LoadOptions> = {
+export const loadOptions: OptionTable<LoadOptions> = {
   dtype: checks.oneOf("f32", "f16", "q8_0", "q4_0"),
   device: checks.oneOf("auto", "cpu", "cuda"),
   threads: checks.integer(1, 1024),
@@ -46,18 +46,31 @@ export type LoadProgress =
 type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 
 /** Finds the model's files, downloads them if need be, and has `loader` load them. */
-export async function load<T>(where: string, loader: Loader, source: string, options: LoadOptions): Promise<T> {
+export async function load<T, Options extends LoadOptions & { adapters?: Readonly<Record<string, string>> }>(
+  where: string,
+  loader: Loader,
+  source: string,
+  options: Options,
+  table: OptionTable<Options>,
+): Promise<T> {
   const problem = checks.string(source);
   if (problem) throw invalid(where, "the model", problem, source);
-  const checked = checkOptions(where, options, loadOptions);
-  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly } = checked;
+  const checked = checkOptions(where, options, table);
+  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly, adapters } = checked;
   const path = await resolveModel(source, {
     revision,
     localFilesOnly,
     signal,
     onProgress: onProgress && ((progress) => onProgress({ stage: "download", ...progress })),
   });
-  const request = { path, dtype, device, threads, progress: onProgress !== undefined };
+  const request = {
+    path,
+    dtype,
+    device,
+    threads,
+    adapters: adapters && Object.entries(adapters),
+    progress: onProgress !== undefined,
+  };
   return abortable<T>(
     signal,
     (id, cancel) => loader(mailbox, id, request, cancel),

@@ -65,6 +65,8 @@ export interface GenerateOptions {
    * is likely to beat the worst of them, `"never"` when none can at any length.
    */
   earlyStopping?: boolean | "never";
+  /** One of the adapters that the model was loaded with, by name. Default: none, the model as it is. */
+  adapter?: string;
   /** `"left"` cuts a prompt that does not fit from its beginning. Default: `CONTEXT_OVERFLOW`. */
   truncate?: "left";
   /** Aborting it ends the compute by the next token; iteration and result are rejected with code `ABORTED`. */

@@ -77,6 +77,8 @@ pub struct GenerateOptions {
     pub length_penalty: f32,
     pub early_stopping: EarlyStopping,
     pub truncate: Truncate,
+    /// One of the model's adapters, by name; `None`: the model as it is.
+    pub adapter: Option<String>,
     /// Cancelled, it ends the stream and its result with `ABORTED`. To keep what there is, use `TokenStream::cancel`.
     pub cancel: CancelToken,
 }
@@ -106,6 +108,7 @@ impl Default for GenerateOptions {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::False,
             truncate: Truncate::None,
+            adapter: None,
             cancel: CancelToken::new(),
         }
     }
@@ -181,7 +184,23 @@ impl GenerateOptions {
         if !self.stop.is_empty() && !has_tokenizer {
             return Err(EngineError::TokenizerMissing);
         }
+        self.adapter_index(info)?;
         self.validate_beams()
+    }
+
+    /// Which of the model's adapters it is.
+    pub fn adapter_index(&self, info: &CausalInfo) -> Result<Option<usize>> {
+        let Some(name) = &self.adapter else { return Ok(None) };
+        match info.adapters.iter().position(|known| known == name) {
+            Some(index) => Ok(Some(index)),
+            None if info.adapters.is_empty() => {
+                Err(EngineError::option("adapter", "the model was loaded without adapters"))
+            }
+            None => {
+                let known = info.adapters.join(", ");
+                Err(EngineError::option("adapter", &format!("{name:?} is none of the model's: {known}")))
+            }
+        }
     }
 
     fn validate_beams(&self) -> Result<()> {

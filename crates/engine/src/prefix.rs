@@ -25,12 +25,13 @@ impl Prefixes {
         Self { entries: VecDeque::new(), limit: BYTES / position.max(1) }
     }
 
-    /// The cache that begins most like `tokens` and how much of it they share; the last of `tokens` is never counted,
+    /// The cache with this adapter that begins most like `tokens` and how much of it they share; the last of `tokens` is never counted,
     /// because its logits are needed.
-    pub fn longest(&self, tokens: &[u32]) -> Option<(usize, &dyn Cache)> {
+    pub fn longest(&self, tokens: &[u32], adapter: Option<usize>) -> Option<(usize, &dyn Cache)> {
         let shared = |known: &[u32]| known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let most = tokens.len().saturating_sub(1);
-        let entries = self.entries.iter().map(|(known, cache)| (shared(known).min(most), known.len(), cache));
+        let entries = self.entries.iter().filter(|(_, cache)| cache.adapter() == adapter);
+        let entries = entries.map(|(known, cache)| (shared(known).min(most), known.len(), cache));
         // A copy takes the whole entry along, so a long one must be worth it.
         let worth = entries.filter(|(shared, length, _)| *shared >= SHORTEST && shared * 8 >= *length);
         worth.max_by_key(|(shared, ..)| *shared).map(|(shared, _, cache)| (shared, cache.as_ref()))
@@ -41,7 +42,8 @@ impl Prefixes {
         if tokens.len() < SHORTEST || cache.capacity() > self.limit {
             return;
         }
-        self.entries.retain(|(known, _)| !tokens.starts_with(known));
+        let adapter = cache.adapter();
+        self.entries.retain(|(known, cache)| cache.adapter() != adapter || !tokens.starts_with(known));
         self.entries.push_back((tokens, cache));
         let size = |entries: &VecDeque<(Vec<u32>, Box<dyn Cache>)>| {
             entries.iter().map(|(_, cache)| cache.capacity()).sum::<usize>()

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// Ids at which a sequence ends.
     pub end_ids: Vec<u32>,
     pub seed: u64,
+    /// Of the model's adapters.
+    pub adapter: Option<usize>,
     pub codec: Option<Codec>,
 }
 
@@ -44,7 +46,10 @@ impl Plan {
         end_ids.dedup();
         let stops = std::mem::take(&mut options.stop).into();
         let seed = options.seed.unwrap_or_else(fresh_seed);
-        Self { processors: Processors::new(&options, end_ids.clone()), options, stops, end_ids, seed, codec }
+        // Names that are not known were refused before the request was queued.
+        let adapter = options.adapter_index(info).ok().flatten();
+        let processors = Processors::new(&options, end_ids.clone());
+        Self { processors, options, stops, end_ids, seed, adapter, codec }
     }
 
     pub fn is_beam_search(&self) -> bool {

@@ -129,14 +129,18 @@ impl Scheduler {
         let request = &mut self.requests[index];
         let Some((prompt, tokens, room)) = request.waiting.pop_front() else { return Ok(()) };
         let capacity = tokens.len() + room;
-        let cache = match self.prefixes.longest(&tokens) {
+        let adapter = request.plan.adapter;
+        let cache = match self.prefixes.longest(&tokens, adapter) {
             Some((shared, known)) => {
                 let mut cache = known.fork(capacity.max(known.len()))?;
                 cache.truncate(shared);
                 request.cached(shared);
                 cache
             }
-            None => self.model.new_cache(capacity)?,
+            None => match adapter {
+                Some(adapter) => self.model.new_adapted_cache(capacity, adapter)?,
+                None => self.model.new_cache(capacity)?,
+            },
         };
         let task = Task::new(&request.plan, prompt, tokens, cache, room);
         request.tasks.push(task);

@@ -4,17 +4,18 @@
 //! kernel reduces in an order that does not depend on M, so a sequence gets the same bits alone and in any batch.
 
 use std::any::Any;
+use std::ops::Range;
 
 use candlewick_kernels::{
     Activation as Act, AttentionJob, Epilogue, KvCache, KvShape, KvSource, KvType, Layout, PackedMatrix,
-    attention, matmul,
+    activation, attention, matmul,
 };
 
 use crate::gpt2::Config;
 use crate::on_candle::check_tokens;
-use crate::packed::{Cpu, Loader, Norm, PackedLinear, space};
+use crate::packed::{Cpu, Loader, Norm, PackedLinear, PackedLora, space};
 use crate::{
-    Cache, CausalInfo, CausalLm, Dtype, LoadObserver, LoadOptions, LogitsOf, ModelError, Result,
+    Adapter, Cache, CausalInfo, CausalLm, Dtype, LoadObserver, LoadOptions, LogitsOf, ModelError, Result,
     SequenceStep, Weights,
 };
 
@@ -27,6 +28,18 @@ struct Block {
     mlp_c_proj: PackedLinear,
     scale: f32,
 }
+
+/// What one adapter adds to a block's linear layers.
+#[derive(Default)]
+struct BlockAdapter {
+    c_attn: Option<PackedLora>,
+    attn_c_proj: Option<PackedLora>,
+    c_fc: Option<PackedLora>,
+    mlp_c_proj: Option<PackedLora>,
+}
+
+/// Rows of a step that have an adapter.
+type AdaptedRows = (usize, Range<usize>);
 
 /// Activations of one step; each grows to the largest step and stays.
 #[derive(Default)]
@@ -54,6 +67,8 @@ pub struct CpuGpt2 {
     /// (n_positions, D)
     wpe: Vec<f32>,
     h: Vec<Block>,
+    /// By adapter, by block.
+    adapters: Vec<Vec<BlockAdapter>>,
     ln_f: Norm,
     lm_head: Option<PackedMatrix>,
     activation: Act,
@@ -96,7 +111,14 @@ impl CpuGpt2 {
         } else {
             Some(load.matrix("lm_head.weight", Layout::OutIn, v, d)?)
         };
-        (info.dtype, info.weight_bytes, info.threads) = (dtype, load.held(), cpu.pool.threads());
+        let adapters = options
+            .adapters
+            .iter()
+            .map(|(_, folder)| load_adapter(folder, &cpu, config))
+            .collect::<Result<Vec<_>>>()?;
+        let blocks = adapters.iter().flatten().flat_map(BlockAdapter::all);
+        let held = load.held() + blocks.map(|lora| lora.bytes() as u64).sum::<u64>();
+        (info.dtype, info.weight_bytes, info.threads) = (dtype, held, cpu.pool.threads());
         let kv_type = if dtype == Dtype::F32 { KvType::F32 } else { KvType::F16 };
         let activation = config.activation_function.into();
         Ok(Self {
@@ -105,6 +127,7 @@ impl CpuGpt2 {
             wte,
             wpe,
             h,
+            adapters,
             ln_f,
             lm_head,
             activation,
@@ -139,12 +162,24 @@ impl CpuGpt2 {
                 row.iter_mut().zip(position).for_each(|(x, p)| *x += p);
             }
         }
+        let adapted = adapted_rows(batch);
         for (layer, block) in self.h.iter().enumerate() {
             if stop() {
                 return Err(ModelError::Stopped);
             }
+            // An adapter's part comes after the base's own epilogue, row by row, so the other rows keep their bits.
+            let adapt = |cpu: &mut Cpu, part: Part, x: &[f32], out: &mut [f32]| {
+                for (adapter, rows) in &adapted {
+                    if let Some(lora) = part(&self.adapters[*adapter][layer]) {
+                        let (input, output) = (x.len() / m, out.len() / m);
+                        let x = &x[rows.start * input..rows.end * input];
+                        lora.add(cpu, x, &mut out[rows.start * output..rows.end * output]);
+                    }
+                }
+            };
             block.ln_1.forward(cpu, x, normal);
             block.c_attn.forward(cpu, normal, None, None, qkv);
+            adapt(cpu, |a| a.c_attn.as_ref(), normal, qkv);
             let mut first = 0;
             for step in batch.iter_mut() {
                 let (t, qkv) = (step.tokens.len(), &qkv[first * 3 * d..]);
@@ -162,11 +197,33 @@ impl CpuGpt2 {
             }
             attention(&cpu.pool, &mut jobs, heads, d / heads, block.scale, true, &mut cpu.scratch)?;
             block.attn_c_proj.forward(cpu, mixed, None, Some(x), y);
+            adapt(cpu, |a| a.attn_c_proj.as_ref(), mixed, y);
             block.ln_2.forward(cpu, y, normal);
-            block.c_fc.forward(cpu, normal, Some(self.activation), None, inner);
+            if adapted.is_empty() {
+                block.c_fc.forward(cpu, normal, Some(self.activation), None, inner);
+            } else {
+                block.c_fc.forward(cpu, normal, None, None, inner);
+                adapt(cpu, |a| a.c_fc.as_ref(), normal, inner);
+                activation(&cpu.pool, self.activation, inner);
+            }
             block.mlp_c_proj.forward(cpu, inner, None, Some(y), x);
+            adapt(cpu, |a| a.mlp_c_proj.as_ref(), inner, x);
         }
         Ok(())
+    }
+
+    fn new_kv(&self, capacity: usize) -> Result<KvCache> {
+        let n = self.info.n_positions;
+        if capacity == 0 || capacity > n {
+            return Err(ModelError::Input(format!("a cache of {capacity} positions, the model has {n}")));
+        }
+        Ok(KvCache::new(KvShape {
+            layers: self.info.n_layer,
+            heads: self.info.n_head,
+            head_dim: self.info.n_embd / self.info.n_head,
+            capacity,
+            kv_type: self.kv_type,
+        }))
     }
 
     /// ln_f and the head for the rows that want logits.
@@ -213,17 +270,14 @@ impl CausalLm for CpuGpt2 {
     }
 
     fn new_cache(&self, capacity: usize) -> Result<Box<dyn Cache>> {
-        let n = self.info.n_positions;
-        if capacity == 0 || capacity > n {
-            return Err(ModelError::Input(format!("a cache of {capacity} positions, the model has {n}")));
+        Ok(Box::new(CpuCache { kv: self.new_kv(capacity)?, adapter: None }))
+    }
+
+    fn new_adapted_cache(&self, capacity: usize, adapter: usize) -> Result<Box<dyn Cache>> {
+        if adapter >= self.adapters.len() {
+            return Err(ModelError::Input(format!("the model has no adapter {adapter}")));
         }
-        Ok(Box::new(CpuCache(KvCache::new(KvShape {
-            layers: self.info.n_layer,
-            heads: self.info.n_head,
-            head_dim: self.info.n_embd / self.info.n_head,
-            capacity,
-            kv_type: self.kv_type,
-        }))))
+        Ok(Box::new(CpuCache { kv: self.new_kv(capacity)?, adapter: Some(adapter) }))
     }
 
     fn forward(&mut self, batch: &mut [SequenceStep<'_>], stop: &dyn Fn() -> bool) -> Result<()> {
@@ -253,37 +307,97 @@ impl CausalLm for CpuGpt2 {
     }
 }
 
-struct CpuCache(KvCache);
+type Part = fn(&BlockAdapter) -> Option<&PackedLora>;
+
+impl BlockAdapter {
+    fn all(&self) -> impl Iterator<Item = &PackedLora> {
+        [&self.c_attn, &self.attn_c_proj, &self.c_fc, &self.mlp_c_proj].into_iter().flatten()
+    }
+}
+
+fn load_adapter(folder: &str, cpu: &Cpu, config: &Config) -> Result<Vec<BlockAdapter>> {
+    let adapter = Adapter::open(folder.as_ref(), "transformer")?;
+    let (d, inner) = (config.n_embd, config.n_inner());
+    let mut blocks: Vec<_> = (0..config.n_layer).map(|_| BlockAdapter::default()).collect();
+    for (name, lora) in &adapter.modules {
+        let unknown = || ModelError::UnsupportedModel(format!("{folder}: an adapter of {name}"));
+        let (index, part) =
+            name.strip_prefix("h.").and_then(|rest| rest.split_once('.')).ok_or_else(unknown)?;
+        let block = index.parse().ok().and_then(|i: usize| blocks.get_mut(i)).ok_or_else(unknown)?;
+        let (place, output, input) = match part {
+            "attn.c_attn" => (&mut block.c_attn, 3 * d, d),
+            "attn.c_proj" => (&mut block.attn_c_proj, d, d),
+            "mlp.c_fc" => (&mut block.c_fc, inner, d),
+            "mlp.c_proj" => (&mut block.mlp_c_proj, d, inner),
+            _ => return Err(unknown()),
+        };
+        if (lora.output, lora.input) != (output, input) {
+            return Err(ModelError::TensorShape {
+                name: name.clone(),
+                expected: vec![output, input],
+                found: vec![lora.output, lora.input],
+            });
+        }
+        *place = Some(PackedLora::new(&cpu.pool, lora)?);
+    }
+    Ok(blocks)
+}
+
+/// Which rows of a step have which adapter; neighbours with the same one are taken together.
+fn adapted_rows(batch: &[SequenceStep<'_>]) -> Vec<AdaptedRows> {
+    let mut ranges: Vec<AdaptedRows> = Vec::new();
+    let mut first = 0;
+    for step in batch {
+        let end = first + step.tokens.len();
+        if let Some(adapter) = step.cache.adapter() {
+            match ranges.last_mut() {
+                Some((last, rows)) if *last == adapter && rows.end == first => rows.end = end,
+                _ => ranges.push((adapter, first..end)),
+            }
+        }
+        first = end;
+    }
+    ranges
+}
+
+struct CpuCache {
+    kv: KvCache,
+    adapter: Option<usize>,
+}
 
 fn foreign() -> ModelError {
     ModelError::Internal("a cache of another model".into())
 }
 
 fn kv(cache: &dyn Cache) -> Result<&KvCache> {
-    cache.as_any().downcast_ref::<CpuCache>().map(|cache| &cache.0).ok_or_else(foreign)
+    cache.as_any().downcast_ref::<CpuCache>().map(|cache| &cache.kv).ok_or_else(foreign)
 }
 
 fn kv_mut(cache: &mut dyn Cache) -> Result<&mut KvCache> {
-    cache.as_any_mut().downcast_mut::<CpuCache>().map(|cache| &mut cache.0).ok_or_else(foreign)
+    cache.as_any_mut().downcast_mut::<CpuCache>().map(|cache| &mut cache.kv).ok_or_else(foreign)
 }
 
 impl Cache for CpuCache {
     fn len(&self) -> usize {
-        self.0.len()
+        self.kv.len()
     }
 
     fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.kv.capacity()
+    }
+
+    fn adapter(&self) -> Option<usize> {
+        self.adapter
     }
 
     fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        self.kv.truncate(len);
     }
 
     fn fork(&self, capacity: usize) -> Result<Box<dyn Cache>> {
-        let mut copy = KvCache::new(KvShape { capacity, ..*self.0.shape() });
-        copy.copy_prefix(&self.0, self.0.len())?;
-        Ok(Box::new(CpuCache(copy)))
+        let mut copy = KvCache::new(KvShape { capacity, ..*self.kv.shape() });
+        copy.copy_prefix(&self.kv, self.kv.len())?;
+        Ok(Box::new(CpuCache { kv: copy, adapter: self.adapter }))
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -1,8 +1,10 @@
 //! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
 //! `model.rs` is what the engine sees. `gpt2.rs` and `bert.rs` are the differentiable Candle models, `gpt2_cpu.rs` and
-//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them.
+//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them, `adapter.rs`
+//! reads LoRA adapters.
 
+mod adapter;
 pub mod bert;
 mod bert_cpu;
 mod error;
@@ -19,6 +21,7 @@ mod source;
 mod tokenizer;
 mod weights;
 
+pub use adapter::{Adapter, LoraWeights};
 pub use bert::Bert;
 pub use bert_cpu::CpuBert;
 pub use error::{ModelError, Result};

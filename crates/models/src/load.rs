@@ -40,6 +40,7 @@ pub fn load_causal(
         dtype: Dtype::F32,
         device: device_name,
         threads: options.threads,
+        adapters: options.adapters.iter().map(|(name, _)| name.clone()).collect(),
     };
     let model: Box<dyn CausalLm> = if device.is_cpu() && !options.reference {
         Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)

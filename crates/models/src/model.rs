@@ -28,13 +28,15 @@ pub struct LoadOptions {
     pub device: Device,
     /// Model threads, the calling one included; 0 = as many as the machine allows this process.
     pub threads: usize,
+    /// LoRA adapters in PEFT's files: name and folder. The packed CPU models only.
+    pub adapters: Vec<(String, String)>,
     /// Run the differentiable Candle model on the CPU too, instead of the packed kernels: slower, for comparison.
     pub reference: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, device: Device::Auto, threads: 0, reference: false }
+        Self { dtype: None, device: Device::Auto, threads: 0, adapters: Vec::new(), reference: false }
     }
 }
 
@@ -74,6 +76,8 @@ pub struct CausalInfo {
     pub dtype: Dtype,
     pub device: &'static str,
     pub threads: usize,
+    /// Names of the adapters that a sequence may have.
+    pub adapters: Vec<String>,
 }
 
 /// Keys and values of one sequence's past, for every layer, allocated once for `capacity` positions.
@@ -83,6 +87,10 @@ pub trait Cache: Send {
         self.len() == 0
     }
     fn capacity(&self) -> usize;
+    /// Which of the model's adapters made these keys and values, and takes part in what is appended.
+    fn adapter(&self) -> Option<usize> {
+        None
+    }
     /// Forgets all positions from `len` on.
     fn truncate(&mut self, len: usize);
     /// A copy with room for `capacity` positions (at least `self.len()`).
@@ -115,6 +123,11 @@ pub trait CausalLm: Send {
 
     /// A cache for at most `capacity` positions (1 ..= `n_positions`).
     fn new_cache(&self, capacity: usize) -> Result<Box<dyn Cache>>;
+
+    /// A cache for a sequence with adapter `adapter` of `info().adapters`.
+    fn new_adapted_cache(&self, _capacity: usize, adapter: usize) -> Result<Box<dyn Cache>> {
+        Err(crate::ModelError::Input(format!("the model has no adapter {adapter}")))
+    }
 
     /// Runs one step of every sequence in `batch`. `stop` is asked before each layer; if it says `true` the step ends with
     /// [`crate::ModelError::Stopped`] and every cache is as long as it was before.

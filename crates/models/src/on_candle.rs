@@ -214,10 +214,13 @@ pub(crate) fn open_device(options: &LoadOptions, is_gguf: bool) -> Result<(Devic
     }
 }
 
-/// The Candle models compute in f32, from a folder.
+/// The Candle models compute in f32, from a folder, without adapters.
 pub(crate) fn candle_takes(options: &LoadOptions, is_gguf: bool, device: &str) -> Result<()> {
     match options.dtype {
         _ if is_gguf => Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device}"))),
+        _ if !options.adapters.is_empty() => {
+            Err(ModelError::UnsupportedDevice(format!("adapters on {device}")))
+        }
         None | Some(Dtype::F32) => Ok(()),
         Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on {device}"))),
     }

@@ -11,7 +11,7 @@ use candlewick_kernels::{
 use half::f16;
 
 use crate::layers::Activation;
-use crate::{Dtype, LoadObserver, LoadProgress, ModelError, Result, Stored, Values, Weights};
+use crate::{Dtype, LoadObserver, LoadProgress, LoraWeights, ModelError, Result, Stored, Values, Weights};
 
 impl From<KernelError> for ModelError {
     fn from(error: KernelError) -> Self {
@@ -287,6 +287,36 @@ impl Norm {
         let width = self.weight.len();
         let rows = x.len() / width;
         candlewick_kernels::layer_norm(&cpu.pool, x, rows, width, &self.weight, &self.bias, self.eps, out);
+    }
+}
+
+/// What an adapter adds to one linear layer.
+pub(crate) struct PackedLora {
+    /// (rank, in) and, with the scale in it, (out, rank): always f32, for they are small.
+    a: PackedMatrix,
+    b: PackedMatrix,
+}
+
+impl PackedLora {
+    pub fn new(pool: &Pool, lora: &LoraWeights) -> Result<Self> {
+        let scaled: Vec<f32> = lora.b.iter().map(|b| b * lora.scale).collect();
+        let pack =
+            |n, k, values: &[f32]| PackedMatrix::pack(pool, WeightType::F32, Layout::OutIn, n, k, values);
+        Ok(Self { a: pack(lora.rank, lora.input, &lora.a)?, b: pack(lora.output, lora.rank, &scaled)? })
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.a.bytes() + self.b.bytes()
+    }
+
+    /// x: (M, in) → out += scale · (x Aᵀ) Bᵀ: (M, out).
+    pub fn add(&self, cpu: &mut Cpu, x: &[f32], out: &mut [f32]) {
+        let m = x.len() / self.a.k();
+        let mut low = vec![0.0; m * self.a.n()];
+        let mut delta = vec![0.0; out.len()];
+        matmul(&cpu.pool, x, m, &self.a, Epilogue::default(), &mut cpu.scratch, &mut low);
+        matmul(&cpu.pool, &low, m, &self.b, Epilogue::default(), &mut cpu.scratch, &mut delta);
+        out.iter_mut().zip(&delta).for_each(|(out, delta)| *out += delta);
     }
 }
 

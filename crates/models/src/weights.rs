@@ -167,6 +167,22 @@ impl Weights {
         Ok(Self { store, prefix })
     }
 
+    /// The tensors of one safetensors file.
+    pub fn open_file(path: &Path, prefix: &'static str) -> Result<Self> {
+        Ok(Self { store: safetensors(&[path.to_path_buf()])?, prefix })
+    }
+
+    /// All names as the checkpoint has them, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = match &self.store {
+            Store::Safetensors { entries, .. } => entries.keys().cloned().collect(),
+            Store::Pickle { reader, .. } => reader.tensor_infos().keys().cloned().collect(),
+            Store::Gguf(gguf) => gguf.tensors.keys().cloned().collect(),
+        };
+        names.sort_unstable();
+        names
+    }
+
     /// The tensors of a GGUF file that holds a GPT-2, under the checkpoint's names.
     pub(crate) fn from_gguf(gguf: Gguf) -> Self {
         Self { store: Store::Gguf(gguf), prefix: "transformer" }

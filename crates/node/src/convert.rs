@@ -19,6 +19,8 @@ pub struct LoadOptions {
     #[napi(ts_type = "'auto' | 'cpu' | 'cuda'")]
     pub device: Option<String>,
     pub threads: Option<u32>,
+    /// Pairs of name and folder.
+    pub adapters: Option<Vec<(String, String)>>,
     /// Whether to report progress.
     pub progress: bool,
 }
@@ -32,6 +34,7 @@ impl LoadOptions {
             request.options.device = device(&name).map_err(thrown)?;
         }
         request.options.threads = self.threads.unwrap_or(0) as usize;
+        request.options.adapters = self.adapters.unwrap_or_default();
         request.progress = self.progress.then(|| mailbox.progress(id));
         Ok(request)
     }
@@ -80,6 +83,7 @@ pub struct GenerateOptions {
     pub early_stopping: Option<String>,
     #[napi(ts_type = "'left'")]
     pub truncate: Option<String>,
+    pub adapter: Option<String>,
 }
 
 impl From<GenerateOptions> for engine::GenerateOptions {
@@ -119,6 +123,7 @@ impl From<GenerateOptions> for engine::GenerateOptions {
                 Some("left") => Truncate::Left,
                 _ => default.truncate,
             },
+            adapter: from.adapter,
             cancel: default.cancel,
         }
     }

@@ -22,6 +22,7 @@ pub struct GeneratorInfo {
     pub dtype: String,
     pub device: String,
     pub threads: u32,
+    pub adapters: Vec<String>,
 }
 
 impl GeneratorInfo {
@@ -41,6 +42,7 @@ impl GeneratorInfo {
             dtype: dtype_name(info.dtype).to_string(),
             device: info.device.to_string(),
             threads: info.threads as u32,
+            adapters: info.adapters.clone(),
         }
     }
 }

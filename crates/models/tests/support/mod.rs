@@ -18,6 +18,7 @@ pub fn backends() -> Vec<LoadOptions> {
         device,
         reference,
         threads: 2,
+        ..LoadOptions::default()
     });
     all.into_iter().take(if gpu().is_some() { 3 } else { 2 }).collect()
 }
