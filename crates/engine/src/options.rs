@@ -198,7 +198,7 @@ impl GenerateOptions {
             }
             None => {
                 let known = info.adapters.join(", ");
-                Err(EngineError::option("adapter", &format!("{name:?} is none of the model's: {known}")))
+                Err(EngineError::option("adapter", format!("{name:?} is none of the model's: {known}")))
             }
         }
     }
