@@ -1,7 +1,8 @@
 //! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
 //! `model.rs` is what the engine sees. `gpt2.rs` and `bert.rs` are the differentiable Candle models, `gpt2_cpu.rs` and
-//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them.
+//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them; `usage.rs` reads
+//! how a BERT's texts are to be read. `tokenizer.rs` makes ids of texts, `windows.rs` windows with offsets of long ones.
 
 pub mod bert;
 mod bert_cpu;
@@ -17,7 +18,9 @@ mod packed;
 mod pickle;
 mod source;
 mod tokenizer;
+mod usage;
 mod weights;
+mod windows;
 
 pub use bert::Bert;
 pub use bert_cpu::CpuBert;
@@ -30,4 +33,6 @@ pub use model::*;
 pub use on_candle::{CandleBert, CandleGpt2};
 pub use source::ModelFolder;
 pub use tokenizer::{Encoded, Tokenizer};
+pub use usage::{EncoderUsage, Pooling, PoolingMode, Similarity};
 pub use weights::{Stored, Values, Weights};
+pub use windows::{Cut, Truncation, Window};
