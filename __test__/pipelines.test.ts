@@ -1,5 +1,6 @@
 /** Tasks as a user meets them: what they refuse, streams, progress, and that one text's result is its own. Parity is next door. */
 import assert from "node:assert/strict";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,6 +16,7 @@ import {
 } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
+import { newFolder } from "./support/models.js";
 
 const folder = (name: string) => fixturePath(join("pipelines", name));
 const open = (name: string): Promise<BERT> => loadBERT(folder(name), { threads: 1 });
@@ -142,6 +144,32 @@ describe("a task", () => {
     const long = Array.from({ length: 50_000 }, (_, i) => `Bob ${i} in a long list of texts that takes a while`);
     await assert.rejects(bert.embed(long, { signal: AbortSignal.timeout(30) }), hasCode("ABORTED"));
   });
+});
+
+describe("a classifier of one's own", () => {
+  /** pooled → dropout → linear around a BertModel, as its module's state dict has it: another name for the layer, no labels. */
+  for (const name of ["linear", "out", "fc"]) {
+    test(`whose layer is called ${name} classifies as it would under transformers' name`, async () => {
+      const source = folder("classify");
+      const own = newFolder("classifier");
+      for (const file of ["vocab.txt", "tokenizer_config.json"]) copyFileSync(join(source, file), join(own, file));
+      const { id2label: _labels, label2id: _ids, ...config } = JSON.parse(readFileSync(join(source, "config.json"), "utf8"));
+      writeFileSync(join(own, "config.json"), JSON.stringify({ ...config, architectures: ["BertModel"] }));
+      const weights = readFileSync(join(source, "model.safetensors"));
+      const length = Number(weights.readBigUInt64LE());
+      const renamed = weights.toString("utf8", 8, 8 + length).replaceAll(/"classifier\./g, `"${name}.`);
+      const header = Buffer.from(renamed.padEnd(length));
+      writeFileSync(join(own, "model.safetensors"), Buffer.concat([weights.subarray(0, 8), header, weights.subarray(8 + length)]));
+
+      const texts = ["What a wonderful story 😀", "我们喜欢北京。"];
+      await using theirs = await open("classify");
+      await using classify = await pipeline("sentiment-analysis", own);
+      const scores = (await theirs.classify(texts, { topK: "all" })).map((all) => all.map(({ score }) => score));
+      const found = await classify(texts, { topK: "all" });
+      assert.deepEqual(found.map((all) => all.map(({ score }) => score)), scores);
+      assert.ok(found[0]!.every(({ label }) => /^LABEL_[0-4]$/.test(label)));
+    });
+  }
 });
 
 describe("a stream", () => {

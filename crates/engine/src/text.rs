@@ -46,7 +46,7 @@ impl TextCodec for Tokenizer {
     }
 
     fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError> {
-        let Encoded { ids, type_ids } = Tokenizer::encode_pair(self, text, pair, cut)?;
+        let Encoded { ids, type_ids } = Tokenizer::encode_pair(self, text, pair, *cut)?;
         Ok(EncoderInput { ids, type_ids, ..EncoderInput::default() })
     }
 

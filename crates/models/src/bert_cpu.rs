@@ -7,7 +7,7 @@ use std::any::Any;
 
 use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
 
-use crate::bert::Config;
+use crate::bert::{Config, classifier_of};
 use crate::on_candle::check_input;
 use crate::packed::{Cpu, Loader, Norm, PackedLinear, Table, space};
 use crate::{
@@ -112,7 +112,9 @@ impl CpuBert {
                     config.vocab_size,
                 )?,
             },
-            EncoderHead::SequenceClassification => Head::Sequence(linear("classifier", h, classes)?),
+            EncoderHead::SequenceClassification => {
+                Head::Sequence(linear(classifier_of(weights).unwrap_or("classifier"), h, classes)?)
+            }
             EncoderHead::TokenClassification => Head::Token(linear("classifier", h, classes)?),
             EncoderHead::QuestionAnswering => Head::Token(linear("qa_outputs", h, 2)?),
         };

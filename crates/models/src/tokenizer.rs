@@ -151,10 +151,11 @@ impl Tokenizer {
     }
 
     /// A text or a pair with its special tokens, cut on the right. An empty second text is none, as in transformers.
-    pub fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<Encoded> {
+    pub fn encode_pair(&self, text: &str, pair: Option<&str>, cut: impl Into<Cut>) -> Result<Encoded> {
+        let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            Ok(Encoded::from(&self.cut_pair(text, pair, cut, plain)?))
+            Ok(Encoded::from(&self.cut_pair(text, pair, &cut, plain)?))
         })
     }
 

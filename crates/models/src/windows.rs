@@ -29,8 +29,8 @@ pub struct Cut {
     pub stride: Option<usize>,
 }
 
-impl Cut {
-    pub fn at(max_length: Option<usize>) -> Self {
+impl From<Option<usize>> for Cut {
+    fn from(max_length: Option<usize>) -> Self {
         Self { max_length, ..Self::default() }
     }
 }

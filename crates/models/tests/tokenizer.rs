@@ -132,7 +132,7 @@ fn pairs_and_truncation() {
         let max_length = options["maxLength"].as_u64().map(|n| n as usize);
         let cut = Cut { max_length, truncation, stride: None };
         let encoded =
-            tokenizer.encode_pair(case["text"].as_str().unwrap(), case["text_pair"].as_str(), &cut).unwrap();
+            tokenizer.encode_pair(case["text"].as_str().unwrap(), case["text_pair"].as_str(), cut).unwrap();
         let ids = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
         assert_eq!(encoded.ids, ids("ids"), "{case}");
         assert_eq!(encoded.type_ids, ids("token_type_ids"), "{case}");
