@@ -8,8 +8,11 @@ export type {
   ForwardOutput,
   IdsInput,
   Matrix,
+  PoolingName,
+  SentenceInfo,
   TextInput,
   TextPair,
+  TextToken,
 } from "./src/bert.js";
 export { CandlewickError } from "./src/errors.js";
 export type { ErrorCode } from "./src/errors.js";
@@ -33,3 +36,18 @@ export type {
   TokenLogprob,
   Usage,
 } from "./src/types.js";
+export type { Answer, AnswerOptions, AnswerTask, Question } from "./src/pipelines/answer.js";
+export type { Classification, ClassifyOptions, ClassifyTask, ScoreFunction } from "./src/pipelines/classify.js";
+export type { Embedding, EmbedOptions, EmbedTask } from "./src/pipelines/embed.js";
+export type { AggregationStrategy, EntitiesOptions, EntitiesTask, EntityGroup, TokenEntity } from "./src/pipelines/entities.js";
+export type { Fill, FillMaskOptions, FillMaskResult, FillMaskTask } from "./src/pipelines/fill-mask.js";
+export { pipeline } from "./src/pipelines/pipeline.js";
+export type { PipelineOptions, Pipelines, PipelineTask, PipelineTaskOptions } from "./src/pipelines/pipeline.js";
+export type { Precision, Ranges } from "./src/pipelines/precision.js";
+export type { RankedDocument, RerankInput, RerankOptions, RerankTask } from "./src/pipelines/rerank.js";
+export type { FailedRow, Inputs, Row, StreamOptions } from "./src/pipelines/stream.js";
+export type { SimpleTask, Task, TaskOptions } from "./src/pipelines/task.js";
+export type { ZeroShotOptions, ZeroShotResult, ZeroShotTask } from "./src/pipelines/zero-shot.js";
+export type { Progress } from "./src/slices.js";
+export { similarity, VectorIndex } from "./src/vectors.js";
+export type { Hit, SearchOptions, SimilarityName, VectorIndexOptions } from "./src/vectors.js";

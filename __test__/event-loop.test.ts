@@ -1,7 +1,8 @@
 /** The JavaScript thread is never held: while the engine is busy, timers run. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { loadBERT, loadGPT2 } from "../index.js";
+import { join } from "node:path";
+import { loadBERT, loadGPT2, VectorIndex } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { randomModel } from "./support/models.js";
 
@@ -30,6 +31,24 @@ describe("the event loop", () => {
     assert.ok(turns > 5, `${turns} turns`);
   });
 
+  test("turns while tasks read many texts, and one long one", async () => {
+    const task = (name: string) => loadBERT(fixturePath(join("pipelines", name)), { threads: 1 });
+    await using ner = await task("ner");
+    const texts = Array.from({ length: 4000 }, (_, i) => `Alice ${i} walked to London with Bob, 昨天.`);
+    const long = texts.join(" ");
+    await steady(() => ner.entities(texts));
+    await steady(() => ner.entities(long, { aggregationStrategy: "average", stride: 8 }));
+    await steady(() => ner.embed(texts));
+    await using mlm = await task("mlm");
+    await steady(() => mlm.fillMask(texts.map((text) => `${text} [MASK]`)));
+    await using questions = await task("questions");
+    await steady(() => questions.answer({ question: "who?", context: long }, { topK: 5 }));
+    const index = new VectorIndex(384);
+    const rows = Array.from({ length: 20_000 }, () => new Float32Array(384).fill(0.1));
+    await steady(() => index.add(rows));
+    await steady(() => index.search(rows.slice(0, 20)));
+  });
+
   test("loading does not hold it either, and reports progress", async () => {
     const model = randomModel({ n_positions: 2048, n_embd: 512, n_layer: 6 });
     const reports: { loaded: number; total: number }[] = [];
@@ -43,6 +62,14 @@ describe("the event loop", () => {
     assert.ok(reports.every(({ loaded }, i) => loaded >= (reports[i - 1]?.loaded ?? 0)));
   });
 });
+
+/** The loop turns about as often as it would without the call: a timer of a millisecond in every ten at the least. */
+async function steady(run: () => Promise<unknown>): Promise<void> {
+  const started = performance.now();
+  const { turns } = await turnsDuring(run);
+  const milliseconds = performance.now() - started;
+  assert.ok(turns >= milliseconds / 10 - 5, `${turns} turns in ${milliseconds.toFixed(0)} ms`);
+}
 
 /** How often the loop turned before the call was answered. */
 async function turnsDuring<T>(run: () => Promise<T>): Promise<{ turns: number; value: T }> {

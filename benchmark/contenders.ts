@@ -18,6 +18,7 @@ const starters: Record<ContenderName, (threads: number) => Child> = {
   "node-llama-cpp": peer("llama.mjs", "llama", "node-llama-cpp"),
   "onnxruntime-node": peer("onnx.mjs", "onnx", "onnxruntime-node"),
   "transformers.js": peer("transformers.mjs", "onnx", "@huggingface/transformers"),
+  fastembed: peer("fastembed.mjs", "fastembed", "fastembed"),
   pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
 };
 

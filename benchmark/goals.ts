@@ -87,6 +87,12 @@ export const goals: readonly Goal[] = [
     ["1x16", "32x128"].map((size) => times(`encode ${model} ${size}`, "f32", "onnxruntime-node", 1.5)),
   ),
   times("encode minilm, 256 mixed texts", "f32", "transformers.js", 2.5),
+  {
+    what: "embed 2,560 mixed texts, to encoding 256",
+    target: 0.9,
+    format: "share",
+    value: (rows) => rows.median("pipelines embed minilm, 2560 mixed texts", "f32") / rows.median("encode minilm, 256 mixed texts", "f32"),
+  },
   { what: "load f16 to first token", target: 0.5, most: true, format: "s", value: (rows) => rows.median("load to first token", "f16") / 1000 },
   {
     what: "load f16: peak memory, beyond that of an empty process, to weights",
@@ -95,7 +101,7 @@ export const goals: readonly Goal[] = [
     format: "times",
     value: (rows) => rows.median("load, peak memory beyond an empty process", "f16") / rows.median("load, weights", "f16"),
   },
-  ...["prefill", "decode", "encode", "tokenise", "load"].map(lag),
+  ...["prefill", "decode", "encode", "tokenise", "load", "embed"].map(lag),
 ];
 
 export interface Outcome {

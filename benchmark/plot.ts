@@ -18,6 +18,7 @@ const colours: Record<ContenderName, string> = {
   "node-llama-cpp": "#3b6ea5",
   "onnxruntime-node": "#5b8c5a",
   "transformers.js": "#8a6fb0",
+  fastembed: "#c2527a",
   pytorch: "#7a7a7a",
 };
 

@@ -11,6 +11,8 @@ import { bench, cache, here, models, nativeTarget, peers, python, root } from ".
 const npmPeers: { folder: string; packages: Record<string, string>; optional: boolean }[] = [
   { folder: "llama", packages: { "node-llama-cpp": "3.22.1", [llamaBinary()]: "3.22.1" }, optional: false },
   { folder: "onnx", packages: { "onnxruntime-node": "1.30.0", "@huggingface/transformers": "4.3.1" }, optional: true },
+  // Brings an older onnxruntime-node, hence a folder of its own.
+  { folder: "fastembed", packages: { fastembed: "2.1.0" }, optional: true },
 ];
 
 /** The package with llama.cpp for this platform. */

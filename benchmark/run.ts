@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- decode|prefill|encode|batch|context|lag|load|all`: Candlewick and its peers, measured in turns.
+ * `npm run bench -- decode|prefill|encode|batch|context|lag|load|pipelines|all`: Candlewick and its peers, measured in turns.
  * `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of earlier runs. docs/benchmarks/README.md explains.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { encode } from "./cases/encode.js";
 import { batch, context, decode, prefill } from "./cases/generation.js";
 import { lag } from "./cases/lag.js";
 import { load } from "./cases/load.js";
+import { pipelines } from "./cases/pipelines.js";
 import { Contenders, contenderNames, limitsProcess } from "./contenders.js";
 import { type Context, measureLimits } from "./measure.js";
 import { nativeBinary } from "./paths.js";
@@ -17,7 +18,7 @@ import { merge, setLimits, writeDocs } from "./report.js";
 import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
 
-const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, context, lag, load };
+const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, context, lag, load, pipelines };
 const dtypes: readonly Dtype[] = ["f32", "f16", "q8_0", "q4_0"];
 
 const USAGE = `npm run bench -- WHAT… [options]
@@ -28,7 +29,7 @@ run, or of several as one)
   --quick         one short round of each: whether it works, not how fast it is
   --only A,B      these contenders alone: ${contenderNames.join(", ")}
   --dtype A,B     these dtypes alone: ${dtypes.join(", ")}
-  --case TEXT     cases that contain it alone: "32x128", "8 streams" (not of lag and load)
+  --case TEXT     cases that contain it alone: "32x128", "8 streams" (not of lag, load and pipelines' lag)
   --threads N     for everybody; default 2
   --no-build      measure the package as it was last built`;
 

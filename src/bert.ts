@@ -1,11 +1,20 @@
 import { checkInputs, nativeInputs, unpack } from "./inputs.js";
 import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
-import { native, type NativeEncoder, type PackedInputs, type PackedOutputs } from "./native.js";
-import { checkOptions, checks, type OptionTable } from "./options.js";
+import { native, type NativeEncoder, type PackedInputs, type PackedOutputs, type PackedTokens } from "./native.js";
+import { checkOptions, checks, invalid, TOKEN_ID, type OptionTable } from "./options.js";
+import type { AnswerTask } from "./pipelines/answer.js";
+import type { ClassifyTask } from "./pipelines/classify.js";
+import type { EmbedTask } from "./pipelines/embed.js";
+import type { EntitiesTask } from "./pipelines/entities.js";
+import type { FillMaskTask } from "./pipelines/fill-mask.js";
+import { taskOf, type Pipelines, type PipelineTask } from "./pipelines/pipeline.js";
+import type { RerankTask } from "./pipelines/rerank.js";
+import type { ZeroShotTask } from "./pipelines/zero-shot.js";
 import { abortable, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import type { TokenIds } from "./types.js";
+import type { SimilarityName } from "./vectors.js";
 
 /** What sits on top of the encoder in a checkpoint, and what its `logits` are, T being the number of tokens. */
 export type BERTHead =
@@ -41,10 +50,50 @@ export interface BERTInfo {
   readonly head?: BERTHead;
   /** Names of the head's classes, by number. */
   readonly labels: readonly string[];
+  /** Tokens that tasks cut texts at: what the tokenizer's files say, `positions` at most. */
+  readonly maxLength: number;
+  /** The configuration's `problem_type`: what the labels' scores are. */
+  readonly problemType?: string;
+  /** What stands for a word to be guessed. */
+  readonly maskToken?: string;
+  /** A cross-encoder's last function, as its configuration names it. */
+  readonly crossEncoderActivation?: string;
+  /** How the model makes vectors of texts. */
+  readonly sentences: SentenceInfo;
   readonly dtype: string;
   readonly device: string;
   /** Threads that compute. */
   readonly threads: number;
+}
+
+/** How one vector is made of a text's token vectors. */
+export type PoolingName = "cls" | "max" | "mean" | "meanSqrtLength" | "weightedMean" | "last";
+
+/** What sentence-transformers' files (`modules.json` and those it names) say, or their defaults. */
+export interface SentenceInfo {
+  /** Several are concatenated. */
+  readonly pooling: readonly string[];
+  /** Whether vectors are scaled to length 1. */
+  readonly normalize: boolean;
+  /** Tokens that texts are cut at. */
+  readonly maxLength: number;
+  /** Texts that go before others, by name. */
+  readonly prompts: Readonly<Record<string, string>>;
+  readonly defaultPrompt?: string;
+  /** What vectors are compared by. */
+  readonly similarity: SimilarityName;
+}
+
+/** A token of a text. */
+export interface TextToken {
+  readonly id: number;
+  /** As the vocabulary has it: `"##ing"`. */
+  readonly token: string;
+  /** Of a pair, which text it is from; absent for special tokens. */
+  readonly text?: 0 | 1;
+  /** Where it stands in its text, in UTF-16 code units, as JavaScript counts; both 0 for special tokens. */
+  readonly start: number;
+  readonly end: number;
 }
 
 /** Two texts that are read together: a question and its context, a query and a passage. */
@@ -87,8 +136,12 @@ export interface ForwardOptions extends BERTEncodeOptions {
   lastHiddenState?: boolean;
   /** Default: true if the model has a pooler. */
   pooled?: boolean;
-  /** The embeddings' output and every layer's. Default false. */
-  hiddenStates?: boolean;
+  /** The embeddings' output (0) and every layer's (1 to `info.layers`), or those whose numbers are listed. Default false. */
+  hiddenStates?: boolean | readonly number[];
+  /** How each layer's heads attend (0 to `info.layers` - 1), or those of the layers that are listed. On the CPU. Default false. */
+  attentions?: boolean | readonly number[];
+  /** Which tokens the text is, and where they stand. Not for ids. Default false. */
+  returnTokens?: boolean;
   /** What the head gives. Default: true if the model has one. */
   logits?: boolean;
 }
@@ -98,11 +151,17 @@ const encodeOptions: OptionTable<BERTEncodeOptions> = {
   truncate: checks.boolean,
   signal: checks.signal,
 };
+const layersCheck = (value: unknown) =>
+  typeof value === "boolean" || (Array.isArray(value) && value.length > 0 && value.every((layer) => !TOKEN_ID(layer)))
+    ? undefined
+    : "must be true, false or an array of layers";
 const forwardOptions: OptionTable<ForwardOptions> = {
   ...encodeOptions,
   lastHiddenState: checks.boolean,
   pooled: checks.boolean,
-  hiddenStates: checks.boolean,
+  hiddenStates: layersCheck,
+  attentions: layersCheck,
+  returnTokens: checks.boolean,
   logits: checks.boolean,
 };
 
@@ -118,8 +177,12 @@ export interface ForwardOutput {
   readonly lastHiddenState?: Matrix;
   /** (H): tanh(dense(first token)). */
   readonly pooled?: Float32Array;
-  /** `info.layers` + 1 of (T, H): the embeddings' output first. */
+  /** (T, H) each: those that were asked for, the embeddings' output (0) first. */
   readonly hiddenStates?: readonly Matrix[];
+  /** Of each layer that was asked for, of each head (T, T): row i is how token i looks at the others, and sums to 1. */
+  readonly attentions?: readonly (readonly Matrix[])[];
+  /** T of them. */
+  readonly tokens?: readonly TextToken[];
   /** One row for sequence classification, else T; see {@link BERTHead}. */
   readonly logits?: Matrix;
 }
@@ -133,6 +196,7 @@ export interface ForwardOutput {
 export class BERT extends Model {
   readonly info: BERTInfo;
   readonly #native: NativeEncoder;
+  readonly #tasks: { [Name in PipelineTask]?: Pipelines[Name] } = {};
 
   private constructor(source: string, encoder: NativeEncoder) {
     super(source, encoder);
@@ -143,6 +207,44 @@ export class BERT extends Model {
   /** @internal */
   static of(source: string, encoder: NativeEncoder): BERT {
     return new BERT(source, encoder);
+  }
+
+  /** @internal */
+  static nativeOf(model: BERT): NativeEncoder {
+    return model.#native;
+  }
+
+  /** Vectors of texts. Task `"feature-extraction"`. */
+  get embed(): EmbedTask {
+    return this.#task("feature-extraction");
+  }
+  /** Labels of texts or pairs. Task `"text-classification"`; needs a sequence-classification head. */
+  get classify(): ClassifyTask {
+    return this.#task("text-classification");
+  }
+  /** Labels that are given with the call. Task `"zero-shot-classification"`; needs an entailment classifier, or no head. */
+  get zeroShot(): ZeroShotTask {
+    return this.#task("zero-shot-classification");
+  }
+  /** Words for masks. Task `"fill-mask"`; needs a masked-lm head. */
+  get fillMask(): FillMaskTask {
+    return this.#task("fill-mask");
+  }
+  /** Named entities. Task `"token-classification"`; needs a token-classification head. */
+  get entities(): EntitiesTask {
+    return this.#task("token-classification");
+  }
+  /** Answers out of contexts. Task `"question-answering"`; needs a question-answering head. */
+  get answer(): AnswerTask {
+    return this.#task("question-answering");
+  }
+  /** Documents by how well they answer a query. Task `"rerank"`; needs a classifier with one label, or no head. */
+  get rerank(): RerankTask {
+    return this.#task("rerank");
+  }
+
+  #task<Name extends PipelineTask>(name: Name): Pipelines[Name] {
+    return (this.#tasks[name] ??= taskOf(name, this)) as Pipelines[Name];
   }
 
   /** Ids and token types of a text or pair, or of each of several, with special tokens. */
@@ -181,39 +283,67 @@ export class BERT extends Model {
   ): Promise<ForwardOutput | ForwardOutput[]> {
     const { signal, maxLength, truncate, ...wanted } = checkOptions("forward", options, forwardOptions);
     const { hasPooler, head } = this.info;
+    const { hiddenStates = false, attentions = false, returnTokens = false } = wanted;
+    const hiddenLayers = this.#layers("hiddenStates", hiddenStates, this.info.layers);
+    const attentionLayers = this.#layers("attentions", attentions, this.info.layers - 1);
     const want = {
       lastHiddenState: wanted.lastHiddenState ?? true,
       pooled: wanted.pooled ?? hasPooler,
-      hiddenStates: wanted.hiddenStates ?? false,
+      hiddenStates: hiddenStates !== false,
+      hiddenLayers,
+      attentions: attentions !== false,
+      attentionLayers,
       logits: wanted.logits ?? head !== undefined,
     };
     const inputs = checkInputs("forward", input);
     this.checkOpen();
     const outputs = await inSlices(inputs, async (slice) => {
       const texts = nativeInputs(slice);
+      const tokens = returnTokens
+        ? abortable<PackedTokens>(signal, (id, cancel) => this.#native.tokens(mailbox, id, texts, { maxLength, truncate }, cancel))
+        : undefined;
+      // It fails with the other, or first; either way somebody waits for one of them alone.
+      tokens?.catch(() => {});
       const packed = await abortable<PackedOutputs>(signal, (id, cancel) =>
         this.#native.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),
       );
-      return this.#outputs(packed, want);
+      return this.#outputs(packed, want, tokens && unpackTokens(await tokens));
     });
     return Array.isArray(input) ? outputs : outputs[0]!;
   }
 
-  #outputs(packed: PackedOutputs, want: Record<keyof ForwardOutput, boolean>): ForwardOutput[] {
-    const { hiddenSize, layers } = this.info;
-    const lists = <K extends keyof ForwardOutput>(key: K) => (want[key] ? unpack(packed[key]) : undefined);
-    const [last, pooled, hidden, logits] = [
+  /** The numbers of layers that were asked for, in order; undefined: all of them. */
+  #layers(name: string, wanted: boolean | readonly number[], last: number): number[] | undefined {
+    if (typeof wanted === "boolean") return undefined;
+    const beyond = wanted.find((layer) => layer > last);
+    if (beyond !== undefined) throw invalid("forward", name, `has the layers 0 to ${last}`, beyond);
+    return [...new Set(wanted)].sort((a, b) => a - b);
+  }
+
+  #outputs(packed: PackedOutputs, want: Wanted, tokens: TextToken[][] | undefined): ForwardOutput[] {
+    const { hiddenSize, layers, heads } = this.info;
+    const lists = <K extends PackedKey>(key: K) => (want[key] ? unpack(packed[key]) : undefined);
+    const [last, pooled, hidden, attentions, logits] = [
       lists("lastHiddenState"),
       lists("pooled"),
       lists("hiddenStates"),
+      lists("attentions"),
       lists("logits"),
     ];
     const classes = this.#classes();
+    const states = want.hiddenLayers?.length ?? layers + 1;
+    const attending = want.attentionLayers?.length ?? layers;
     return Array.from({ length: packed.pooled.lengths.length }, (_, i) => ({
       ...(last && { lastHiddenState: matrix(last[i]!, hiddenSize) }),
       ...(pooled && { pooled: pooled[i]! }),
-      ...(hidden && { hiddenStates: split(hidden[i]!, layers + 1).map((state) => matrix(state, hiddenSize)) }),
+      ...(hidden && { hiddenStates: split(hidden[i]!, states).map((state) => matrix(state, hiddenSize)) }),
+      ...(attentions && {
+        attentions: split(attentions[i]!, attending).map((layer) =>
+          split(layer, heads).map((head) => matrix(head, Math.sqrt(head.length))),
+        ),
+      }),
       ...(logits && { logits: matrix(logits[i]!, classes ?? logits[i]!.length) }),
+      ...(tokens && { tokens: tokens[i]! }),
     }));
   }
 
@@ -230,6 +360,21 @@ export class BERT extends Model {
         return undefined;
     }
   }
+}
+
+type PackedKey = "lastHiddenState" | "pooled" | "hiddenStates" | "attentions" | "logits";
+type Wanted = Record<PackedKey, boolean> & { hiddenLayers: number[] | undefined; attentionLayers: number[] | undefined };
+
+function unpackTokens({ lengths, ids, tokens, texts, starts, ends }: PackedTokens): TextToken[][] {
+  let at = 0;
+  return Array.from(lengths, (length) =>
+    Array.from({ length }, () => {
+      const text = texts[at]!;
+      const token = { id: ids[at]!, token: tokens[at]!, start: starts[at]!, end: ends[at]! };
+      at++;
+      return text === 2 ? token : { ...token, text: text as 0 | 1 };
+    }),
+  );
 }
 
 function matrix(data: Float32Array, columns: number): Matrix {

@@ -12,6 +12,7 @@ export type ErrorCode =
   | "ABORTED"
   | "MODEL_CLOSED"
   | "STREAM_USED"
+  | "TASK_UNSUPPORTED"
   // The model's files.
   | "MODEL_NOT_FOUND"
   | "PATH_ESCAPE"
@@ -71,6 +72,7 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   PROMPT_EMPTY: 400,
   CONTEXT_OVERFLOW: 413,
   INPUT_INVALID: 400,
+  TASK_UNSUPPORTED: 400,
   MODEL_NOT_FOUND: 404,
   MODEL_GATED: 403,
   DOWNLOAD_FAILED: 502,

@@ -36,6 +36,9 @@ export const loadOptions: OptionTable<LoadOptions> = {
   localFilesOnly: checks.boolean,
 };
 
+/** @internal The names of {@link LoadOptions}. */
+export const LOAD_OPTION_NAMES: readonly string[] = Object.keys(loadOptions);
+
 /** How far a load is, in bytes. */
 export type LoadProgress =
   /** One of the hub's files; several may be on their way. */

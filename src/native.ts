@@ -13,7 +13,20 @@ export type NativeGenerateOptions = Binding.GenerateOptions;
 export type NativePrompts = Binding.Prompts;
 export type NativeTexts = Binding.Texts;
 export type NativeResult = Binding.GenerationResult;
-export type { PackedIds, PackedInputs, PackedOutputs, Settled } from "#binding";
+export type NativeEncodeOptions = Binding.EncodeOptions;
+export type NativeVectorIndex = Binding.VectorIndex;
+export type {
+  PackedAnswers,
+  PackedEntities,
+  PackedFills,
+  PackedFloats,
+  PackedHits,
+  PackedIds,
+  PackedInputs,
+  PackedOutputs,
+  PackedTokens,
+  Settled,
+} from "#binding";
 
 /**
  * Loads the addon: the file that `CANDLEWICK_NATIVE` names; else the CUDA addon, where its package is installed and the driver

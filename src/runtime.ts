@@ -1,6 +1,8 @@
 import { abortError, CandlewickError, fromNative } from "./errors.js";
 import { native, type Settled } from "./native.js";
 
+export type Cancel = InstanceType<typeof native.Cancel>;
+
 type OnProgress = (loaded: number, total: number) => void;
 
 interface Pending {
@@ -40,7 +42,7 @@ export function call<T>(start: (id: number) => void, onProgress?: OnProgress): P
  */
 export async function abortable<T>(
   signal: AbortSignal | undefined,
-  start: (id: number, cancel: InstanceType<typeof native.Cancel>) => void,
+  start: (id: number, cancel: Cancel) => void,
   onProgress?: OnProgress,
 ): Promise<T> {
   if (signal?.aborted) throw abortError(signal);
@@ -58,7 +60,7 @@ export async function abortable<T>(
   };
   signal?.addEventListener("abort", stop, { once: true });
   try {
-    const value = await call<T>((id) => start(id, cancel), report);
+    const value = await call<T>((id) => start(id, cancel), onProgress && report);
     // The last report may have thrown when there was nothing left to stop.
     if (thrown) throw thrown.error;
     return value;

@@ -1,24 +1,69 @@
 /** Texts per native call. Converting so many, there and back, takes the JavaScript thread about a millisecond. */
 const SLICE = 256;
 
+/** What the texts of one native call may weigh together, in characters: copying more would hold the thread for longer. */
+const SLICE_WEIGHT = 1 << 19;
+
+export interface Slicing<T> {
+  /** Items per slice at most. Default 256. */
+  readonly size?: number;
+  /** An item's size, in characters. Default: not counted. */
+  readonly weigh?: (item: T) => number;
+  /** Told how many items are done; a part of one while a long one is at work. */
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** How far a call is, in texts. */
+export interface Progress {
+  /** May have a fraction, while one long text is read in windows. */
+  readonly done: number;
+  readonly total: number;
+}
+
+/** What a slice tells of itself: parts done, and how many there are. */
+export type Report = (done: number, total: number) => void;
+
 /**
  * `run` over slices of `items`, so that many items never hold the JavaScript thread for long. The next slice is on its way
  * while one is computed. Results are in the items' order; they do not depend on what a slice has in it.
  */
-export async function inSlices<T, R>(items: readonly T[], run: (slice: readonly T[]) => Promise<R[]>): Promise<R[]> {
+export async function inSlices<T, R>(
+  items: readonly T[],
+  run: (slice: readonly T[], report: Report | undefined) => Promise<R[]>,
+  { size = SLICE, weigh, onProgress }: Slicing<T> = {},
+): Promise<R[]> {
   const results: R[] = [];
-  const start = (from: number): Promise<R[]> => {
-    const running = run(items.slice(from, from + SLICE));
+  const parts: number[] = [];
+  const start = (from: number, to: number): Promise<R[]> => {
+    const part = parts.push(0) - 1;
+    const report: Report | undefined =
+      onProgress &&
+      ((done, total) => {
+        parts[part] = ((to - from) * done) / total;
+        onProgress({ done: parts.reduce((sum, done) => sum + done, 0), total: items.length });
+      });
+    const running = run(items.slice(from, to), report);
     // Whichever fails second has nobody who waits for it, and must not end the process.
     running.catch(() => {});
     return running;
   };
-  let current = start(0);
-  for (let from = SLICE; from < items.length; from += SLICE) {
-    const next = start(from);
-    results.push(...(await current));
+  const end = (from: number): number => {
+    let to = from;
+    for (let weight = 0; to < items.length && to - from < size; to++) {
+      weight += weigh?.(items[to]!) ?? 0;
+      if (weight > SLICE_WEIGHT && to > from) break;
+    }
+    return to;
+  };
+  let to = end(0);
+  let current = start(0, to);
+  while (to < items.length) {
+    const from = to;
+    to = end(from);
+    const next = start(from, to);
+    for (const result of await current) results.push(result);
     current = next;
   }
-  results.push(...(await current));
+  for (const result of await current) results.push(result);
   return results;
 }

@@ -1,5 +1,6 @@
 /** Reads the parity data; `tools/fixtures/README.md` describes it. */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { fixtures } from "./models.js";
 
@@ -31,8 +32,11 @@ export const fixtureNames = (pattern: RegExp): string[] => readdirSync(fixtures)
 export const readExpected = (name: string): Expected =>
   JSON.parse(readFileSync(join(fixtures, name, "expected.json"), "utf8"));
 
-export function readTensors(name: string): Map<string, { shape: number[]; data: Float32Array }> {
-  const file = readFileSync(join(fixtures, name, "expected.safetensors"));
+export const readTensors = (name: string): Map<string, { shape: number[]; data: Float32Array }> =>
+  readSafetensors(join(fixtures, name, "expected.safetensors"));
+
+export function readSafetensors(path: string): Map<string, { shape: number[]; data: Float32Array }> {
+  const file = readFileSync(path);
   const length = Number(file.readBigUInt64LE());
   const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Record<
     string,
@@ -56,4 +60,11 @@ export function worst(ours: ArrayLike<number>, expected: ArrayLike<number>, { at
     if (!(excess <= worst)) worst = excess;
   }
   return worst;
+}
+
+/** A folder of real weights under the cache, or a line that says why a test on it is skipped. */
+export function realModel(name: string): { path: string; skip: string | false } {
+  const cache = process.env["CANDLEWICK_CACHE"] ?? join(homedir(), ".cache", "candlewick");
+  const path = join(cache, "models", name);
+  return { path, skip: !existsSync(path) && `${path} is absent; tools/fetch-models.sh fetches it` };
 }

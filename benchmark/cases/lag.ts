@@ -7,7 +7,7 @@ import type { ContenderName, Dtype, Row } from "../types.js";
 const MEGABYTE = 1 << 20;
 
 export async function lag(context: Context): Promise<void> {
-  const rows = new Rows(context, context.quick ? 1 : 5, context.quick ? 0.2 : 1.5);
+  const rows = new LagRows(context, context.quick ? 1 : 5, context.quick ? 0.2 : 1.5);
   const prompts = Array.from({ length: 64 }, (_, i) => randomIds(512, 50257, i + 1));
   const generation = { prompts, tokens: 128, text: prose(), path: modelFiles.gpt2("candlewick", "f32"), dtype: "f32" };
   const phases = ["idle", "prefill", "decode", "tokenise", "load"];
@@ -25,7 +25,8 @@ function prose(): string {
   return line.repeat(Math.ceil(MEGABYTE / Buffer.byteLength(line)));
 }
 
-class Rows {
+/** Rows of one kind of delay: p99 and the longest. */
+export class LagRows {
   constructor(
     readonly context: Context,
     readonly rounds: number,

@@ -1,6 +1,6 @@
 // Candlewick, as its users get it: the built package, through its public API.
 import { readFileSync } from "node:fs";
-import { loadBERT, loadGPT2 } from "candlewick";
+import { loadBERT, loadGPT2, VectorIndex } from "candlewick";
 import { delaysDuring, sample, serve, sleep, timed } from "./protocol.mjs";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
@@ -57,7 +57,35 @@ await serve({
     return { ms, tokens, sample: sample(outputs[0].lastHiddenState.data) };
   },
 
-  async lag({ phase, seconds, path, dtype, threads, prompts, ids, text, tokens }) {
+  /** Vectors of texts, through the stream of the task: what one does with ten thousand. */
+  async embed({ texts }) {
+    const rss = process.memoryUsage.rss();
+    let most = rss;
+    const begin = performance.now();
+    let first;
+    for await (const { index, result } of bert.embed.stream(texts, { maxLength: 512 })) {
+      first ??= result;
+      if (index % 100 === 0) most = Math.max(most, process.memoryUsage.rss());
+    }
+    return { ms: performance.now() - begin, sample: sample(first), memory: most - rss };
+  },
+
+  /** The closest of many vectors. */
+  async search({ vectors, dimensions, queries, threads }) {
+    const index = new VectorIndex(dimensions, { threads });
+    const random = () => Float32Array.from({ length: dimensions }, () => Math.random() - 0.5);
+    for (let i = 0; i < vectors; i += 1000) await index.add(Array.from({ length: 1000 }, random));
+    const times = [];
+    for (let i = 0; i < queries; i++) {
+      const query = random();
+      const begin = performance.now();
+      await index.search(query, { topK: 10 });
+      times.push(performance.now() - begin);
+    }
+    return { times };
+  },
+
+  async lag({ phase, seconds, path, dtype, threads, prompts, ids, text, texts, tokens }) {
     let turn = 0;
     const prompt = () => prompts[turn++ % prompts.length];
     const work = {
@@ -67,6 +95,7 @@ await serve({
       encode: () => bert.forward(ids.map((ids) => ({ ids })), { pooled: false }),
       load: async () => (await loadGPT2(path, { dtype, threads })).close(),
       tokenise: () => gpt2.encode(text),
+      embed: () => bert.embed(texts, { maxLength: 512 }),
     }[phase];
     return { delays: await delaysDuring(seconds, work) };
   },

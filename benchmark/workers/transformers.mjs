@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { sample, serve } from "./protocol.mjs";
+import { delaysDuring, sample, serve } from "./protocol.mjs";
 
 const here = join(process.argv[2], "node_modules", "@huggingface", "transformers");
 const { module, exports, version } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
@@ -40,5 +40,22 @@ await serve({
       first ??= states.data;
     }
     return { ms: performance.now() - begin, tokens, sample: sample(first) };
+  },
+
+  /** Vectors of texts: the mean of their tokens', of length 1. */
+  async embed({ texts, batch }) {
+    const begin = performance.now();
+    let first;
+    for (let i = 0; i < texts.length; i += batch) {
+      const rows = await extractor(texts.slice(i, i + batch), { pooling: "mean", normalize: true });
+      first ??= rows.data.slice(0, rows.dims[1]);
+    }
+    return { ms: performance.now() - begin, sample: sample(first) };
+  },
+
+  /** As `lag` of candlewick.mjs. */
+  async lag({ texts, batch, seconds }) {
+    const work = () => extractor(texts.slice(0, batch), { pooling: "mean", normalize: true });
+    return { delays: await delaysDuring(seconds, work) };
   },
 });

@@ -1,5 +1,19 @@
 import type { Command } from "commander";
+import { addAnswer } from "./answer.js";
+import { addClassify } from "./classify.js";
+import { addEmbed } from "./embed.js";
+import { addEntities } from "./entities.js";
+import { addFill } from "./fill.js";
 import { addGenerate } from "./generate.js";
+import { addRerank } from "./rerank.js";
 
 /** Every command, in the order of `--help`: each function adds its own to the program. */
-export const commands: readonly ((program: Command) => void)[] = [addGenerate];
+export const commands: readonly ((program: Command) => void)[] = [
+  addGenerate,
+  addEmbed,
+  addClassify,
+  addFill,
+  addEntities,
+  addAnswer,
+  addRerank,
+];

@@ -33,6 +33,12 @@ export class Progress {
     return write(`${text}\n`);
   }
 
+  /** A line for the person at the terminal: above the bar, or on standard error. */
+  note(text: string): void {
+    if (this.#bars) this.#bars.log(`${text}\n`);
+    else console.error(text);
+  }
+
   stop(): void {
     // What was logged since the last frame is drawn with this one.
     this.#bars?.update();

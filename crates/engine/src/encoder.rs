@@ -4,11 +4,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use candlewick_models::{
-    Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, ModelError, load_encoder,
+    Cut, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, ModelError, Truncation,
+    Window, load_encoder,
 };
 
 use crate::cancel::CancelToken;
-use crate::encoder_thread::{Command, EncoderThread, Run};
+use crate::encoder_thread::{Command, EncoderThread, Progress, Run, Sink};
 use crate::error::{EngineError, Result};
 use crate::life::{Life, ThreadSlot, start_owner, start_owner_and_wait};
 use crate::load::LoadRequest;
@@ -29,13 +30,33 @@ pub enum EncoderText {
 pub struct EncodeOptions {
     /// Tokens, special ones included; `None`: as many as the model has positions.
     pub max_length: Option<usize>,
-    /// Cut longer texts on the right, the longer one of a pair first; else they are a `CONTEXT_OVERFLOW`.
+    /// Cut longer texts on the right; else they are a `CONTEXT_OVERFLOW`.
     pub truncate: bool,
+    /// Which text of a pair is cut.
+    pub truncation: Truncation,
 }
 
 impl Default for EncodeOptions {
     fn default() -> Self {
-        Self { max_length: None, truncate: true }
+        Self { max_length: None, truncate: true, truncation: Truncation::Longest }
+    }
+}
+
+/// A text's tokens by name, with where they stand.
+pub struct Tokenised {
+    pub window: Window,
+    pub tokens: Vec<String>,
+}
+
+/// How a call is followed and ended from outside.
+pub struct Control {
+    pub cancel: CancelToken,
+    pub progress: Option<Progress>,
+}
+
+impl Control {
+    pub fn of(cancel: &CancelToken) -> Self {
+        Self { cancel: cancel.clone(), progress: None }
     }
 }
 
@@ -112,6 +133,19 @@ impl EncoderHandle {
         self.0.life.text(move |codec| reply.send(limits.inputs(codec, texts, &cancel)));
     }
 
+    /// The tokens of texts (not of ids), as the model reads them.
+    pub fn tokens(
+        &self,
+        texts: Vec<EncoderText>,
+        options: EncodeOptions,
+        cancel: CancelToken,
+        done: Done<Vec<Tokenised>>,
+    ) {
+        let reply = Reply::new(done);
+        let limits = Limits::of(&self.0.info, options);
+        self.0.life.text(move |codec| reply.send(limits.tokens(codec, texts, &cancel)));
+    }
+
     /// Runs the model over the texts, in batches shared with other calls. Outputs are in the texts' order and do not depend
     /// on what shared a batch with them.
     pub fn run(
@@ -119,20 +153,22 @@ impl EncoderHandle {
         texts: Vec<EncoderText>,
         options: EncodeOptions,
         want: EncoderWant,
-        cancel: CancelToken,
+        control: Control,
         done: Done<Vec<EncoderOutput>>,
     ) {
         let reply = Reply::new(done);
-        if let Err(error) = self.can(want) {
+        if let Err(error) = self.can(&want) {
             return reply.send(Err(error));
         }
         // Ids need not queue behind someone's long text.
         let needs_text = texts.iter().any(|text| !matches!(text, EncoderText::Ids(_)));
         let limits = Limits::of(&self.0.info, options);
         let commands = self.0.commands.clone();
-        let tokenise = move |codec: Option<&Codec>| match limits.inputs(codec, texts, &cancel) {
-            // A model that closed meanwhile drops the run, and its reply says so.
-            Ok(inputs) => drop(commands.send(Command::Run(Box::new(Run::new(inputs, want, cancel, reply))))),
+        let tokenise = move |codec: Option<&Codec>| match limits.inputs(codec, texts, &control.cancel) {
+            Ok(inputs) => {
+                let outputs = vec![EncoderOutput::default(); inputs.len()];
+                start(&commands, inputs, want, control, Box::new(Outputs { outputs, reply }));
+            }
             Err(error) => reply.send(Err(error)),
         };
         if needs_text {
@@ -142,7 +178,39 @@ impl EncoderHandle {
         }
     }
 
-    fn can(&self, want: EncoderWant) -> Result<()> {
+    /// A task: on the text thread `prepare` makes inputs of what was asked, on the model's thread `keep` takes of each output what
+    /// is needed (which may be much less), and back on the text thread `finish` makes the answer of what was kept, in the inputs'
+    /// order. `P` is what `prepare` leaves for the other two.
+    pub(crate) fn task<P, K, T>(
+        &self,
+        want: EncoderWant,
+        control: Control,
+        prepare: impl FnOnce(&Codec, &CancelToken) -> Result<(Vec<EncoderInput>, P)> + Send + 'static,
+        keep: impl Fn(&P, usize, &EncoderInput, EncoderOutput) -> Result<K> + Send + 'static,
+        finish: impl FnOnce(&Codec, P, Vec<K>) -> Result<T> + Send + 'static,
+        done: Done<T>,
+    ) where
+        P: Send + 'static,
+        K: Send + 'static,
+        T: 'static,
+    {
+        let reply = Reply::new(done);
+        if let Err(error) = self.can(&want) {
+            return reply.send(Err(error));
+        }
+        let commands = self.0.commands.clone();
+        let life = self.0.life.clone();
+        self.0.life.text(move |codec| match need(codec).and_then(|codec| prepare(codec, &control.cancel)) {
+            Ok((inputs, plan)) => {
+                let kept = inputs.iter().map(|_| None).collect();
+                let sink = Task { plan, kept, keep, finish, life, reply };
+                start(&commands, inputs, want, control, Box::new(sink));
+            }
+            Err(error) => reply.send(Err(error)),
+        });
+    }
+
+    fn can(&self, want: &EncoderWant) -> Result<()> {
         if want.pooled && !self.0.info.has_pooler {
             return Err(EngineError::option("pooled", "this model has no pooler"));
         }
@@ -169,36 +237,97 @@ impl EncoderHandle {
     }
 }
 
+/// A model that closed meanwhile drops the run, and its reply says so.
+fn start(
+    commands: &mpsc::Sender<Command>,
+    inputs: Vec<EncoderInput>,
+    want: EncoderWant,
+    Control { cancel, progress }: Control,
+    sink: Box<dyn Sink>,
+) {
+    let _ = commands.send(Command::Run(Box::new(Run::new(inputs, want, cancel, progress, sink))));
+}
+
+struct Outputs {
+    outputs: Vec<EncoderOutput>,
+    reply: Reply<Vec<EncoderOutput>>,
+}
+
+impl Sink for Outputs {
+    fn take(&mut self, index: usize, _: &EncoderInput, output: EncoderOutput) -> Result<()> {
+        self.outputs[index] = output;
+        Ok(())
+    }
+
+    fn end(self: Box<Self>, result: Result<()>) {
+        let Self { outputs, reply } = *self;
+        reply.send(result.map(|()| outputs));
+    }
+}
+
+struct Task<P, K, T, Keep, Finish> {
+    plan: P,
+    kept: Vec<Option<K>>,
+    keep: Keep,
+    finish: Finish,
+    life: Arc<Life>,
+    reply: Reply<T>,
+}
+
+impl<P, K, T, Keep, Finish> Sink for Task<P, K, T, Keep, Finish>
+where
+    P: Send + 'static,
+    K: Send + 'static,
+    T: 'static,
+    Keep: Fn(&P, usize, &EncoderInput, EncoderOutput) -> Result<K> + Send,
+    Finish: FnOnce(&Codec, P, Vec<K>) -> Result<T> + Send + 'static,
+{
+    fn take(&mut self, index: usize, input: &EncoderInput, output: EncoderOutput) -> Result<()> {
+        self.kept[index] = Some((self.keep)(&self.plan, index, input, output)?);
+        Ok(())
+    }
+
+    fn end(self: Box<Self>, result: Result<()>) {
+        let Self { plan, kept, finish, life, reply, .. } = *self;
+        if let Err(error) = result {
+            return reply.send(Err(error));
+        }
+        life.text(move |codec| {
+            let kept = kept.into_iter().flatten().collect();
+            reply.send(need(codec).and_then(|codec| finish(codec, plan, kept)));
+        });
+    }
+}
+
 /// What an input may be for this model.
-struct Limits {
+pub(crate) struct Limits {
     max_length: usize,
     truncate: bool,
+    truncation: Truncation,
     max_positions: usize,
     vocab_size: usize,
     type_vocab_size: usize,
 }
 
 impl Limits {
-    fn of(info: &EncoderInfo, options: EncodeOptions) -> Self {
+    pub fn of(info: &EncoderInfo, options: EncodeOptions) -> Self {
         Self {
             max_length: options.max_length.unwrap_or(info.max_positions),
             truncate: options.truncate,
+            truncation: options.truncation,
             max_positions: info.max_positions,
             vocab_size: info.vocab_size,
             type_vocab_size: info.type_vocab_size,
         }
     }
 
-    fn inputs(
+    pub fn inputs(
         &self,
         codec: Option<&Codec>,
         texts: Vec<EncoderText>,
         cancel: &CancelToken,
     ) -> Result<Vec<EncoderInput>> {
-        if self.max_length == 0 || self.max_length > self.max_positions {
-            let reason = format!("expected 1 to {}, got {}", self.max_positions, self.max_length);
-            return Err(EngineError::option("maxLength", reason));
-        }
+        self.check()?;
         let input = |text| match cancel.is_cancelled() {
             true => Err(EngineError::Aborted),
             false => self.input(codec, text),
@@ -206,13 +335,57 @@ impl Limits {
         texts.into_iter().map(input).collect()
     }
 
+    fn tokens(
+        &self,
+        codec: Option<&Codec>,
+        texts: Vec<EncoderText>,
+        cancel: &CancelToken,
+    ) -> Result<Vec<Tokenised>> {
+        self.check()?;
+        let (codec, cut) = (need(codec)?, self.cut(None));
+        let tokenise = |text| {
+            let windows = match text {
+                _ if cancel.is_cancelled() => return Err(EngineError::Aborted),
+                EncoderText::Single(text) => codec.text.windows(&text, None, &cut)?,
+                EncoderText::Pair(text, pair) => codec.text.windows(&text, Some(&pair), &cut)?,
+                EncoderText::Ids(_) => {
+                    return Err(EngineError::option("returnTokens", "needs text, not ids"));
+                }
+            };
+            let window = windows.into_iter().next().unwrap_or_default();
+            let tokens =
+                window.ids.iter().map(|id| codec.text.id_to_token(*id).unwrap_or_default()).collect();
+            Ok(Tokenised { window, tokens })
+        };
+        texts.into_iter().map(tokenise).collect()
+    }
+
+    /// Whether there can be texts of such a length.
+    pub fn check(&self) -> Result<()> {
+        if self.max_length == 0 || self.max_length > self.max_positions {
+            let reason = format!("expected 1 to {}, got {}", self.max_positions, self.max_length);
+            return Err(EngineError::option("maxLength", reason));
+        }
+        Ok(())
+    }
+
+    pub fn cut(&self, stride: Option<usize>) -> Cut {
+        let max_length = self.truncate.then_some(self.max_length);
+        Cut { max_length, truncation: self.truncation, stride }
+    }
+
     fn input(&self, codec: Option<&Codec>, text: EncoderText) -> Result<EncoderInput> {
-        let cut = self.truncate.then_some(self.max_length);
-        let mut input = match text {
-            EncoderText::Single(text) => need(codec)?.text.encode_pair(&text, None, cut)?,
-            EncoderText::Pair(text, pair) => need(codec)?.text.encode_pair(&text, Some(&pair), cut)?,
+        let cut = self.cut(None);
+        let input = match text {
+            EncoderText::Single(text) => need(codec)?.text.encode_pair(&text, None, &cut)?,
+            EncoderText::Pair(text, pair) => need(codec)?.text.encode_pair(&text, Some(&pair), &cut)?,
             EncoderText::Ids(input) => input,
         };
+        self.accept(input)
+    }
+
+    /// The input, if the model can read it.
+    pub fn accept(&self, mut input: EncoderInput) -> Result<EncoderInput> {
         let length = input.ids.len();
         if length == 0 {
             return Err(EngineError::PromptEmpty);

@@ -1,6 +1,6 @@
 //! The thread that owns an encoder: it fills each forward pass with inputs of all waiting calls.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -9,29 +9,37 @@ use candlewick_models::{Encoder, EncoderHead, EncoderInput, EncoderOutput, Encod
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
-use crate::reply::Reply;
 
 /// Tokens per forward pass: enough for full matrix speed, few enough that a call need not wait long for its turn.
 const BATCH_TOKENS: usize = 2048;
-/// The same where each token gets logits over the whole vocabulary: 256 × 30,522 × 4 bytes are 31 MB.
-const BATCH_TOKENS_VOCABULARY: usize = 256;
+/// Of these, how many may get logits over the whole vocabulary: 256 × 30,522 × 4 bytes are 31 MB.
+const BATCH_VOCABULARY_ROWS: usize = 256;
 
 pub(crate) enum Command {
     Run(Box<Run>),
     Wake,
 }
 
-/// One call: its inputs, and the outputs as they come.
+/// Where a call's outputs go, on the model's thread. Dropped without an end, it says so to whoever waits.
+pub(crate) trait Sink: Send {
+    fn take(&mut self, index: usize, input: &EncoderInput, output: EncoderOutput) -> Result<()>;
+    fn end(self: Box<Self>, result: Result<()>);
+}
+
+/// Told how many of a call's inputs have run, and how many there are.
+pub type Progress = Box<dyn Fn(usize, usize) + Send>;
+
+/// One call.
 pub(crate) struct Run {
     inputs: Vec<EncoderInput>,
     /// Indices of inputs that have not run, the next one last. Longest first, so that the last batches are the small ones.
     todo: Vec<usize>,
-    outputs: Vec<EncoderOutput>,
     /// Outputs still to come.
     missing: usize,
     want: EncoderWant,
     cancel: CancelToken,
-    reply: Reply<Vec<EncoderOutput>>,
+    progress: Option<Progress>,
+    sink: Box<dyn Sink>,
 }
 
 impl Run {
@@ -39,21 +47,41 @@ impl Run {
         inputs: Vec<EncoderInput>,
         want: EncoderWant,
         cancel: CancelToken,
-        reply: Reply<Vec<EncoderOutput>>,
+        progress: Option<Progress>,
+        sink: Box<dyn Sink>,
     ) -> Self {
         let mut todo: Vec<usize> = (0..inputs.len()).collect();
         todo.sort_by_key(|index| (inputs[*index].ids.len(), std::cmp::Reverse(*index)));
-        let outputs = vec![EncoderOutput::default(); inputs.len()];
-        Self { missing: inputs.len(), inputs, todo, outputs, want, cancel, reply }
+        Self { missing: inputs.len(), inputs, todo, want, cancel, progress, sink }
     }
 
-    fn finish(self) {
-        self.reply.send(Ok(self.outputs));
+    fn take(&mut self, index: usize, output: EncoderOutput) -> Result<()> {
+        let (sink, input) = (&mut self.sink, &self.inputs[index]);
+        self.missing -= 1;
+        guarded(|| sink.take(index, input, output))
     }
 
-    fn fail(self, error: EngineError) {
-        self.reply.send(Err(error));
+    fn report(&self) {
+        if let Some(progress) = &self.progress {
+            let _ = guarded(|| {
+                progress(self.inputs.len() - self.missing, self.inputs.len());
+                Ok(())
+            });
+        }
     }
+
+    fn end(self, result: Result<()>) {
+        let sink = self.sink;
+        let _ = guarded(|| {
+            sink.end(result);
+            Ok(())
+        });
+    }
+}
+
+/// What a task does with an output must not take the model's thread with it.
+fn guarded(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(EngineError::panicked(&*panic)))
 }
 
 pub(crate) struct EncoderThread {
@@ -100,7 +128,7 @@ impl EncoderThread {
     fn accept(&mut self, command: Command) {
         match command {
             Command::Wake => {}
-            Command::Run(run) if run.inputs.is_empty() => run.finish(),
+            Command::Run(run) if run.inputs.is_empty() => run.end(Ok(())),
             Command::Run(run) => self.runs.push_back(*run),
         }
     }
@@ -109,34 +137,40 @@ impl EncoderThread {
         let (gone, runs) = self.runs.drain(..).partition(|run| run.cancel.is_cancelled());
         self.runs = runs;
         let gone: VecDeque<Run> = gone;
-        gone.into_iter().for_each(|run| run.fail(EngineError::Aborted));
+        gone.into_iter().for_each(|run| run.end(Err(EngineError::Aborted)));
     }
 
     /// One forward pass over inputs of all calls that want the same as the oldest, taken one by one in turn, so that a small
     /// call is not held up by a large one.
     fn step(&mut self) {
-        let Some(want) = self.runs.front().map(|run| run.want) else { return };
+        let Some(want) = self.runs.front().map(|run| run.want.clone()) else { return };
         let mut places: Vec<Place> = Vec::new();
         let mut batch: Vec<EncoderInput> = Vec::new();
-        let mut room = self.batch_tokens(want);
+        let vocabulary = want.logits && self.model.info().head == EncoderHead::MaskedLm;
+        let rows = |input: &EncoderInput| match (vocabulary, input.logits_at.len()) {
+            (false, _) => 0,
+            (true, 0) => input.ids.len(),
+            (true, chosen) => chosen,
+        };
+        let mut room = (BATCH_TOKENS, BATCH_VOCABULARY_ROWS);
         let mut full = false;
         while !full {
             let before = places.len();
-            for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| same(run.want, want)) {
+            for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| run.want == want) {
                 let Some(next) = run.todo.last().copied() else { continue };
-                let length = run.inputs[next].ids.len();
-                if length > room && !batch.is_empty() {
+                let cost = (run.inputs[next].ids.len(), rows(&run.inputs[next]));
+                if (cost.0 > room.0 || cost.1 > room.1) && !batch.is_empty() {
                     full = true;
                     break;
                 }
-                room = room.saturating_sub(length);
+                room = (room.0.saturating_sub(cost.0), room.1.saturating_sub(cost.1));
                 run.todo.pop();
                 places.push((index, next));
                 batch.push(run.inputs[next].clone());
             }
             full |= places.len() == before;
         }
-        let result = self.forward(&places, &batch, want);
+        let result = self.forward(&places, &batch, &want);
         self.settle(places, result);
         // The oldest goes to the back, so that another `want` gets its turn.
         if let Some(run) = self.runs.pop_front() {
@@ -147,21 +181,16 @@ impl EncoderThread {
             if self.runs[at].missing > 0 {
                 at += 1;
             } else if let Some(run) = self.runs.remove(at) {
-                run.finish();
+                run.end(Ok(()));
             }
         }
-    }
-
-    fn batch_tokens(&self, want: EncoderWant) -> usize {
-        let vocabulary = want.logits && self.model.info().head == EncoderHead::MaskedLm;
-        if vocabulary { BATCH_TOKENS_VOCABULARY } else { BATCH_TOKENS }
     }
 
     fn forward(
         &mut self,
         places: &[Place],
         batch: &[EncoderInput],
-        want: EncoderWant,
+        want: &EncoderWant,
     ) -> Result<Vec<EncoderOutput>> {
         let closing = self.closing.clone();
         let mut tokens: Vec<CancelToken> = Vec::new();
@@ -185,9 +214,21 @@ impl EncoderThread {
     fn settle(&mut self, places: Vec<Place>, result: Result<Vec<EncoderOutput>>) {
         match result {
             Ok(outputs) => {
+                let mut failed = Vec::new();
+                let mut moved = BTreeSet::new();
                 for ((run, index), output) in places.into_iter().zip(outputs) {
-                    self.runs[run].outputs[index] = output;
-                    self.runs[run].missing -= 1;
+                    moved.insert(run);
+                    if let Err(error) = self.runs[run].take(index, output) {
+                        failed.push((run, error));
+                    }
+                }
+                moved.into_iter().for_each(|run| self.runs[run].report());
+                failed.sort_by_key(|(run, _)| std::cmp::Reverse(*run));
+                failed.dedup_by_key(|(run, _)| *run);
+                for (run, error) in failed {
+                    if let Some(run) = self.runs.remove(run) {
+                        run.end(Err(error));
+                    }
                 }
             }
             // Stopped: back to where they were taken from; whoever was cancelled is ended before the next step.
@@ -204,13 +245,8 @@ impl EncoderThread {
                 });
                 self.runs = kept;
                 let failed: Vec<Run> = VecDeque::into(failed);
-                failed.into_iter().for_each(|run| run.fail(error.clone()));
+                failed.into_iter().for_each(|run| run.end(Err(error.clone())));
             }
         }
     }
-}
-
-fn same(a: EncoderWant, b: EncoderWant) -> bool {
-    let key = |w: EncoderWant| (w.last_hidden_state, w.hidden_states, w.pooled, w.logits);
-    key(a) == key(b)
 }

@@ -4,7 +4,8 @@
 //! `generator.rs` → text thread (`text.rs`: ids) → model thread (`scheduler.rs`: batches of `task.rs`, `request.rs`) → queue
 //! (`stream.rs`) → whoever calls [`TokenStream::next`]. What happens to a token's logits is in `processors.rs`, `sample.rs` and
 //! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. An encoder's calls go through
-//! `encoder.rs` → text thread → `encoder_thread.rs`.
+//! `encoder.rs` → text thread → `encoder_thread.rs`; what the tasks of `tasks/` make of the outputs goes back over the text thread.
+//! `vectors.rs` searches vectors, on a thread of its own.
 
 mod beam;
 mod cancel;
@@ -30,15 +31,19 @@ mod scores;
 mod stop;
 mod stream;
 mod task;
+mod tasks;
 mod text;
+mod vectors;
 
 pub use candlewick_models::{
-    CausalInfo, CausalLm, Device, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput,
-    EncoderWant, LoadOptions, LoadProgress, ModelError,
+    CausalInfo, CausalLm, Cut, Device, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput,
+    EncoderUsage, EncoderWant, Layers, LoadOptions, LoadProgress, ModelError, Pooling, PoolingMode,
+    Similarity, Truncation, Window,
 };
 
 pub use cancel::CancelToken;
-pub use encoder::{EncodeOptions, EncoderHandle, EncoderText};
+pub use encoder::{Control, EncodeOptions, EncoderHandle, EncoderText, Tokenised};
+pub use encoder_thread::Progress;
 pub use error::{EngineError, Result};
 pub use generator::{GenerateRequest, Generator};
 pub use load::LoadRequest;
@@ -48,4 +53,9 @@ pub use options::{
 pub use reply::Done;
 pub use result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
 pub use stream::{QUEUE_LIMIT, TokenStream};
+pub use tasks::{
+    Aggregation, Answer, AnswerOptions, EmbedOptions, EntitiesOptions, Entity, Fill, FillOptions, Filled,
+    Question,
+};
 pub use text::TextCodec;
+pub use vectors::{Hit, VectorIndex};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use candlewick_models::{Encoded, EncoderInput, ModelError, Tokenizer};
+use candlewick_models::{Cut, Encoded, EncoderInput, ModelError, Tokenizer, Window};
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
@@ -13,18 +13,31 @@ use crate::error::{EngineError, Result};
 /// What the engine needs of a tokenizer. Implemented by [`Tokenizer`]; tests bring their own.
 pub trait TextCodec: Send + Sync {
     fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError>;
-    /// A text or a pair with its special tokens, cut to `max_length` tokens.
-    fn encode_pair(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-        max_length: Option<usize>,
-    ) -> Result<EncoderInput, ModelError>;
+    /// A text or a pair with its special tokens.
+    fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError>;
+    /// The same with offsets, in as many windows as the cut asks for.
+    fn windows(&self, _text: &str, _pair: Option<&str>, _cut: &Cut) -> Result<Vec<Window>, ModelError> {
+        Err(ModelError::Tokenizer("a tokenizer without offsets".into()))
+    }
     fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError>;
     /// The bytes of a byte-level token; `None` for every token of another kind of vocabulary.
     fn token_bytes(&self, id: u32) -> Option<Vec<u8>>;
     fn vocab_size(&self) -> usize;
     fn is_special(&self, id: u32) -> bool;
+    fn token_to_id(&self, _token: &str) -> Option<u32> {
+        None
+    }
+    fn id_to_token(&self, _id: u32) -> Option<String> {
+        None
+    }
+    /// The token of what the vocabulary lacks.
+    fn unknown_token(&self) -> Option<&str> {
+        None
+    }
+    /// The text of tokens by name.
+    fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {
+        Ok(tokens.join(" "))
+    }
 }
 
 impl TextCodec for Tokenizer {
@@ -32,14 +45,13 @@ impl TextCodec for Tokenizer {
         Tokenizer::encode(self, text, add_special)
     }
 
-    fn encode_pair(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-        max_length: Option<usize>,
-    ) -> Result<EncoderInput, ModelError> {
-        let Encoded { ids, type_ids } = Tokenizer::encode_pair(self, text, pair, max_length)?;
-        Ok(EncoderInput { ids, type_ids })
+    fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError> {
+        let Encoded { ids, type_ids } = Tokenizer::encode_pair(self, text, pair, *cut)?;
+        Ok(EncoderInput { ids, type_ids, ..EncoderInput::default() })
+    }
+
+    fn windows(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<Vec<Window>, ModelError> {
+        Tokenizer::windows(self, text, pair, cut)
     }
 
     fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
@@ -56,6 +68,22 @@ impl TextCodec for Tokenizer {
 
     fn is_special(&self, id: u32) -> bool {
         Tokenizer::is_special(self, id)
+    }
+
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        Tokenizer::token_to_id(self, token)
+    }
+
+    fn id_to_token(&self, id: u32) -> Option<String> {
+        Tokenizer::id_to_token(self, id)
+    }
+
+    fn unknown_token(&self) -> Option<&str> {
+        Tokenizer::unknown_token(self)
+    }
+
+    fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {
+        Tokenizer::join(self, tokens)
     }
 }
 

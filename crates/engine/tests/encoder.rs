@@ -34,6 +34,7 @@ fn encoder(change: impl FnOnce(&mut EncoderInfo)) -> (EncoderHandle, Arc<Seen>) 
         has_pooler: true,
         head: EncoderHead::None,
         labels: Vec::new(),
+        usage: EncoderUsage::default(),
         dtype: Dtype::F32,
         device: "cpu",
         threads: 1,
@@ -52,7 +53,7 @@ impl Encoder for ToyEncoder {
     fn forward(
         &mut self,
         batch: &[EncoderInput],
-        _: EncoderWant,
+        _: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> candlewick_models::Result<Vec<EncoderOutput>> {
         self.seen.batches.lock().unwrap().push(batch.iter().map(|input| input.ids.len()).collect());
@@ -76,8 +77,13 @@ fn value(input: &EncoderInput) -> f32 {
     (hash(&input.ids, types.into()) >> 40) as f32
 }
 
-const POOLED: EncoderWant =
-    EncoderWant { last_hidden_state: false, hidden_states: false, pooled: true, logits: false };
+const POOLED: EncoderWant = EncoderWant {
+    last_hidden_state: false,
+    hidden_states: Layers::None,
+    attentions: Layers::None,
+    pooled: true,
+    logits: false,
+};
 
 fn single(text: &str) -> EncoderText {
     EncoderText::Single(text.into())
@@ -85,7 +91,7 @@ fn single(text: &str) -> EncoderText {
 
 /// As ids, which reach the model's thread before the call returns.
 fn at_once(text: &str) -> EncoderText {
-    EncoderText::Ids(EncoderInput { ids: text.bytes().map(u32::from).collect(), type_ids: Vec::new() })
+    EncoderText::Ids(EncoderInput { ids: text.bytes().map(u32::from).collect(), ..Default::default() })
 }
 
 fn start(
@@ -93,12 +99,12 @@ fn start(
     texts: Vec<EncoderText>,
     cancel: &CancelToken,
 ) -> Pending<Vec<EncoderOutput>> {
-    call(|done| model.run(texts, EncodeOptions::default(), POOLED, cancel.clone(), done))
+    call(|done| model.run(texts, EncodeOptions::default(), POOLED, Control::of(cancel), done))
 }
 
 fn expected(text: &str) -> f32 {
     let ids: Vec<u32> = text.bytes().map(u32::from).collect();
-    value(&EncoderInput { type_ids: vec![0; ids.len()], ids })
+    value(&EncoderInput { type_ids: vec![0; ids.len()], ids, ..Default::default() })
 }
 
 fn pooled(outputs: &[EncoderOutput]) -> Vec<f32> {
@@ -176,10 +182,13 @@ fn texts_pairs_and_ids_become_inputs() {
         wait(|done| model.encode(vec![text], options, CancelToken::new(), done))
             .map(|mut inputs| inputs.remove(0))
     };
-    let to = |length| EncodeOptions { max_length: Some(length), truncate: true };
-    let whole = |length| EncodeOptions { max_length: Some(length), truncate: false };
-    let input =
-        |ids: &[u32], type_ids: &[u32]| EncoderInput { ids: ids.to_vec(), type_ids: type_ids.to_vec() };
+    let to = |length| EncodeOptions { max_length: Some(length), truncate: true, ..Default::default() };
+    let whole = |length| EncodeOptions { max_length: Some(length), truncate: false, ..Default::default() };
+    let input = |ids: &[u32], type_ids: &[u32]| EncoderInput {
+        ids: ids.to_vec(),
+        type_ids: type_ids.to_vec(),
+        ..Default::default()
+    };
     let same = |a: EncoderInput, b: EncoderInput| assert_eq!((a.ids, a.type_ids), (b.ids, b.type_ids));
     same(encode(single("ab"), EncodeOptions::default()).unwrap(), input(&[97, 98], &[0, 0]));
     let pair = || EncoderText::Pair("a".into(), "b".into());
@@ -188,7 +197,11 @@ fn texts_pairs_and_ids_become_inputs() {
     same(encode(EncoderText::Ids(input(&[5, 6], &[])), to(2)).unwrap(), input(&[5, 6], &[0, 0]));
     for (text, options, expected) in [
         (pair(), whole(1), "CONTEXT_OVERFLOW"),
-        (single(&"x".repeat(513)), EncodeOptions { max_length: None, truncate: false }, "CONTEXT_OVERFLOW"),
+        (
+            single(&"x".repeat(513)),
+            EncodeOptions { max_length: None, truncate: false, ..Default::default() },
+            "CONTEXT_OVERFLOW",
+        ),
         (EncoderText::Ids(input(&[1; 513], &[])), EncodeOptions::default(), "CONTEXT_OVERFLOW"),
         (single("x"), to(0), "OPTION_INVALID"),
         (single("x"), to(513), "OPTION_INVALID"),
@@ -206,7 +219,13 @@ fn a_model_gives_only_what_it_has() {
     let (model, _) = encoder(|info| info.has_pooler = false);
     let run = |want| {
         code(wait(|done| {
-            model.run(vec![single("x")], EncodeOptions::default(), want, CancelToken::new(), done)
+            model.run(
+                vec![single("x")],
+                EncodeOptions::default(),
+                want,
+                Control::of(&CancelToken::new()),
+                done,
+            )
         }))
     };
     assert_eq!(run(POOLED), "OPTION_INVALID");
@@ -219,7 +238,8 @@ fn logits_over_the_vocabulary_come_in_small_batches() {
     let want = EncoderWant { logits: true, ..Default::default() };
     let texts = vec![single(&"z".repeat(100)); 9];
     let outputs =
-        wait(|done| model.run(texts, EncodeOptions::default(), want, CancelToken::new(), done)).unwrap();
+        wait(|done| model.run(texts, EncodeOptions::default(), want, Control::of(&CancelToken::new()), done))
+            .unwrap();
     assert_eq!(outputs.len(), 9);
     assert!(seen.batches.lock().unwrap().iter().all(|batch| batch.len() <= 2));
 }

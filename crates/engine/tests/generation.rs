@@ -411,7 +411,7 @@ impl TextCodec for Words {
         let id = |word: &str| WORDS.iter().position(|w| *w == word).unwrap() as u32;
         Ok(text.split(' ').map(id).collect())
     }
-    fn encode_pair(&self, _: &str, _: Option<&str>, _: Option<usize>) -> Result<EncoderInput, ModelError> {
+    fn encode_pair(&self, _: &str, _: Option<&str>, _: &Cut) -> Result<EncoderInput, ModelError> {
         unreachable!()
     }
     fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {

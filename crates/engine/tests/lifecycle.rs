@@ -183,7 +183,7 @@ impl TextCodec for Slow {
         let _ = self.1.lock().unwrap().recv();
         Bytes.encode(text, special)
     }
-    fn encode_pair(&self, _: &str, _: Option<&str>, _: Option<usize>) -> Result<EncoderInput, ModelError> {
+    fn encode_pair(&self, _: &str, _: Option<&str>, _: &Cut) -> Result<EncoderInput, ModelError> {
         unreachable!()
     }
     fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {

@@ -134,10 +134,16 @@ pub fn head_of(folder: &ModelFolder, weights: &Weights) -> EncoderHead {
         "BertForTokenClassification" => EncoderHead::TokenClassification,
         "BertForQuestionAnswering" => EncoderHead::QuestionAnswering,
         "" if weights.contains("qa_outputs.weight") => EncoderHead::QuestionAnswering,
-        "" if weights.contains("classifier.weight") => EncoderHead::SequenceClassification,
+        "" | "BertModel" if classifier_of(weights).is_some() => EncoderHead::SequenceClassification,
         "" if weights.contains("cls.predictions.transform.dense.weight") => EncoderHead::MaskedLm,
         _ => EncoderHead::None,
     }
+}
+
+/// What a linear layer over the pooled output is called: by transformers, and by whoever wrote `pooled → dropout → linear` around a
+/// `BertModel` and saved the module's weights.
+pub(crate) fn classifier_of(weights: &Weights) -> Option<&'static str> {
+    ["classifier", "linear", "out", "fc"].into_iter().find(|name| weights.contains(&format!("{name}.weight")))
 }
 
 /// Far above any label set; a header may claim anything.
@@ -148,10 +154,9 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
     if !matches!(head, EncoderHead::SequenceClassification | EncoderHead::TokenClassification) {
         return Ok(Vec::new());
     }
-    let classes = weights
-        .shape("classifier.bias")
-        .and_then(|shape| shape.first().copied())
-        .ok_or_else(|| ModelError::MissingTensor("classifier.bias".into()))?;
+    let bias = format!("{}.bias", classifier_of(weights).unwrap_or("classifier"));
+    let classes = weights.shape(&bias).and_then(|shape| shape.first().copied());
+    let classes = classes.ok_or(ModelError::MissingTensor(bias))?;
     if classes == 0 || classes > MAX_CLASSES {
         return Err(ModelError::Config(format!("a classifier of {classes} classes")));
     }
@@ -244,7 +249,8 @@ impl Head {
                 }
             }
             EncoderHead::SequenceClassification => {
-                Self::Sequence(Linear::linear(params, "classifier", h, classes)?)
+                let name = classifier_of(params.weights()).unwrap_or("classifier");
+                Self::Sequence(Linear::linear(params, name, h, classes)?)
             }
             EncoderHead::TokenClassification => {
                 Self::Token(Linear::linear(params, "classifier", h, classes)?)

@@ -7,7 +7,7 @@ use std::any::Any;
 
 use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
 
-use crate::bert::Config;
+use crate::bert::{Config, classifier_of};
 use crate::on_candle::check_input;
 use crate::packed::{Cpu, Loader, Norm, PackedLinear, Table, space};
 use crate::{
@@ -112,7 +112,9 @@ impl CpuBert {
                     config.vocab_size,
                 )?,
             },
-            EncoderHead::SequenceClassification => Head::Sequence(linear("classifier", h, classes)?),
+            EncoderHead::SequenceClassification => {
+                Head::Sequence(linear(classifier_of(weights).unwrap_or("classifier"), h, classes)?)
+            }
             EncoderHead::TokenClassification => Head::Token(linear("classifier", h, classes)?),
             EncoderHead::QuestionAnswering => Head::Token(linear("qa_outputs", h, 2)?),
         };
@@ -198,7 +200,28 @@ impl CpuBert {
         Ok(pooled)
     }
 
-    /// The head's logits: (B, C) from `pooled`, or (M, C) from the states.
+    /// Moves the states whose logits are wanted to the front of `space.x`; how many they are, of each text.
+    fn gather(&mut self, batch: &[EncoderInput]) -> Vec<usize> {
+        let h = self.info.hidden_size;
+        let (mut from, mut to) = (0, 0);
+        let mut counts = Vec::with_capacity(batch.len());
+        for input in batch {
+            let length = input.ids.len();
+            let all = input.logits_at.is_empty();
+            let count = if all { length } else { input.logits_at.len() };
+            for i in 0..count {
+                // Ascending, so that nothing is overwritten before it was moved.
+                let row = from + if all { i } else { input.logits_at[i] as usize };
+                self.space.x.copy_within(row * h..(row + 1) * h, to * h);
+                to += 1;
+            }
+            from += length;
+            counts.push(count);
+        }
+        counts
+    }
+
+    /// The head's logits: (B, C) from `pooled`, or (M, C) from the first M states.
     fn logits(&mut self, m: usize, pooled: &[f32]) -> Result<Vec<f32>> {
         let h = self.info.hidden_size;
         let (cpu, x) = (&mut self.cpu, &self.space.x[..m * h]);
@@ -235,7 +258,7 @@ impl Encoder for CpuBert {
     fn forward(
         &mut self,
         batch: &[EncoderInput],
-        want: EncoderWant,
+        want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<EncoderOutput>> {
         for input in batch {
@@ -248,7 +271,7 @@ impl Encoder for CpuBert {
 
         self.embed(batch, m);
         for index in 0..=self.info.layers {
-            if want.hidden_states {
+            if want.hidden_states.contains(index) {
                 for (output, state) in outputs.iter_mut().zip(split(&self.space.x, &lengths, h)) {
                     output.hidden_states.push(state.to_vec());
                 }
@@ -260,6 +283,12 @@ impl Encoder for CpuBert {
                 return Err(ModelError::Stopped);
             }
             self.layer(index, batch, m)?;
+            if want.attentions.contains(index) {
+                let (heads, scale) = (self.info.heads, self.scale);
+                for (output, qkv) in outputs.iter_mut().zip(split(&self.space.qkv, &lengths, 3 * h)) {
+                    output.attentions.push(attention_weights(qkv, h, heads, scale));
+                }
+            }
         }
         if want.last_hidden_state {
             for (output, state) in outputs.iter_mut().zip(split(&self.space.x, &lengths, h)) {
@@ -269,9 +298,12 @@ impl Encoder for CpuBert {
         let sequence_head = want.logits && matches!(self.head, Head::Sequence(_));
         let pooled = if want.pooled || sequence_head { self.pool(batch)? } else { Vec::new() };
         if want.logits {
-            let logits = self.logits(m, &pooled)?;
+            let chosen = batch.iter().any(|input| !input.logits_at.is_empty());
+            let masked = chosen && matches!(self.head, Head::MaskedLm { .. });
+            let counts = if masked { self.gather(batch) } else { lengths };
+            let logits = self.logits(counts.iter().sum(), &pooled)?;
             let ones = vec![1; batch.len()];
-            let rows = if sequence_head { &ones } else { &lengths };
+            let rows = if sequence_head { &ones } else { &counts };
             let width = logits.len() / rows.iter().sum::<usize>().max(1);
             for (output, logits) in outputs.iter_mut().zip(split(&logits, rows, width)) {
                 output.logits = logits.to_vec();
@@ -288,6 +320,28 @@ impl Encoder for CpuBert {
     fn active(&self) -> Box<dyn Any> {
         self.cpu.awake()
     }
+}
+
+/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel never holds
+/// these weights; for whoever wants to see them they are computed once more, by the definition.
+fn attention_weights(qkv: &[f32], h: usize, heads: usize, scale: f32) -> Vec<f32> {
+    let (t, d) = (qkv.len() / (3 * h), h / heads);
+    let mut weights = Vec::with_capacity(heads * t * t);
+    for head in 0..heads {
+        let part = |row: usize, which: usize| &qkv[row * 3 * h + which * h + head * d..][..d];
+        for i in 0..t {
+            let q = part(i, 0);
+            let first = weights.len();
+            let score = |j: usize| q.iter().zip(part(j, 1)).map(|(q, k)| q * k).sum::<f32>() * scale;
+            weights.extend((0..t).map(score));
+            let row = &mut weights[first..];
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|x| *x /= sum);
+        }
+    }
+    weights
 }
 
 /// The parts of `values` (Σ lengths, width), a text each.

@@ -1,8 +1,9 @@
 //! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
 //! `model.rs` is what the engine sees. `gpt2.rs` and `bert.rs` are the differentiable Candle models, `gpt2_cpu.rs` and
-//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them, `adapter.rs`
-//! reads LoRA adapters.
+//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them,
+//! `adapter.rs` LoRA adapters; `usage.rs` reads how a BERT's texts are to be read. `tokenizer.rs` makes ids of texts, `windows.rs`
+//! windows with offsets of long ones.
 
 mod adapter;
 pub mod bert;
@@ -19,7 +20,9 @@ mod packed;
 mod pickle;
 mod source;
 mod tokenizer;
+mod usage;
 mod weights;
+mod windows;
 
 pub use adapter::{Adapter, LoraWeights};
 pub use bert::Bert;
@@ -33,4 +36,6 @@ pub use model::*;
 pub use on_candle::{CandleBert, CandleGpt2};
 pub use source::ModelFolder;
 pub use tokenizer::{Encoded, Tokenizer};
+pub use usage::{EncoderUsage, Pooling, PoolingMode, Similarity};
 pub use weights::{Stored, Values, Weights};
+pub use windows::{Cut, Truncation, Window};

@@ -5,8 +5,9 @@ use std::path::Path;
 use crate::gguf::Gguf;
 use crate::on_candle::{candle_takes, open_device};
 use crate::{
-    Bert, CandleBert, CandleGpt2, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo, Gpt2,
-    LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer, Weights, bert, gpt2,
+    Bert, CandleBert, CandleGpt2, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo,
+    EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer,
+    Weights, bert, gpt2,
 };
 
 /// A model with what else its folder holds.
@@ -112,6 +113,7 @@ pub fn load_encoder(
         has_pooler,
         head,
         labels,
+        usage: EncoderUsage::from_folder(&folder)?,
         dtype: Dtype::F32,
         device: device_name,
         threads: options.threads,

@@ -1,7 +1,9 @@
 //! What the engine sees of a model: a causal language model that extends sequences, an encoder that reads texts.
 //! A batch is a list of sequences without padding; each row's result does not depend on what else is in the batch.
 
-use crate::Result;
+use std::sync::Arc;
+
+use crate::{EncoderUsage, Result};
 
 /// How weights are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +166,8 @@ pub struct EncoderInfo {
     pub head: EncoderHead,
     /// Names of the head's classes, by id.
     pub labels: Vec<String>,
+    /// What the folder says of how to read texts and of what the numbers mean.
+    pub usage: EncoderUsage,
     pub dtype: Dtype,
     pub device: &'static str,
     pub threads: usize,
@@ -174,13 +178,36 @@ pub struct EncoderInfo {
 pub struct EncoderInput {
     pub ids: Vec<u32>,
     pub type_ids: Vec<u32>,
+    /// Tokens whose masked-LM logits are wanted, in order; empty: all of them.
+    pub logits_at: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// Which of a model's layers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Layers {
+    #[default]
+    None,
+    All,
+    Some(Arc<[usize]>),
+}
+
+impl Layers {
+    pub fn contains(&self, index: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Some(chosen) => chosen.contains(&index),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EncoderWant {
     pub last_hidden_state: bool,
-    /// Embeddings' output and every layer's: `layers` + 1 states.
-    pub hidden_states: bool,
+    /// Of the embeddings' output (0) and every layer's (1 ..= `layers`).
+    pub hidden_states: Layers,
+    /// Of every layer (0 .. `layers`): how much each token looks at each.
+    pub attentions: Layers,
     pub pooled: bool,
     /// The head's logits.
     pub logits: bool,
@@ -190,11 +217,14 @@ pub struct EncoderWant {
 pub struct EncoderOutput {
     /// (T, H)
     pub last_hidden_state: Vec<f32>,
-    /// (layers + 1) × (T, H)
+    /// (T, H) each, of the layers that were chosen, the first one first.
     pub hidden_states: Vec<Vec<f32>>,
+    /// (heads, T, T) each: row i are the weights with which token i takes the others, and they sum to 1.
+    pub attentions: Vec<Vec<f32>>,
     /// (H)
     pub pooled: Vec<f32>,
-    /// Sequence classification (C); token classification (T, C); question answering (T, 2); masked LM (T, V).
+    /// Sequence classification (C); token classification (T, C); question answering (T, 2); masked LM (T, V), or
+    /// (n, V) for the n tokens of `logits_at`.
     pub logits: Vec<f32>,
 }
 
@@ -205,7 +235,7 @@ pub trait Encoder: Send {
     fn forward(
         &mut self,
         batch: &[EncoderInput],
-        want: EncoderWant,
+        want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<EncoderOutput>>;
 

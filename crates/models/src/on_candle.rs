@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 
 use crate::layers::ids_tensor;
 use crate::{
-    Bert, Cache, CausalInfo, CausalLm, Dtype, Encoder, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant,
-    Gpt2, LoadOptions, LogitsOf, ModelError, Past, Result, SequenceStep,
+    Bert, Cache, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput,
+    EncoderWant, Gpt2, Layers, LoadOptions, LogitsOf, ModelError, Past, Result, SequenceStep,
 };
 
 /// Keys and values as tensors, which grow by concatenation. Cloning shares them.
@@ -128,7 +128,12 @@ impl CandleBert {
         Self { model, info }
     }
 
-    fn one(&self, input: &EncoderInput, want: EncoderWant, stop: &dyn Fn() -> bool) -> Result<EncoderOutput> {
+    fn one(
+        &self,
+        input: &EncoderInput,
+        want: &EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<EncoderOutput> {
         let device = self.model.device();
         let (ids, types) = (ids_tensor(&[&input.ids], device)?, ids_tensor(&[&input.type_ids], device)?);
         let states = self.model.hidden_states(&ids, &types, None, stop)?;
@@ -138,14 +143,16 @@ impl CandleBert {
         if want.last_hidden_state {
             output.last_hidden_state = values(last)?;
         }
-        if want.hidden_states {
-            output.hidden_states = states.iter().map(values).collect::<Result<_>>()?;
-        }
+        let chosen = states.iter().enumerate().filter(|(index, _)| want.hidden_states.contains(*index));
+        output.hidden_states = chosen.map(|(_, state)| values(state)).collect::<Result<_>>()?;
         if want.pooled {
             output.pooled = values(&self.model.pooled(last)?)?;
         }
         if want.logits {
-            output.logits = values(&self.model.logits(last)?)?;
+            let masked = self.info.head == EncoderHead::MaskedLm && !input.logits_at.is_empty();
+            let at = Tensor::new(input.logits_at.as_slice(), device)?;
+            let rows = if masked { &last.index_select(&at, 1)? } else { last };
+            output.logits = values(&self.model.logits(rows)?)?;
         }
         Ok(output)
     }
@@ -159,11 +166,14 @@ impl Encoder for CandleBert {
     fn forward(
         &mut self,
         batch: &[EncoderInput],
-        want: EncoderWant,
+        want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<EncoderOutput>> {
         for input in batch {
             check_input(input, &self.info)?;
+        }
+        if want.attentions != Layers::None {
+            return Err(ModelError::UnsupportedDevice(format!("attention weights on {}", self.info.device)));
         }
         batch.iter().map(|input| self.one(input, want, stop)).collect()
     }
@@ -185,6 +195,12 @@ pub(crate) fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()
     let (t, types) = (input.ids.len(), info.type_vocab_size);
     if input.type_ids.len() != t || input.type_ids.iter().any(|&id| id as usize >= types) {
         return Err(ModelError::Input(format!("token types must be {t} numbers below {types}")));
+    }
+    let at = &input.logits_at;
+    if !at.is_sorted_by(|a, b| a < b) || at.last().is_some_and(|&last| last as usize >= t) {
+        return Err(ModelError::Input(format!(
+            "logits are wanted of tokens that are not ascending below {t}"
+        )));
     }
     if t > info.max_positions {
         return Err(ModelError::Input(format!("{t} tokens, the model has {} positions", info.max_positions)));

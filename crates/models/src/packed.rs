@@ -129,16 +129,23 @@ impl<'a> Loader<'a> {
 
     /// A matrix of `n` outputs and `k` inputs. Where the block of a quantised type does not divide K, f16 takes its place.
     pub fn matrix(&self, name: &str, layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
-        self.matrices(&[name], layout, n, k)
+        self.matrices(self.dtype, &[name], layout, n, k)
     }
 
     /// Matrices of one shape as one, outputs side by side: (names × n) outputs.
-    fn matrices(&self, names: &[&str], layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
+    fn matrices(
+        &self,
+        dtype: Option<Dtype>,
+        names: &[&str],
+        layout: Layout,
+        n: usize,
+        k: usize,
+    ) -> Result<PackedMatrix> {
         let layout = self.weights.layout(layout);
         let shape = if layout == Layout::OutIn { [n, k] } else { [k, n] };
         let stored: Vec<_> =
             names.iter().map(|name| self.weights.stored(name, &shape)).collect::<Result<_>>()?;
-        let mut weight_type = self.dtype.map_or(native(stored[0].source), WeightType::from);
+        let mut weight_type = dtype.map_or(native(stored[0].source), WeightType::from);
         if weight_type.is_block_quantized() && !k.is_multiple_of(candlewick_kernels::BLOCK) {
             weight_type = WeightType::F16;
         }
@@ -215,7 +222,10 @@ impl<'a> Loader<'a> {
     pub fn fused(&self, names: &[String], input: usize, output: usize) -> Result<PackedLinear> {
         let weights: Vec<_> = names.iter().map(|name| format!("{name}.weight")).collect();
         let weights: Vec<_> = weights.iter().map(String::as_str).collect();
-        let weight = self.matrices(&weights, Layout::OutIn, output, input)?;
+        // The softmax over q·k magnifies what quantising costs: with these three in half precision the vectors of MiniLM in q8_0
+        // keep a cosine of 0.9995 to those in f32, else 0.9989 (the least of 440 hard texts).
+        let dtype = self.dtype.map(|dtype| if dtype == Dtype::F32 { dtype } else { Dtype::F16 });
+        let weight = self.matrices(dtype, &weights, Layout::OutIn, output, input)?;
         let mut bias = Vec::new();
         for name in names {
             bias.extend(self.vector(&format!("{name}.bias"), &[output])?);

@@ -84,6 +84,15 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Reads a JSON array of objects.
+pub(crate) fn read_json_list(path: &Path) -> Result<Vec<Value>> {
+    match serde_json::from_str(&read_text(path)?) {
+        Ok(Value::Array(list)) if list.iter().all(Value::is_object) => Ok(list),
+        Ok(_) => Err(ModelError::Config(format!("{} is not a list of objects", path.display()))),
+        Err(e) => Err(ModelError::Config(format!("{}: {e}", path.display()))),
+    }
+}
+
 /// Reads a JSON object.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let value: Value = serde_json::from_str(&read_text(path)?)

@@ -8,21 +8,21 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use serde_json::Value;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
-use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, decoders};
+use tokenizers::{AddedToken, DecoderWrapper, Encoding, decoders};
 
 use crate::gguf::Gguf;
 use crate::source::read_json;
-use crate::{ModelError, Result};
+use crate::{Cut, ModelError, Result};
 
 /// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other here.
-fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(invalid("the tokenizer's file is damaged")))
 }
 
@@ -41,6 +41,8 @@ struct Inner {
     /// Added tokens stand for their own text, not for a byte-level spelling.
     added: HashMap<u32, String>,
     byte_level: bool,
+    /// `clean_up_tokenization_spaces`: decoding takes away spaces that English does not write.
+    clean_up: bool,
 }
 
 /// The ids of a text or a pair of texts, and which text each belongs to; both (T).
@@ -50,7 +52,7 @@ pub struct Encoded {
     pub type_ids: Vec<u32>,
 }
 
-fn invalid(error: impl std::fmt::Display) -> ModelError {
+pub(crate) fn invalid(error: impl std::fmt::Display) -> ModelError {
     ModelError::Tokenizer(error.to_string())
 }
 
@@ -75,7 +77,8 @@ impl Tokenizer {
         } else {
             return Ok(None);
         };
-        Self::new(tokenizer).map(Some)
+        let clean_up = config["clean_up_tokenization_spaces"] == true;
+        Self::new(tokenizer, clean_up).map(Some)
     }
 
     /// GPT-2's tokenizer out of a GGUF file's metadata, or `None` where it has none.
@@ -104,10 +107,10 @@ impl Tokenizer {
             .enumerate()
             .filter(|(id, _)| ends.contains(&Some(*id)) || matches!(types.get(*id), Some(3 | 4)));
         let added = added.map(|(_, token)| AddedToken::from(token.clone(), true)).collect();
-        Self::new(byte_level(model, false, added)?).map(Some)
+        Self::new(byte_level(model, false, added)?, false).map(Some)
     }
 
-    fn new(mut tokenizer: tokenizers::Tokenizer) -> Result<Self> {
+    fn new(mut tokenizer: tokenizers::Tokenizer, clean_up: bool) -> Result<Self> {
         // A tokenizer.json may carry the padding and truncation of whoever saved it. Both are the caller's to ask for.
         tokenizer.with_truncation(None).map_err(invalid)?;
         tokenizer.with_padding(None);
@@ -118,7 +121,9 @@ impl Tokenizer {
         let special = decoder.iter().filter(|(_, token)| token.special);
         let special = special.map(|(&id, token)| (id, token.content.clone())).collect();
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level }) })
+        // transformers does it to everything but byte pairs, whose spaces are the text's own.
+        let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
+        Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }) })
     }
 
     /// One past the largest id that this tokenizer can produce.
@@ -145,34 +150,22 @@ impl Tokenizer {
         })
     }
 
-    /// A text or a pair with its special tokens, cut on the right, the longer text first, to at most `max_length` tokens.
-    /// An empty second text is none, as in transformers.
-    pub fn encode_pair(&self, text: &str, pair: Option<&str>, max_length: Option<usize>) -> Result<Encoded> {
-        guarded(|| self.pair(text, pair, max_length))
+    /// A text or a pair with its special tokens, cut on the right. An empty second text is none, as in transformers.
+    pub fn encode_pair(&self, text: &str, pair: Option<&str>, cut: impl Into<Cut>) -> Result<Encoded> {
+        let cut = cut.into();
+        guarded(|| {
+            let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
+            Ok(Encoded::from(&self.cut_pair(text, pair, &cut, plain)?))
+        })
     }
 
-    fn pair(&self, text: &str, pair: Option<&str>, max_length: Option<usize>) -> Result<Encoded> {
-        let tokenizer = &self.inner.tokenizer;
-        let plain = |text: &str| tokenizer.encode_fast(text, false).map_err(invalid);
-        let pair = pair.filter(|pair| !pair.is_empty());
-        let mut first = plain(text)?;
-        let mut second = pair.map(plain).transpose()?;
-        if let Some(max_length) = max_length {
-            let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
-            let max_length = max_length.checked_sub(added).ok_or_else(|| {
-                ModelError::Input(format!(
-                    "a maximum of {max_length} tokens leaves no room for {added} special ones"
-                ))
-            })?;
-            let params = TruncationParams { max_length, ..Default::default() };
-            (first, second) = truncate_encodings(first, second, &params).map_err(invalid)?;
-        }
-        let encoding = tokenizer.post_process(first, second, true).map_err(invalid)?;
-        Ok(Encoded::from(&encoding))
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner.tokenizer
     }
 
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        guarded(|| self.inner.tokenizer.decode(ids, skip_special).map_err(invalid))
+        let text = guarded(|| self.inner.tokenizer.decode(ids, skip_special).map_err(invalid))?;
+        Ok(if self.inner.clean_up { without_spaces(text) } else { text })
     }
 
     /// The bytes that `id` adds to a text: those of a byte-level token, which may be part of a character, or an added
@@ -199,6 +192,23 @@ impl From<&Encoding> for Encoded {
     fn from(encoding: &Encoding) -> Self {
         Self { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }
     }
+}
+
+/// transformers' `clean_up_tokenization`.
+fn without_spaces(text: String) -> String {
+    const SPACED: [(&str, &str); 10] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    SPACED.iter().fold(text, |text, (spaced, plain)| text.replace(spaced, plain))
 }
 
 /// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 for itself, the other 68 bytes from U+0100 on

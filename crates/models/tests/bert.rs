@@ -3,12 +3,18 @@
 mod support;
 
 use candlewick_models::{
-    Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, LoadOptions, Tokenizer, load_encoder,
+    Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, Layers, LoadOptions, Tokenizer,
+    load_encoder,
 };
 use support::{Fixture, backends, close};
 
-const ALL: EncoderWant =
-    EncoderWant { last_hidden_state: true, hidden_states: true, pooled: false, logits: false };
+const ALL: EncoderWant = EncoderWant {
+    last_hidden_state: true,
+    hidden_states: Layers::All,
+    attentions: Layers::None,
+    pooled: false,
+    logits: false,
+};
 
 fn load(source: &str, options: &LoadOptions) -> Box<dyn Encoder> {
     load_encoder(source, options, &()).unwrap_or_else(|e| panic!("{source}: {e}")).model
@@ -21,7 +27,11 @@ fn inputs(fixture: &Fixture) -> Vec<EncoderInput> {
     ids.into_iter()
         .zip(types)
         .zip(lengths)
-        .map(|((ids, types), len)| EncoderInput { ids: ids[..len].to_vec(), type_ids: types[..len].to_vec() })
+        .map(|((ids, types), len)| EncoderInput {
+            ids: ids[..len].to_vec(),
+            type_ids: types[..len].to_vec(),
+            ..Default::default()
+        })
         .collect()
 }
 
@@ -36,7 +46,7 @@ fn states_pooled_outputs_and_logits_equal_pytorch() {
             let head = model.info().head;
             let want =
                 EncoderWant { pooled: model.info().has_pooler, logits: head != EncoderHead::None, ..ALL };
-            let outputs = model.forward(&texts, want, &|| false).unwrap();
+            let outputs = model.forward(&texts, &want, &|| false).unwrap();
             for (i, (text, output)) in texts.iter().zip(&outputs).enumerate() {
                 let what = format!("row {i}, {options:?}");
                 check_row(&fixture, head, i, text.ids.len(), output, &what);
@@ -78,7 +88,7 @@ fn a_stop_ends_between_layers() {
         let mut model = load(fixture.source(), &options);
         let asked = std::cell::Cell::new(0);
         let stop = || asked.replace(asked.get() + 1) == 1;
-        let error = model.forward(&inputs(&fixture), ALL, &stop).unwrap_err();
+        let error = model.forward(&inputs(&fixture), &ALL, &stop).unwrap_err();
         assert_eq!(error.code(), "ABORTED");
     }
 }
@@ -101,12 +111,14 @@ fn the_real_minilm_equals_pytorch() {
     for (text, (encoded, ids)) in texts.iter().zip(encoded.iter().zip(&ids)) {
         assert_eq!(&encoded.ids, ids, "{text:?}");
     }
-    let inputs: Vec<_> =
-        encoded.into_iter().map(|e| EncoderInput { ids: e.ids, type_ids: e.type_ids }).collect();
+    let inputs: Vec<_> = encoded
+        .into_iter()
+        .map(|e| EncoderInput { ids: e.ids, type_ids: e.type_ids, ..Default::default() })
+        .collect();
     for options in backends() {
         let mut model = load(&folder, &options);
         let want = EncoderWant { last_hidden_state: true, pooled: true, ..Default::default() };
-        let outputs = model.forward(&inputs, want, &|| false).unwrap();
+        let outputs = model.forward(&inputs, &want, &|| false).unwrap();
         for (i, output) in outputs.iter().enumerate() {
             fixture.check(&format!("pooled {i}"), &output.pooled, &fixture.row("pooler_output", i, None));
             let name = format!("last_hidden_state.{i}");

@@ -4,7 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use candlewick_models::Tokenizer;
+use candlewick_models::{Cut, Tokenizer, Truncation};
 use serde_json::Value;
 use support::root;
 
@@ -123,19 +123,80 @@ fn pairs_and_truncation() {
     let mut checked = 0;
     for case in expected["cases"].as_array().unwrap() {
         let options = &case["options"];
-        if !matches!(options["truncation"].as_str(), None | Some("longest_first")) {
-            continue;
-        }
+        let truncation = match options["truncation"].as_str() {
+            Some("only_first") => Truncation::First,
+            Some("only_second") => Truncation::Second,
+            None | Some("longest_first") => Truncation::Longest,
+            Some(other) => panic!("{other}"),
+        };
         let max_length = options["maxLength"].as_u64().map(|n| n as usize);
-        let encoded = tokenizer
-            .encode_pair(case["text"].as_str().unwrap(), case["text_pair"].as_str(), max_length)
-            .unwrap();
+        let cut = Cut { max_length, truncation, stride: None };
+        let encoded =
+            tokenizer.encode_pair(case["text"].as_str().unwrap(), case["text_pair"].as_str(), cut).unwrap();
         let ids = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
         assert_eq!(encoded.ids, ids("ids"), "{case}");
         assert_eq!(encoded.type_ids, ids("token_type_ids"), "{case}");
         checked += 1;
     }
     assert!(checked >= 4, "{checked} cases");
+}
+
+/// What indexes a JavaScript string, also where the tokenizer drops accents, splits Chinese, or the text is beyond the BMP.
+#[test]
+fn offsets_in_utf16() {
+    let (Some(minilm), Some(gpt2)) = (real("minilm"), real("gpt2-tokenizer")) else { return };
+    let open = |folder: &Path| Tokenizer::open(folder).unwrap().unwrap();
+    let (minilm, gpt2) = (open(&minilm), open(&gpt2));
+    let cases = read("offsets.json");
+    for case in cases["cases"].as_array().unwrap() {
+        let tokenizer = if case["tokenizer"] == "minilm" { &minilm } else { &gpt2 };
+        let windows = tokenizer.windows(case["text"].as_str().unwrap(), None, &Cut::default()).unwrap();
+        assert_eq!(windows.len(), 1);
+        assert_eq!(serde_json::json!(windows[0].ids), case["ids"], "{}", case["text"]);
+        assert_eq!(serde_json::json!(windows[0].offsets), case["offsets_utf16"], "{}", case["text"]);
+    }
+}
+
+/// With a stride the windows have every token, each but the first begins with the last `stride` tokens of the one before, and the
+/// uncut text of a pair is in all of them.
+#[test]
+fn windows_overlap_by_their_stride() {
+    let Some(folder) = real("minilm") else { return };
+    let tokenizer = Tokenizer::open(&folder).unwrap().unwrap();
+    let text = "我们 unbelievably good 👍🏽 café ".repeat(40);
+    let whole = tokenizer.encode(&text, false).unwrap();
+    for (pair, max_length, stride) in [(None, 50, 7), (None, 30, 0), (Some("what is it?"), 64, 20)] {
+        let cut = Cut { max_length: Some(max_length), truncation: Truncation::Second, stride: Some(stride) };
+        let first = Cut { truncation: Truncation::First, ..cut };
+        let windows = match pair {
+            None => tokenizer.windows(&text, None, &first),
+            Some(question) => tokenizer.windows(question, Some(&text), &cut),
+        };
+        let windows = windows.unwrap();
+        assert!(windows.len() > 3);
+        let side = u8::from(pair.is_some());
+        let (mut joined, mut question) = (Vec::<u32>::new(), None);
+        for (index, window) in windows.iter().enumerate() {
+            assert!(window.ids.len() <= max_length);
+            for (text, type_id) in window.texts.iter().zip(&window.type_ids) {
+                assert!(text.is_none_or(|text| u32::from(text) == *type_id), "{index}");
+            }
+            let of = |side| {
+                let ids = window.ids.iter().zip(&window.texts).filter(move |(_, text)| **text == Some(side));
+                ids.map(|(id, _)| *id).collect::<Vec<u32>>()
+            };
+            let ids = of(side);
+            let shared = if index == 0 { 0 } else { stride };
+            assert_eq!(joined[joined.len() - shared..], ids[..shared]);
+            joined.extend(&ids[shared..]);
+            if side == 1 {
+                assert_eq!(*question.get_or_insert_with(|| of(0)), of(0));
+            }
+        }
+        assert_eq!(joined, whole);
+    }
+    let too_much = Cut { max_length: Some(20), truncation: Truncation::First, stride: Some(18) };
+    assert_eq!(tokenizer.windows(&text, None, &too_much).unwrap_err().code(), "INPUT_INVALID");
 }
 
 #[test]

@@ -7,8 +7,12 @@ use napi::{Result, ValueType, sys};
 
 use crate::encoder::Encoder;
 use crate::generator::Generator;
-use crate::packed::{Inputs, Outputs, Packed, PackedIds, PackedInputs, PackedOutputs};
+use crate::packed::{Inputs, Outputs, Packed, PackedFloats, PackedIds, PackedInputs, PackedOutputs};
+use crate::tasks::{
+    Answers, Entities, Fills, PackedAnswers, PackedEntities, PackedFills, PackedTokens, Tokens,
+};
 use crate::tokens::{GenerationResult, Token};
+use crate::vectors::{Hits, PackedHits};
 
 pub enum Answer {
     Nothing(()),
@@ -19,6 +23,12 @@ pub enum Answer {
     Ids(Packed<u32>),
     Inputs(Inputs),
     Outputs(Box<Outputs>),
+    Floats(Packed<f32>),
+    TextTokens(Box<Tokens>),
+    Fills(Box<Fills>),
+    Entities(Box<Entities>),
+    Answers(Answers),
+    Hits(Hits),
     Texts(Vec<String>),
     Counts(Vec<u32>),
 }
@@ -35,6 +45,12 @@ impl ToNapiValue for Answer {
             Self::Ids(ids) => value(env, PackedIds::from(ids)),
             Self::Inputs(inputs) => value(env, PackedInputs::from(inputs)),
             Self::Outputs(outputs) => value(env, PackedOutputs::from(*outputs)),
+            Self::Floats(rows) => value(env, PackedFloats::from(rows)),
+            Self::TextTokens(tokens) => value(env, PackedTokens::from(*tokens)),
+            Self::Fills(filled) => value(env, PackedFills::from(*filled)),
+            Self::Entities(entities) => value(env, PackedEntities::from(*entities)),
+            Self::Answers(answers) => value(env, PackedAnswers::from(answers)),
+            Self::Hits(hits) => value(env, PackedHits::from(hits)),
             Self::Texts(texts) => value(env, texts),
             Self::Counts(counts) => value(env, counts),
         }

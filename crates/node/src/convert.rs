@@ -3,7 +3,8 @@
 
 use candlewick_engine as engine;
 use engine::{
-    Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, LoadRequest, Prompt, Truncate,
+    Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, Layers, LoadRequest, Progress,
+    Prompt, Truncate, Truncation,
 };
 use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
@@ -146,7 +147,9 @@ impl From<Texts> for Vec<EncoderText> {
             (Some(pairs), _) => texts.zip(pairs).map(|(text, pair)| EncoderText::Pair(text, pair)).collect(),
             (None, Some(types)) => ids
                 .zip(types)
-                .map(|(ids, types)| EncoderText::Ids(EncoderInput { ids, type_ids: types.to_vec() }))
+                .map(|(ids, types)| {
+                    EncoderText::Ids(EncoderInput { ids, type_ids: types.to_vec(), ..Default::default() })
+                })
                 .collect(),
             (None, None) => texts.map(EncoderText::Single).collect(),
         }
@@ -157,30 +160,57 @@ impl From<Texts> for Vec<EncoderText> {
 pub struct EncodeOptions {
     pub max_length: Option<u32>,
     pub truncate: Option<bool>,
+    #[napi(ts_type = "'longest' | 'first' | 'second'")]
+    pub truncation: Option<String>,
+    /// Whether to report progress: inputs that have run, and all.
+    pub progress: Option<bool>,
 }
 
-impl From<EncodeOptions> for engine::EncodeOptions {
-    fn from(from: EncodeOptions) -> Self {
-        let default = Self::default();
-        Self {
-            max_length: from.max_length.map(|length| length as usize),
-            truncate: from.truncate.unwrap_or(default.truncate),
-        }
+impl EncodeOptions {
+    pub fn split(self, mailbox: &Mailbox, id: u32) -> (Option<Progress>, engine::EncodeOptions) {
+        let default = engine::EncodeOptions::default();
+        let options = engine::EncodeOptions {
+            max_length: self.max_length.map(|length| length as usize),
+            truncate: self.truncate.unwrap_or(default.truncate),
+            truncation: match self.truncation.as_deref() {
+                Some("first") => Truncation::First,
+                Some("second") => Truncation::Second,
+                _ => default.truncation,
+            },
+        };
+        (self.progress.unwrap_or(false).then(|| mailbox.counting(id)), options)
     }
 }
 
 #[napi(object, object_to_js = false)]
 pub struct EncoderWant {
     pub last_hidden_state: bool,
+    /// Of which layers; absent: all.
     pub hidden_states: bool,
+    pub hidden_layers: Option<Vec<u32>>,
+    pub attentions: bool,
+    pub attention_layers: Option<Vec<u32>>,
     pub pooled: bool,
     pub logits: bool,
 }
 
 impl From<EncoderWant> for engine::EncoderWant {
     fn from(want: EncoderWant) -> Self {
-        let EncoderWant { last_hidden_state, hidden_states, pooled, logits } = want;
-        Self { last_hidden_state, hidden_states, pooled, logits }
+        Self {
+            last_hidden_state: want.last_hidden_state,
+            hidden_states: layers(want.hidden_states, want.hidden_layers),
+            attentions: layers(want.attentions, want.attention_layers),
+            pooled: want.pooled,
+            logits: want.logits,
+        }
+    }
+}
+
+fn layers(any: bool, chosen: Option<Vec<u32>>) -> Layers {
+    match chosen {
+        _ if !any => Layers::None,
+        None => Layers::All,
+        Some(chosen) => Layers::Some(chosen.into_iter().map(|layer| layer as usize).collect()),
     }
 }
 

@@ -20,7 +20,7 @@ pub fn load_encoder(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &C
 
 #[napi]
 pub struct Encoder {
-    encoder: engine::EncoderHandle,
+    pub(crate) encoder: engine::EncoderHandle,
 }
 
 impl From<engine::EncoderHandle> for Encoder {
@@ -40,7 +40,8 @@ impl Encoder {
     #[napi]
     pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Texts, options: EncodeOptions, cancel: &Cancel) {
         let done = mailbox.cancellable(id, cancel, |inputs: Vec<_>| Answer::Inputs(inputs.into()));
-        self.encoder.encode(texts.into(), options.into(), cancel.token(), done);
+        let (_, options) = options.split(mailbox, id);
+        self.encoder.encode(texts.into(), options, cancel.token(), done);
     }
 
     /// Answers with `PackedOutputs`.
@@ -56,7 +57,8 @@ impl Encoder {
     ) {
         let answer = |outputs: Vec<_>| Answer::Outputs(Box::new(outputs.into()));
         let done = mailbox.cancellable(id, cancel, answer);
-        self.encoder.run(texts.into(), options.into(), want.into(), cancel.token(), done);
+        let (progress, options) = options.split(mailbox, id);
+        self.encoder.run(texts.into(), options, want.into(), cancel.control(progress), done);
     }
 
     /// Answers with a string for each list of ids.

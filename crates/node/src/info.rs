@@ -1,8 +1,13 @@
 //! What is known about a loaded model.
 
+use std::collections::HashMap;
+
 use candlewick_engine as engine;
 use engine::{Dtype, EncoderHead};
 use napi_derive::napi;
+
+use crate::tasks::pooling_name;
+use crate::vectors::similarity_name;
 
 #[napi(object, object_from_js = false)]
 pub struct GeneratorInfo {
@@ -67,13 +72,33 @@ pub struct EncoderInfo {
     )]
     pub head: Option<String>,
     pub labels: Vec<String>,
+    /// Tokens that the tokenizer cuts at, if that is less than `positions`.
+    pub max_length: u32,
+    pub problem_type: Option<String>,
+    pub mask_token: Option<String>,
+    pub cross_encoder_activation: Option<String>,
+    pub sentences: SentenceInfo,
     pub dtype: String,
     pub device: String,
     pub threads: u32,
 }
 
+/// What sentence-transformers' files say.
+#[napi(object, object_from_js = false)]
+pub struct SentenceInfo {
+    pub pooling: Vec<String>,
+    pub normalize: bool,
+    pub max_length: u32,
+    pub prompts: HashMap<String, String>,
+    pub default_prompt: Option<String>,
+    #[napi(ts_type = "'cosine' | 'dot' | 'euclidean' | 'manhattan'")]
+    pub similarity: String,
+}
+
 impl EncoderInfo {
     pub fn new(info: &engine::EncoderInfo, tokenizer_size: Option<usize>) -> Self {
+        let usage = &info.usage;
+        let max_length = usage.tokenizer_max_length.unwrap_or(usize::MAX).min(info.max_positions) as u32;
         Self {
             model_type: info.model_type.to_string(),
             vocabulary_size: info.vocab_size as u32,
@@ -88,6 +113,20 @@ impl EncoderInfo {
             has_pooler: info.has_pooler,
             head: head_name(info.head).map(str::to_string),
             labels: info.labels.clone(),
+            max_length,
+            problem_type: usage.problem_type.clone(),
+            mask_token: usage.mask_token.clone(),
+            cross_encoder_activation: usage.cross_encoder_activation.clone(),
+            sentences: SentenceInfo {
+                pooling: usage.pooling.modes.iter().map(|mode| pooling_name(*mode).to_string()).collect(),
+                normalize: usage.normalize,
+                max_length: usage
+                    .sentence_max_length
+                    .map_or(max_length, |length| length.min(info.max_positions) as u32),
+                prompts: usage.prompts.clone().into_iter().collect(),
+                default_prompt: usage.default_prompt.clone(),
+                similarity: similarity_name(usage.similarity).to_string(),
+            },
             dtype: dtype_name(info.dtype).to_string(),
             device: info.device.to_string(),
             threads: info.threads as u32,

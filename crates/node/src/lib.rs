@@ -1,7 +1,7 @@
 //! The napi binding: convert, call, convert back.
 //!
 //! - `mailbox.rs`: how an answer from the engine's threads becomes a settled promise.
-//! - `generator.rs`, `encoder.rs`: the classes that TypeScript holds.
+//! - `generator.rs`, `encoder.rs` (its tasks in `tasks.rs`), `vectors.rs`: the classes that TypeScript holds.
 //! - `convert.rs`: what goes in; `answer.rs`, `info.rs`, `tokens.rs`, `packed.rs`: what comes out; `error.rs`: what is thrown.
 
 mod answer;
@@ -12,4 +12,6 @@ mod generator;
 mod info;
 mod mailbox;
 mod packed;
+mod tasks;
 mod tokens;
+mod vectors;

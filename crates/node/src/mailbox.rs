@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candlewick_engine::{CancelToken, Done, EngineError, LoadProgress};
+use candlewick_engine::{CancelToken, Control, Done, EngineError, LoadProgress, Progress};
 use napi::bindgen_prelude::Function;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status, check_status, sys};
@@ -94,6 +94,12 @@ impl Mailbox {
         let shared = self.shared.clone();
         Box::new(move |progress| shared.report(id, progress))
     }
+
+    /// The same of a call over texts, in texts.
+    pub(crate) fn counting(&self, id: u32) -> Progress {
+        let report = self.progress(id);
+        Box::new(move |done, total| report(LoadProgress { done: done as u64, total: total as u64 }))
+    }
 }
 
 /// Ends a call early. Its answer is then the error `ABORTED`.
@@ -117,6 +123,10 @@ impl Cancel {
 
     pub(crate) fn token(&self) -> CancelToken {
         self.token.clone()
+    }
+
+    pub(crate) fn control(&self, progress: Option<Progress>) -> Control {
+        Control { cancel: self.token(), progress }
     }
 }
 

@@ -77,6 +77,7 @@ impl From<Inputs> for PackedInputs {
 pub struct Outputs {
     last_hidden_state: Packed<f32>,
     hidden_states: Packed<f32>,
+    attentions: Packed<f32>,
     pooled: Packed<f32>,
     logits: Packed<f32>,
 }
@@ -91,6 +92,7 @@ impl From<Vec<engine::EncoderOutput>> for Outputs {
             hidden_states: Packed::new(
                 outputs.iter_mut().map(|output| take(&mut output.hidden_states).concat()),
             ),
+            attentions: Packed::new(outputs.iter_mut().map(|output| take(&mut output.attentions).concat())),
             pooled: Packed::new(outputs.iter_mut().map(|output| take(&mut output.pooled))),
             logits: Packed::new(outputs.iter_mut().map(|output| take(&mut output.logits))),
         }
@@ -101,8 +103,10 @@ impl From<Vec<engine::EncoderOutput>> for Outputs {
 pub struct PackedOutputs {
     /// (T, H) of each text.
     pub last_hidden_state: PackedFloats,
-    /// (layers + 1, T, H) of each text.
+    /// (layers, T, H) of each text, of the layers that were wanted.
     pub hidden_states: PackedFloats,
+    /// (layers, heads, T, T) of each text, of the layers that were wanted.
+    pub attentions: PackedFloats,
     /// (H) of each text.
     pub pooled: PackedFloats,
     /// Of each text what its head gives.
@@ -114,6 +118,7 @@ impl From<Outputs> for PackedOutputs {
         Self {
             last_hidden_state: outputs.last_hidden_state.into(),
             hidden_states: outputs.hidden_states.into(),
+            attentions: outputs.attentions.into(),
             pooled: outputs.pooled.into(),
             logits: outputs.logits.into(),
         }

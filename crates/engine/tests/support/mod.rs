@@ -256,21 +256,16 @@ impl TextCodec for Bytes {
     fn encode(&self, text: &str, _: bool) -> Result<Vec<u32>, ModelError> {
         Ok(text.bytes().map(u32::from).collect())
     }
-    fn encode_pair(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-        max_length: Option<usize>,
-    ) -> Result<EncoderInput, ModelError> {
+    fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError> {
         let mut ids = self.encode(text, true)?;
         let mut type_ids = vec![0; ids.len()];
         for id in pair.unwrap_or_default().bytes() {
             ids.push(id.into());
             type_ids.push(1);
         }
-        ids.truncate(max_length.unwrap_or(usize::MAX));
+        ids.truncate(cut.max_length.unwrap_or(usize::MAX));
         type_ids.truncate(ids.len());
-        Ok(EncoderInput { ids, type_ids })
+        Ok(EncoderInput { ids, type_ids, ..EncoderInput::default() })
     }
     fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
         let bytes: Vec<u8> = ids.iter().filter(|id| **id != EOS).map(|id| *id as u8).collect();

@@ -1,0 +1,92 @@
+//! Vectors that are searched, as JavaScript sees them.
+
+use candlewick_engine as engine;
+use engine::{EngineError, Similarity};
+use napi::bindgen_prelude::{Float32Array, Uint32Array};
+use napi_derive::napi;
+
+use crate::answer::Answer;
+use crate::error::{Result, thrown};
+use crate::mailbox::{Cancel, Mailbox};
+
+#[napi]
+pub struct VectorIndex {
+    index: engine::VectorIndex,
+}
+
+#[napi]
+impl VectorIndex {
+    #[napi(constructor)]
+    pub fn new(
+        dimensions: u32,
+        #[napi(ts_arg_type = "'cosine' | 'dot' | 'euclidean' | 'manhattan'")] similarity: String,
+        threads: u32,
+    ) -> Result<Self> {
+        let similarity = similarity_of(&similarity).map_err(thrown)?;
+        let index = engine::VectorIndex::new(dimensions as usize, similarity, threads as usize);
+        Ok(Self { index: index.map_err(thrown)? })
+    }
+
+    /// Vectors, one behind the other. Answers when they are in.
+    #[napi]
+    pub fn add(&self, mailbox: &Mailbox, id: u32, data: &[f32]) {
+        self.index.add(data.to_vec(), mailbox.reply(id, Answer::Nothing));
+    }
+
+    /// Answers with `PackedHits`.
+    #[napi]
+    pub fn search(
+        &self,
+        mailbox: &Mailbox,
+        id: u32,
+        queries: &[f32],
+        top_k: u32,
+        threshold: Option<f64>,
+        cancel: &Cancel,
+    ) {
+        let done = mailbox.cancellable(id, cancel, |hits: Vec<_>| Answer::Hits(Hits(hits)));
+        let threshold = threshold.map(|least| least as f32);
+        self.index.search(queries.to_vec(), top_k as usize, threshold, cancel.token(), done);
+    }
+}
+
+fn similarity_of(name: &str) -> engine::Result<Similarity> {
+    Ok(match name {
+        "cosine" => Similarity::Cosine,
+        "dot" => Similarity::Dot,
+        "euclidean" => Similarity::Euclidean,
+        "manhattan" => Similarity::Manhattan,
+        _ => {
+            let reason = format!("there is no {name}");
+            return Err(EngineError::OptionInvalid { option: "similarity", reason });
+        }
+    })
+}
+
+pub(crate) fn similarity_name(similarity: Similarity) -> &'static str {
+    match similarity {
+        Similarity::Cosine => "cosine",
+        Similarity::Dot => "dot",
+        Similarity::Euclidean => "euclidean",
+        Similarity::Manhattan => "manhattan",
+    }
+}
+
+pub struct Hits(Vec<Vec<engine::Hit>>);
+
+#[napi(object, object_from_js = false)]
+pub struct PackedHits {
+    /// Hits of each query.
+    pub lengths: Uint32Array,
+    pub indices: Uint32Array,
+    pub scores: Float32Array,
+}
+
+impl From<Hits> for PackedHits {
+    fn from(Hits(hits): Hits) -> Self {
+        let lengths = hits.iter().map(|hits| hits.len() as u32).collect::<Vec<_>>();
+        let (indices, scores): (Vec<u32>, Vec<f32>) =
+            hits.into_iter().flatten().map(|hit| (hit.index, hit.score)).unzip();
+        Self { lengths: lengths.into(), indices: indices.into(), scores: scores.into() }
+    }
+}

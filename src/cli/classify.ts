@@ -1,0 +1,70 @@
+// `candlewick classify`: labels of texts, those that the model was trained on or those that are given.
+import { Option, type Command } from "commander";
+import type { TextPair } from "../bert.js";
+import type { Classification, ScoreFunction } from "../pipelines/classify.js";
+import type { ZeroShotResult } from "../pipelines/zero-shot.js";
+import { number, several } from "./arguments.js";
+import { textOf, type InputRow } from "./input.js";
+import { runRows, withRowOptions, type RowArguments } from "./rows.js";
+
+interface Arguments extends RowArguments {
+  topK?: number;
+  function?: ScoreFunction;
+  label?: string[];
+  template?: string;
+  multiLabel?: boolean;
+}
+
+export function addClassify(program: Command): void {
+  const command = program
+    .command("classify")
+    .summary("labels of texts")
+    .description(
+      "Writes the best label of each text and its score, or the best few. With --label, the labels are those that are given, for models of entailment or of embeddings.",
+    )
+    .argument("[text...]", "texts, if they are not read from files or standard input")
+    .option("-k, --top-k <n>", "how many labels (default: 1)", number)
+    .addOption(new Option("--function <name>", "what makes scores of logits (default: what the model's configuration asks for)").choices(["softmax", "sigmoid", "none"]))
+    .option("-l, --label <name>", "a label that a text may have; may be repeated", several(String))
+    .option("--template <text>", 'with --label: a sentence with {} for the label (default: "This example is {}.")')
+    .option("--multi-label", "with --label: several labels may hold")
+    .addHelpText("after", '\nJSON lines may hold pairs: {"text": …, "textPair": …}.\nFor instance: candlewick classify -m ./sentiment "I loved it" --top-k 2');
+  withRowOptions(command).action((texts: string[], options: Arguments) => {
+    if (options.label) return zeroShot(texts, options);
+    if (options.template !== undefined || options.multiLabel) command.error("error: --template and --multi-label need --label");
+    return classify(texts, options);
+  });
+}
+
+function classify(texts: string[], options: Arguments): Promise<void> {
+  const { topK = 1, function: functionToApply } = options;
+  return runRows<string | TextPair, Classification[]>({
+    texts,
+    options,
+    read: textOrPairOf,
+    task: (model) => ({ stream: (inputs, call) => model.classify.stream(inputs, { ...call, topK, functionToApply }) }),
+    text: (labels, input) => line(typeof input === "string" ? input : `${input.text}\t${input.textPair}`, labels),
+    json: (labels, input) => ({ ...(typeof input === "string" ? { text: input } : input), labels }),
+  });
+}
+
+function zeroShot(texts: string[], options: Arguments): Promise<void> {
+  const { topK = 1, label: candidateLabels = [], template: hypothesisTemplate, multiLabel } = options;
+  const labelsOf = ({ labels, scores }: ZeroShotResult) => labels.slice(0, topK).map((label, i) => ({ label, score: scores[i]! }));
+  return runRows<string, ZeroShotResult>({
+    texts,
+    options,
+    read: textOf,
+    task: (model) => ({ stream: (inputs, call) => model.zeroShot.stream(inputs, { ...call, candidateLabels, hypothesisTemplate, multiLabel }) }),
+    text: (result, text) => line(text, labelsOf(result)),
+    json: (result, text) => ({ text, labels: labelsOf(result), method: result.method }),
+  });
+}
+
+const line = (text: string, labels: readonly Classification[]): string =>
+  [...labels.map(({ label, score }) => `${label} ${score.toFixed(4)}`), text].join("\t");
+
+function textOrPairOf(row: InputRow): string | TextPair {
+  const { textPair } = (row.value ?? {}) as { textPair?: unknown };
+  return textPair === undefined ? textOf(row) : { text: textOf(row), textPair: textPair as string };
+}

@@ -1,0 +1,130 @@
+/** What every command over texts does: load a model, read rows, put them through a task, write what comes. */
+import { createWriteStream } from "node:fs";
+import { once } from "node:events";
+import { finished } from "node:stream/promises";
+import type { Command } from "commander";
+import { loadBERT, type BERT } from "../bert.js";
+import { CandlewickError } from "../errors.js";
+import type { FailedRow, Inputs, Row, StreamOptions } from "../pipelines/stream.js";
+import type { TaskOptions } from "../pipelines/task.js";
+import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
+import { openInput, withInputOptions, type Input, type InputArguments, type InputRow } from "./input.js";
+import { Progress } from "./progress.js";
+import { signal } from "./terminal.js";
+
+export interface RowArguments extends LoadArguments, InputArguments {
+  model: string;
+  maxLength?: number;
+  /** False: a longer text is an error. */
+  truncate: boolean;
+  json?: boolean;
+  output?: string;
+  skipBad?: boolean;
+}
+
+/** The options that all of these commands have. */
+export function withRowOptions(command: Command): Command {
+  command
+    .requiredOption("-m, --model <path>", "a folder with a BERT, or a hub id")
+    .option("--max-length <n>", "most tokens of a text", number)
+    .option("--no-truncate", "fail on longer texts instead of cutting them")
+    .option("--json", "write JSON lines")
+    .option("-o, --output <path>", "write to a file")
+    .option("--skip-bad", "report rows that cannot be read, and go on");
+  return withLoadOptions(withInputOptions(command));
+}
+
+/** The options of a task's call that {@link withRowOptions} reads. */
+export const callOptions = ({ maxLength, truncate }: RowArguments): TaskOptions => ({ maxLength, truncate, signal });
+
+type StreamingTask<In, Out> = {
+  stream(inputs: Inputs<In>, options: StreamOptions): AsyncIterableIterator<Row<In, Out> | FailedRow<In>>;
+};
+
+interface Work<In, Out> {
+  /** The texts of the command line. */
+  readonly texts: readonly string[];
+  readonly options: RowArguments;
+  /** An input of a row; throws `INPUT_INVALID` for what is none. */
+  read(row: InputRow): In;
+  task(model: BERT): StreamingTask<In, Out>;
+  /** A line, or several, for a person. */
+  text(result: Out, input: In): string;
+  /** What `--json` writes. */
+  json(result: Out, input: In): object;
+}
+
+/** Streams the rows of a command through its task. */
+export async function runRows<In, Out>({ texts, options, read, task, text, json }: Work<In, Out>): Promise<void> {
+  const input = await openInput(texts, options);
+  await using model = await loadBERT(options.model, loadOptions(options));
+  const out = output(options, input);
+  let failed = 0;
+  try {
+    const places: string[] = [];
+    async function* inputs(): AsyncGenerator<In> {
+      for await (const row of input.rows()) {
+        places.push(row.where);
+        try {
+          yield read(row);
+        } catch (error) {
+          if (!options.skipBad) throw error;
+          // The task refuses it as it refuses other bad rows, which are counted and reported in one place.
+          yield error as In;
+        }
+      }
+    }
+    const rows = task(model).stream(inputs(), { ...callOptions(options), onError: "row" } as StreamOptions);
+    for await (const row of rows) {
+      const where = places[row.index]!;
+      places[row.index] = "";
+      if (row.error) {
+        const { message } = row.input instanceof Error ? row.input : row.error;
+        const at = message.startsWith(where) ? message : `${where}: ${message}`;
+        if (!options.skipBad) throw new CandlewickError(row.error.code, at, { cause: row.error });
+        failed++;
+        await out.problem(at);
+      } else {
+        await out.row(options.json ? JSON.stringify(json(row.result, row.input)) : text(row.result, row.input));
+      }
+    }
+  } finally {
+    await out.end();
+  }
+  if (failed > 0) {
+    console.error(`${failed} ${failed === 1 ? "row" : "rows"} could not be read.`);
+    process.exitCode = 1;
+  }
+}
+
+interface Output {
+  row(line: string): Promise<void>;
+  problem(message: string): Promise<void>;
+  end(): Promise<void>;
+}
+
+/** Rows to standard output or a file, with a bar on a terminal that shows how much of the input they are of. */
+export function output({ output: path }: RowArguments, input?: Input): Output {
+  const progress = new Progress(input?.total ?? 0, "rows");
+  const file = path === undefined ? undefined : createWriteStream(path);
+  const written = file && finished(file).catch((error) => {
+    throw new CandlewickError("IO", `${path}: ${error.message}`, { cause: error });
+  });
+  written?.catch(() => {});
+  let count = 0;
+  return {
+    async row(line) {
+      if (!file) await progress.row(line);
+      else if (!file.write(`${line}\n`)) await Promise.race([once(file, "drain"), written]);
+      progress.update(input?.position() ?? 0, ++count);
+    },
+    async problem(message) {
+      progress.note(message);
+    },
+    async end() {
+      progress.stop();
+      file?.end();
+      await written;
+    },
+  };
+}

@@ -1,0 +1,102 @@
+/**
+ * Labels that the model was never trained on: by a classifier of entailment, as transformers' `ZeroShotClassificationPipeline`; or,
+ * by a model without a head, by how similar text and label are. The first gives probabilities, the second does not, and says so.
+ */
+import type { BERT } from "../bert.js";
+import { CandlewickError } from "../errors.js";
+import { checks, invalid, type OptionTable } from "../options.js";
+import { similarityOf } from "../vectors.js";
+import { logitsOf, softmax } from "./call.js";
+import { vectors } from "./embed.js";
+import { readText } from "./read.js";
+import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOptions } from "./task.js";
+
+export interface ZeroShotOptions extends TaskOptions {
+  /** What a text may be. */
+  candidateLabels: readonly string[];
+  /** A sentence about the text, `{}` standing for the label. Default: `"This example is {}."`; by similarity, the label alone. */
+  hypothesisTemplate?: string;
+  /** Whether several labels may hold: each then has a probability of its own. Default false. By entailment only. */
+  multiLabel?: boolean;
+}
+
+export interface ZeroShotResult {
+  readonly sequence: string;
+  /** Best first. */
+  readonly labels: string[];
+  /** Probabilities for `"entailment"`, similarities for `"similarity"`. */
+  readonly scores: number[];
+  readonly method: "entailment" | "similarity";
+}
+
+export type ZeroShotTask = SimpleTask<string, ZeroShotOptions, ZeroShotResult>;
+
+const template = (value: unknown) =>
+  typeof value === "string" && value.includes("{}") ? undefined : "must be a string with {} where the label goes";
+
+const labelsCheck = (value: unknown) =>
+  Array.isArray(value) && value.length > 0 && value.every((label) => typeof label === "string" && label.trim() !== "")
+    ? undefined
+    : "must be an array of labels, at least one";
+
+const options: OptionTable<ZeroShotOptions> = {
+  ...taskOptions,
+  candidateLabels: labelsCheck,
+  hypothesisTemplate: template,
+  multiLabel: checks.boolean,
+};
+
+const entailment = (model: BERT): number => model.info.labels.findIndex((label) => label.toLowerCase().startsWith("entail"));
+const byEntailment = (model: BERT): boolean => model.info.head === "sequence-classification" && model.info.labels.length > 1 && entailment(model) !== -1;
+
+export const zeroShot: TaskDefinition<string, ZeroShotOptions, ZeroShotResult> = {
+  name: "zeroShot",
+  options,
+  fits(model) {
+    if (byEntailment(model) || model.info.head === undefined) return;
+    throw unfit(model, "zero-shot classification", "a classifier with a label that begins with \"entail\", or a model of embeddings");
+  },
+  check(model, { multiLabel }) {
+    if (multiLabel !== undefined && !byEntailment(model)) {
+      throw invalid("zeroShot", "multiLabel", "has no effect on similarities", multiLabel);
+    }
+  },
+  read: readText("zeroShot"),
+  async run(model, texts, { candidateLabels, ...rest }) {
+    if (!candidateLabels) throw new CandlewickError("OPTION_INVALID", `zeroShot: candidateLabels ${labelsCheck(undefined)}`);
+    const [method, scores] = byEntailment(model)
+      ? (["entailment", await entailments(model, texts, candidateLabels, rest)] as const)
+      : (["similarity", await similarities(model, texts, candidateLabels, rest)] as const);
+    return texts.map((sequence, index) => {
+      const ranked = candidateLabels.map((label, i) => ({ label, score: scores[index]![i]! })).sort((a, b) => b.score - a.score);
+      return { sequence, labels: ranked.map(({ label }) => label), scores: ranked.map(({ score }) => score), method };
+    });
+  },
+};
+
+type Rest = Omit<ZeroShotOptions, "candidateLabels">;
+
+async function entailments(model: BERT, texts: readonly string[], labels: readonly string[], rest: Rest): Promise<number[][]> {
+  const { hypothesisTemplate = "This example is {}.", multiLabel = false, onProgress, ...call } = rest;
+  const hypotheses = labels.map((label) => hypothesisTemplate.replaceAll("{}", () => label));
+  const pairs = texts.flatMap((text) => hypotheses.map((textPair) => ({ text, textPair })));
+  const progress = onProgress && (({ done }: { done: number }) => onProgress({ done: done / labels.length, total: texts.length }));
+  // The hypothesis stays whole: of a long pair the text is cut.
+  const logits = await logitsOf(model, pairs, { ...call, onProgress: progress }, "first");
+  const yes = entailment(model);
+  const no = yes === 0 ? model.info.labels.length - 1 : 0;
+  return texts.map((_, index) => {
+    const rows = logits.slice(index * labels.length, (index + 1) * labels.length);
+    if (multiLabel || labels.length === 1) return rows.map((row) => softmax([row[no]!, row[yes]!])[1]!);
+    return softmax(rows.map((row) => row[yes]!));
+  });
+}
+
+async function similarities(model: BERT, texts: readonly string[], labels: readonly string[], rest: Rest): Promise<number[][]> {
+  const { hypothesisTemplate = "{}", multiLabel: _none, ...call } = rest;
+  const sentences = labels.map((label) => hypothesisTemplate.replaceAll("{}", () => label));
+  const { onProgress: _progress, ...quiet } = call;
+  const [of, about] = await Promise.all([vectors(model, sentences, quiet), vectors(model, texts, call)]);
+  const compare = similarityOf(model.info.sentences.similarity);
+  return about.map((text) => of.map((label) => compare(text, label)));
+}
