@@ -5,5 +5,6 @@
 pub mod data;
 mod error;
 pub mod metrics;
+pub mod tokenizer;
 
 pub use error::{Result, TrainError};
