@@ -14,6 +14,7 @@ use crate::options::{GenerateOptions, Prompt, Truncate};
 use crate::reply::{Done, Reply};
 use crate::request::Job;
 use crate::scheduler::{Command, Scheduler};
+use crate::score::{ScoreRun, TokenScore};
 use crate::stream::{Producer, TokenStream};
 use crate::text::{Codec, TextCodec, count_all, decode_all, encode_all, need};
 
@@ -122,6 +123,26 @@ impl Generator {
         Ok(stream)
     }
 
+    /// How likely each token of each sequence is after those before it: scores of the second token and those that follow. A sequence has at
+    /// most one token more than the model has positions.
+    pub fn score(&self, sequences: Vec<Vec<u32>>, cancel: CancelToken, done: Done<Vec<Vec<TokenScore>>>) {
+        let reply = Reply::new(done);
+        let CausalInfo { n_positions, vocab_size, .. } = self.0.info;
+        if let Some(long) = sequences.iter().find(|ids| ids.len() > n_positions + 1) {
+            let prompt = long.len();
+            return reply.send(Err(EngineError::ContextOverflow {
+                prompt,
+                requested: 0,
+                limit: n_positions,
+            }));
+        }
+        if let Some(id) = sequences.iter().flatten().find(|id| **id as usize >= vocab_size) {
+            return reply.send(Err(unknown_id(*id)));
+        }
+        // A model that closed meanwhile drops the run, and its reply says so.
+        let _ = self.0.commands.send(Command::Score(Box::new(ScoreRun::new(sequences, cancel, reply))));
+    }
+
     /// Ids of each text. On the text thread: a long text holds up later texts, never the model.
     pub fn encode(
         &self,
@@ -185,9 +206,13 @@ fn prompt_ids(
         return Err(EngineError::PromptEmpty);
     }
     if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
-        return Err(EngineError::Model(ModelError::Input(format!("token {id} is not in the vocabulary"))));
+        return Err(unknown_id(*id));
     }
     let (keep, new_tokens) = options.room(ids.len(), n_positions)?;
     ids.drain(..ids.len() - keep);
     Ok((ids, new_tokens))
+}
+
+fn unknown_id(id: u32) -> EngineError {
+    EngineError::Model(ModelError::Input(format!("token {id} is not in the vocabulary")))
 }

@@ -3,7 +3,7 @@
 //! A handle ([`Generator`], [`EncoderHandle`]) owns two threads, the model's and its tokenizer's (`life.rs`). A generation goes
 //! `generator.rs` → text thread (`text.rs`: ids) → model thread (`scheduler.rs`: batches of `task.rs`, `request.rs`) → queue
 //! (`stream.rs`) → whoever calls [`TokenStream::next`]. What happens to a token's logits is in `processors.rs`, `sample.rs` and
-//! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. An encoder's calls go through
+//! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. What exists already is scored by `score.rs`. An encoder's calls go through
 //! `encoder.rs` → text thread → `encoder_thread.rs`.
 
 mod beam;
@@ -26,6 +26,7 @@ mod result;
 mod rng;
 mod sample;
 mod scheduler;
+mod score;
 mod scores;
 mod stop;
 mod stream;
@@ -47,5 +48,6 @@ pub use options::{
 };
 pub use reply::Done;
 pub use result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
+pub use score::TokenScore;
 pub use stream::{QUEUE_LIMIT, TokenStream};
 pub use text::TextCodec;
