@@ -27,6 +27,12 @@ export type ErrorCode =
   | "UNSUPPORTED_MODEL"
   | "UNSUPPORTED_DTYPE"
   | "UNSUPPORTED_DEVICE"
+  // Data to train on or to measure with.
+  | "DATA_NOT_FOUND"
+  | "DATA_INVALID"
+  | "DATA_EMPTY"
+  | "COLUMN_UNKNOWN"
+  | "LABEL_UNKNOWN"
   // The hub.
   | "MODEL_GATED"
   | "DOWNLOAD_FAILED"
@@ -71,6 +77,11 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   PROMPT_EMPTY: 400,
   CONTEXT_OVERFLOW: 413,
   INPUT_INVALID: 400,
+  DATA_NOT_FOUND: 404,
+  DATA_INVALID: 400,
+  DATA_EMPTY: 400,
+  COLUMN_UNKNOWN: 400,
+  LABEL_UNKNOWN: 400,
   MODEL_NOT_FOUND: 404,
   MODEL_GATED: 403,
   DOWNLOAD_FAILED: 502,

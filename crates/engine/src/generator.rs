@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use candlewick_models::{CausalInfo, CausalLm, ModelError, load_causal};
+use candlewick_models::{CausalInfo, CausalLm, ModelError, Tokenizer, load_causal};
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
@@ -32,6 +32,7 @@ pub struct Generator(Arc<Inner>);
 struct Inner {
     info: CausalInfo,
     vocabulary: Option<usize>,
+    tokenizer: Option<Tokenizer>,
     commands: mpsc::Sender<Command>,
     closing: Arc<AtomicBool>,
     life: Arc<Life>,
@@ -67,12 +68,13 @@ impl Generator {
         let info = model.info().clone();
         let codec = codec.map(Codec::new);
         let vocabulary = codec.as_ref().map(|codec| codec.text.vocab_size());
+        let tokenizer = codec.as_ref().and_then(|codec| codec.text.tokenizer());
         let closing = Arc::new(AtomicBool::new(false));
         let (commands, inbox) = mpsc::channel();
         let wake = waker(&commands);
         let life = Life::start(codec.clone(), slot, closing.clone(), wake)?;
         let scheduler = Scheduler::new(model, codec, inbox, closing.clone());
-        Ok((Generator(Arc::new(Inner { info, vocabulary, commands, closing, life })), scheduler))
+        Ok((Generator(Arc::new(Inner { info, vocabulary, tokenizer, commands, closing, life })), scheduler))
     }
 
     pub fn info(&self) -> &CausalInfo {
@@ -82,6 +84,11 @@ impl Generator {
     /// Entries of the tokenizer, special ones included; `None`: ids in, ids out.
     pub fn tokenizer_vocab_size(&self) -> Option<usize> {
         self.0.vocabulary
+    }
+
+    /// For whoever tokenises data by himself; shared, so free.
+    pub fn tokenizer(&self) -> Option<Tokenizer> {
+        self.0.tokenizer.clone()
     }
 
     /// Starts a generation. Options are checked at once; what is wrong with a prompt comes through the stream.

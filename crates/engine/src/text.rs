@@ -25,6 +25,10 @@ pub trait TextCodec: Send + Sync {
     fn token_bytes(&self, id: u32) -> Option<Vec<u8>>;
     fn vocab_size(&self) -> usize;
     fn is_special(&self, id: u32) -> bool;
+    /// The tokenizer itself, where it is one: for whoever tokenises data by himself.
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        None
+    }
 }
 
 impl TextCodec for Tokenizer {
@@ -56,6 +60,10 @@ impl TextCodec for Tokenizer {
 
     fn is_special(&self, id: u32) -> bool {
         Tokenizer::is_special(self, id)
+    }
+
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        Some(self.clone())
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Answer {
     Outputs(Box<Outputs>),
     Texts(Vec<String>),
     Counts(Vec<u32>),
+    /// What is nested, small, and read once.
+    Json(String),
 }
 
 impl ToNapiValue for Answer {
@@ -37,6 +39,7 @@ impl ToNapiValue for Answer {
             Self::Outputs(outputs) => value(env, PackedOutputs::from(*outputs)),
             Self::Texts(texts) => value(env, texts),
             Self::Counts(counts) => value(env, counts),
+            Self::Json(text) => value(env, text),
         }
     }
 }

@@ -20,7 +20,7 @@ pub fn load_encoder(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &C
 
 #[napi]
 pub struct Encoder {
-    encoder: engine::EncoderHandle,
+    pub(crate) encoder: engine::EncoderHandle,
 }
 
 impl From<engine::EncoderHandle> for Encoder {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candlewick_models::Tokenizer;
-use candlewick_train::TrainError;
-use candlewick_train::tokenizer::{Observer, TokenizerOptions, TrainedTokenizer, train_tokenizer};
+use candlewick_train::tokenizer::{TokenizerOptions, TrainedTokenizer, train_tokenizer};
+use candlewick_train::{Observer, TrainError};
 use serde_json::{Value, json};
 
 /// Some English and Chinese with many equally frequent words, so that ties decide much.

@@ -17,7 +17,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Model};
 
 use crate::data::DataOptions;
-use crate::{Result, TrainError};
+use crate::{Observer, Result, TrainError};
 use words::Words;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -71,18 +71,6 @@ pub struct TrainedTokenizer {
     pub bytes: u64,
 }
 
-/// How a run is watched and ended.
-pub trait Observer {
-    /// Bytes of `total` that are read.
-    fn progress(&self, _done: u64, _total: u64) {}
-    /// Asked between texts, and before the merging, which runs to its end.
-    fn stop(&self) -> bool {
-        false
-    }
-}
-
-impl Observer for () {}
-
 const END_OF_TEXT: &str = "<|endoftext|>";
 const BERT_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 const CONTINUES: &str = "##";
@@ -93,6 +81,7 @@ enum Trained {
     WordPiece(WordPiece),
 }
 
+/// Progress is in bytes read. The merging that comes after the reading runs to its end once it has begun.
 pub fn train_tokenizer(options: &TokenizerOptions, observer: &dyn Observer) -> Result<TrainedTokenizer> {
     let special = special_tokens(options);
     let least = special.len() + if options.kind == Kind::ByteLevelBpe { 256 } else { 1 };
@@ -149,17 +138,21 @@ fn check_output(output: &Path) -> Result<()> {
 fn trainer(
     options: &TokenizerOptions,
     first: impl Iterator<Item = String>,
+    words: &Words,
 ) -> tokenizers::models::bpe::BpeTrainerBuilder {
+    let first: Vec<_> = first.map(|token| AddedToken::from(token, true)).collect();
+    // The trainer allocates for as many entries as it is asked for; there are no more than characters in distinct words.
+    let most = first.len() + 256 + words.counts.keys().map(|word| word.len()).sum::<usize>();
     BpeTrainer::builder()
         .show_progress(false)
-        .vocab_size(options.vocabulary_size)
+        .vocab_size(options.vocabulary_size.min(most))
         .min_frequency(options.min_frequency)
-        .special_tokens(first.map(|token| AddedToken::from(token, true)).collect())
+        .special_tokens(first)
 }
 
 fn byte_level(options: &TokenizerOptions, special: &[String], words: &Words) -> Result<BPE> {
     let mut model = BPE::default();
-    trainer(options, special.iter().cloned())
+    trainer(options, special.iter().cloned(), words)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build()
         .do_train(&words.counts, &mut model)
@@ -195,7 +188,7 @@ fn word_piece(options: &TokenizerOptions, special: &[String], words: &Words) -> 
     let known: AHashMap<_, _> = known.map(|(word, count)| (word.clone(), *count)).collect();
     let mut model = BPE::default();
     // The trainer would number the pieces in the order in which it meets them, which is a hash map's; given beforehand they have theirs.
-    trainer(options, special.iter().chain(&pieces).cloned())
+    trainer(options, special.iter().chain(&pieces).cloned(), words)
         .continuing_subword_prefix(CONTINUES.into())
         .build()
         .do_train(&known, &mut model)

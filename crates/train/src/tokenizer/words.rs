@@ -9,9 +9,9 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::{Kind, Observer, TokenizerOptions};
+use super::{Kind, TokenizerOptions};
 use crate::data::{Piece, texts};
-use crate::{Result, TrainError};
+use crate::{Observer, Result, TrainError};
 
 pub(super) struct Words {
     pub counts: AHashMap<CompactString, u64>,
