@@ -22,11 +22,18 @@ pub struct TokenScore {
 /// Tokens a forward pass. Each has logits over the vocabulary: 256 × 50,257 × 4 bytes are 51 MB.
 const BATCH_TOKENS: usize = 256;
 
+/// A sequence of which the model has read as much as `cache` holds.
+struct Part {
+    ids: Vec<u32>,
+    cache: Box<dyn Cache>,
+    scores: Vec<TokenScore>,
+}
+
 /// One call: sequences of ids, scored from their second token on.
 pub(crate) struct ScoreRun {
     todo: VecDeque<Vec<u32>>,
     /// The sequence that did not fit in a pass.
-    part: Option<(Vec<u32>, Box<dyn Cache>, Vec<TokenScore>)>,
+    part: Option<Part>,
     scored: Vec<Vec<TokenScore>>,
     cancel: CancelToken,
     reply: Reply<Vec<Vec<TokenScore>>>,
@@ -52,7 +59,7 @@ impl ScoreRun {
     /// One forward pass: whole sequences while they fit, else a part of one. The last token of a sequence is not given to the model:
     /// nothing comes after it.
     pub fn step(&mut self, model: &mut dyn CausalLm, closing: &dyn Fn() -> bool) -> Result<()> {
-        let mut batch: Vec<(Vec<u32>, Box<dyn Cache>, Vec<TokenScore>)> = Vec::new();
+        let mut batch: Vec<Part> = Vec::new();
         let mut room = BATCH_TOKENS;
         if let Some(part) = self.part.take() {
             room = 0;
@@ -64,13 +71,14 @@ impl ScoreRun {
                 break;
             }
             room = room.saturating_sub(tokens);
-            if let Some(next) = self.todo.pop_front() {
-                batch.push((next, model.new_cache(tokens.max(1))?, Vec::with_capacity(tokens)));
+            if let Some(ids) = self.todo.pop_front() {
+                let cache = model.new_cache(tokens.max(1))?;
+                batch.push(Part { ids, cache, scores: Vec::with_capacity(tokens) });
             }
         }
         let mut logits = vec![Vec::new(); batch.len()];
         let mut steps: Vec<SequenceStep<'_>> = Vec::new();
-        for ((ids, cache, _), logits) in batch.iter_mut().zip(&mut logits) {
+        for (Part { ids, cache, .. }, logits) in batch.iter_mut().zip(&mut logits) {
             let seen = cache.len();
             let end = ids.len().saturating_sub(1).min(seen + BATCH_TOKENS);
             if seen < end {
@@ -82,16 +90,16 @@ impl ScoreRun {
             let cancel = &self.cancel;
             model.forward(&mut steps, &|| closing() || cancel.is_cancelled())?;
         }
-        for ((ids, cache, mut scores), logits) in batch.into_iter().zip(logits) {
-            let first = scores.len() + 1;
-            let vocabulary = model.info().vocab_size;
-            for (row, id) in logits.chunks_exact(vocabulary).zip(&ids[first.min(ids.len())..]) {
-                scores.push(score(row, *id)?);
+        let vocabulary = model.info().vocab_size;
+        for (mut part, logits) in batch.into_iter().zip(logits) {
+            let known = part.ids.len().min(part.scores.len() + 1);
+            for (row, id) in logits.chunks_exact(vocabulary).zip(&part.ids[known..]) {
+                part.scores.push(score(row, *id)?);
             }
-            if scores.len() + 1 < ids.len() {
-                self.part = Some((ids, cache, scores));
+            if part.scores.len() + 1 < part.ids.len() {
+                self.part = Some(part);
             } else {
-                self.scored.push(scores);
+                self.scored.push(part.scores);
             }
         }
         Ok(())
