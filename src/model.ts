@@ -1,8 +1,8 @@
 import { CandlewickError } from "./errors.js";
 import { nativeIds, nativeTexts } from "./inputs.js";
-import type { NativeEncoder, NativeGenerator } from "./native.js";
+import type { native, NativeEncoder, NativeGenerator } from "./native.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
-import { call, mailbox } from "./runtime.js";
+import { abortable, call, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import type { TokenIds } from "./types.js";
 
@@ -55,6 +55,14 @@ export abstract class Model implements AsyncDisposable {
       call<number[]>((id) => this.#native.countTokens(mailbox, id, slice.slice())),
     );
     return typeof text === "string" ? counts[0]! : counts;
+  }
+
+  /** @internal What `evaluate` asks and gets, as JSON; progress is in rows. */
+  evaluation(options: string, signal?: AbortSignal, onProgress?: (done: number, total: number) => void): Promise<string> {
+    this.checkOpen();
+    const run = (id: number, cancel: InstanceType<typeof native.Cancel>) =>
+      this.#native.evaluate(mailbox, id, options, cancel, onProgress !== undefined);
+    return abortable<string>(signal, run, onProgress);
   }
 
   /**

@@ -3,9 +3,11 @@ import { addAnswer } from "./answer.js";
 import { addClassify } from "./classify.js";
 import { addEmbed } from "./embed.js";
 import { addEntities } from "./entities.js";
+import { addEvaluate } from "./evaluate.js";
 import { addFill } from "./fill.js";
 import { addGenerate } from "./generate.js";
 import { addRerank } from "./rerank.js";
+import { addTokenizer } from "./tokenizer.js";
 
 /** Every command, in the order of `--help`: each function adds its own to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
@@ -16,4 +18,6 @@ export const commands: readonly ((program: Command) => void)[] = [
   addEntities,
   addAnswer,
   addRerank,
+  addEvaluate,
+  addTokenizer,
 ];

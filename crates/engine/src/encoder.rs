@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use candlewick_models::{
-    Cut, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, ModelError, Truncation,
-    Window, load_encoder,
+    Cut, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, ModelError, Tokenizer,
+    Truncation, Window, load_encoder,
 };
 
 use crate::cancel::CancelToken;
@@ -68,6 +68,7 @@ pub struct EncoderHandle(Arc<Inner>);
 struct Inner {
     info: EncoderInfo,
     vocabulary: Option<usize>,
+    tokenizer: Option<Tokenizer>,
     commands: mpsc::Sender<Command>,
     life: Arc<Life>,
 }
@@ -102,13 +103,14 @@ impl EncoderHandle {
         let info = model.info().clone();
         let codec = codec.map(Codec::new);
         let vocabulary = codec.as_ref().map(|codec| codec.text.vocab_size());
+        let tokenizer = codec.as_ref().and_then(|codec| codec.text.tokenizer());
         let closing = Arc::new(AtomicBool::new(false));
         let (commands, inbox) = mpsc::channel();
         let bell = commands.clone();
         let wake = move || drop(bell.send(Command::Wake));
         let life = Life::start(codec, slot, closing.clone(), wake)?;
         let thread = EncoderThread::new(model, inbox, closing);
-        Ok((EncoderHandle(Arc::new(Inner { info, vocabulary, commands, life })), thread))
+        Ok((EncoderHandle(Arc::new(Inner { info, vocabulary, tokenizer, commands, life })), thread))
     }
 
     pub fn info(&self) -> &EncoderInfo {
@@ -118,6 +120,11 @@ impl EncoderHandle {
     /// Entries of the tokenizer, special ones included; `None`: ids in, vectors out.
     pub fn tokenizer_vocab_size(&self) -> Option<usize> {
         self.0.vocabulary
+    }
+
+    /// For whoever tokenises data by himself; shared, so free.
+    pub fn tokenizer(&self) -> Option<Tokenizer> {
+        self.0.tokenizer.clone()
     }
 
     /// Ids and token types as the model reads them.

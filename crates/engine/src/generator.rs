@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use candlewick_models::{CausalInfo, CausalLm, ModelError, load_causal};
+use candlewick_models::{CausalInfo, CausalLm, ModelError, Tokenizer, load_causal};
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
@@ -14,6 +14,7 @@ use crate::options::{GenerateOptions, Prompt, Truncate};
 use crate::reply::{Done, Reply};
 use crate::request::Job;
 use crate::scheduler::{Command, Scheduler};
+use crate::score::{ScoreRun, TokenScore};
 use crate::stream::{Producer, TokenStream};
 use crate::text::{Codec, TextCodec, count_all, decode_all, encode_all, need};
 
@@ -31,6 +32,7 @@ pub struct Generator(Arc<Inner>);
 struct Inner {
     info: CausalInfo,
     vocabulary: Option<usize>,
+    tokenizer: Option<Tokenizer>,
     commands: mpsc::Sender<Command>,
     closing: Arc<AtomicBool>,
     life: Arc<Life>,
@@ -66,12 +68,13 @@ impl Generator {
         let info = model.info().clone();
         let codec = codec.map(Codec::new);
         let vocabulary = codec.as_ref().map(|codec| codec.text.vocab_size());
+        let tokenizer = codec.as_ref().and_then(|codec| codec.text.tokenizer());
         let closing = Arc::new(AtomicBool::new(false));
         let (commands, inbox) = mpsc::channel();
         let wake = waker(&commands);
         let life = Life::start(codec.clone(), slot, closing.clone(), wake)?;
         let scheduler = Scheduler::new(model, codec, inbox, closing.clone());
-        Ok((Generator(Arc::new(Inner { info, vocabulary, commands, closing, life })), scheduler))
+        Ok((Generator(Arc::new(Inner { info, vocabulary, tokenizer, commands, closing, life })), scheduler))
     }
 
     pub fn info(&self) -> &CausalInfo {
@@ -81,6 +84,11 @@ impl Generator {
     /// Entries of the tokenizer, special ones included; `None`: ids in, ids out.
     pub fn tokenizer_vocab_size(&self) -> Option<usize> {
         self.0.vocabulary
+    }
+
+    /// For whoever tokenises data by himself; shared, so free.
+    pub fn tokenizer(&self) -> Option<Tokenizer> {
+        self.0.tokenizer.clone()
     }
 
     /// Starts a generation. Options are checked at once; what is wrong with a prompt comes through the stream.
@@ -120,6 +128,26 @@ impl Generator {
             tokenise(None);
         }
         Ok(stream)
+    }
+
+    /// How likely each token of each sequence is after those before it: scores of the second token and those that follow. A sequence has at
+    /// most one token more than the model has positions.
+    pub fn score(&self, sequences: Vec<Vec<u32>>, cancel: CancelToken, done: Done<Vec<Vec<TokenScore>>>) {
+        let reply = Reply::new(done);
+        let CausalInfo { n_positions, vocab_size, .. } = self.0.info;
+        if let Some(long) = sequences.iter().find(|ids| ids.len() > n_positions + 1) {
+            let prompt = long.len();
+            return reply.send(Err(EngineError::ContextOverflow {
+                prompt,
+                requested: 0,
+                limit: n_positions,
+            }));
+        }
+        if let Some(id) = sequences.iter().flatten().find(|id| **id as usize >= vocab_size) {
+            return reply.send(Err(unknown_id(*id)));
+        }
+        // A model that closed meanwhile drops the run, and its reply says so.
+        let _ = self.0.commands.send(Command::Score(Box::new(ScoreRun::new(sequences, cancel, reply))));
     }
 
     /// Ids of each text. On the text thread: a long text holds up later texts, never the model.
@@ -185,9 +213,13 @@ fn prompt_ids(
         return Err(EngineError::PromptEmpty);
     }
     if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
-        return Err(EngineError::Model(ModelError::Input(format!("token {id} is not in the vocabulary"))));
+        return Err(unknown_id(*id));
     }
     let (keep, new_tokens) = options.room(ids.len(), n_positions)?;
     ids.drain(..ids.len() - keep);
     Ok((ids, new_tokens))
+}
+
+fn unknown_id(id: u32) -> EngineError {
+    EngineError::Model(ModelError::Input(format!("token {id} is not in the vocabulary")))
 }

@@ -3,9 +3,9 @@
 //! A handle ([`Generator`], [`EncoderHandle`]) owns two threads, the model's and its tokenizer's (`life.rs`). A generation goes
 //! `generator.rs` → text thread (`text.rs`: ids) → model thread (`scheduler.rs`: batches of `task.rs`, `request.rs`) → queue
 //! (`stream.rs`) → whoever calls [`TokenStream::next`]. What happens to a token's logits is in `processors.rs`, `sample.rs` and
-//! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. An encoder's calls go through
-//! `encoder.rs` → text thread → `encoder_thread.rs`; what the tasks of `tasks/` make of the outputs goes back over the text thread.
-//! `vectors.rs` searches vectors, on a thread of its own.
+//! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. What exists already is scored
+//! by `score.rs`. An encoder's calls go through `encoder.rs` → text thread → `encoder_thread.rs`; what the tasks of `tasks/` make
+//! of the outputs goes back over the text thread. `vectors.rs` searches vectors, on a thread of its own.
 
 mod beam;
 mod cancel;
@@ -27,6 +27,7 @@ mod result;
 mod rng;
 mod sample;
 mod scheduler;
+mod score;
 mod scores;
 mod stop;
 mod stream;
@@ -52,6 +53,7 @@ pub use options::{
 };
 pub use reply::Done;
 pub use result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
+pub use score::TokenScore;
 pub use stream::{QUEUE_LIMIT, TokenStream};
 pub use tasks::{
     Aggregation, Answer, AnswerOptions, EmbedOptions, EntitiesOptions, Entity, Fill, FillOptions, Filled,

@@ -1,6 +1,7 @@
 //! The thread that owns a causal language model. Each turn makes one step of all sequences that decode, as one batch, and one
 //! chunk of prefill, so that neither starves the other. A sequence's result does not depend on what shares a step with it.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -12,6 +13,7 @@ use crate::error::{EngineError, Result};
 use crate::prefix::Prefixes;
 use crate::processors::Scratch;
 use crate::request::{Job, Request};
+use crate::score::ScoreRun;
 use crate::stream::Shared;
 use crate::task::{Output, Task};
 use crate::text::Codec;
@@ -26,6 +28,7 @@ const SEQUENCES: usize = 64;
 
 pub(crate) enum Command {
     Start(Box<Job>),
+    Score(Box<ScoreRun>),
     /// Look at the flags: something was cancelled, closed, or read.
     Wake,
 }
@@ -42,6 +45,8 @@ pub(crate) struct Scheduler {
     inbox: mpsc::Receiver<Command>,
     closing: Arc<AtomicBool>,
     requests: Vec<Request>,
+    /// Served one after the other, a pass at a turn.
+    scoring: VecDeque<ScoreRun>,
     prefixes: Prefixes,
     scratch: Scratch,
 }
@@ -54,7 +59,16 @@ impl Scheduler {
         closing: Arc<AtomicBool>,
     ) -> Self {
         let prefixes = Prefixes::new(model.info());
-        Self { model, codec, inbox, closing, requests: Vec::new(), prefixes, scratch: Scratch::default() }
+        Self {
+            model,
+            codec,
+            inbox,
+            closing,
+            requests: Vec::new(),
+            scoring: VecDeque::new(),
+            prefixes,
+            scratch: Scratch::default(),
+        }
     }
 
     /// Serves until the model is closed. Requests left over are dropped, and their streams say so.
@@ -73,9 +87,13 @@ impl Scheduler {
     }
 
     fn accept(&mut self, command: Command) {
-        if let Command::Start(job) = command {
-            let request = Request::new(*job, self.model.info(), self.codec.clone());
-            self.requests.push(request);
+        match command {
+            Command::Wake => {}
+            Command::Score(run) => self.scoring.push_back(*run),
+            Command::Start(job) => {
+                let request = Request::new(*job, self.model.info(), self.codec.clone());
+                self.requests.push(request);
+            }
         }
     }
 
@@ -92,7 +110,28 @@ impl Scheduler {
         self.admit();
         let decoded = self.step(Phase::Decode);
         let filled = self.step(Phase::Prefill);
-        decoded || filled
+        let scored = self.score();
+        decoded || filled || scored
+    }
+
+    /// One pass for the call that is first in line; `false`: there is none.
+    fn score(&mut self) -> bool {
+        let Some(mut run) = self.scoring.pop_front() else { return false };
+        if run.is_cancelled() {
+            run.finish(Err(EngineError::Aborted));
+            return true;
+        }
+        let (model, closing) = (&mut self.model, &self.closing);
+        let stop = || closing.load(Ordering::Acquire);
+        match catch_unwind(AssertUnwindSafe(|| run.step(model.as_mut(), &stop))) {
+            Ok(Ok(())) if run.is_complete() => run.finish(Ok(())),
+            Ok(Ok(())) => self.scoring.push_back(run),
+            // Dropped, the reply says that the model was closed.
+            Ok(Err(EngineError::Aborted)) if !run.is_cancelled() => drop(run),
+            Ok(Err(error)) => run.finish(Err(error)),
+            Err(panic) => run.finish(Err(EngineError::panicked(&*panic))),
+        }
+        true
     }
 
     fn end_stopped(&mut self) {

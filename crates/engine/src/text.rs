@@ -38,6 +38,10 @@ pub trait TextCodec: Send + Sync {
     fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {
         Ok(tokens.join(" "))
     }
+    /// The tokenizer itself, where it is one: for whoever tokenises data by himself.
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        None
+    }
 }
 
 impl TextCodec for Tokenizer {
@@ -84,6 +88,10 @@ impl TextCodec for Tokenizer {
 
     fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {
         Tokenizer::join(self, tokens)
+    }
+
+    fn tokenizer(&self) -> Option<Tokenizer> {
+        Some(self.clone())
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Answer {
     Hits(Hits),
     Texts(Vec<String>),
     Counts(Vec<u32>),
+    /// What is nested, small, and read once.
+    Json(String),
 }
 
 impl ToNapiValue for Answer {
@@ -53,6 +55,7 @@ impl ToNapiValue for Answer {
             Self::Hits(hits) => value(env, PackedHits::from(hits)),
             Self::Texts(texts) => value(env, texts),
             Self::Counts(counts) => value(env, counts),
+            Self::Json(text) => value(env, text),
         }
     }
 }

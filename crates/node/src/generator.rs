@@ -22,7 +22,7 @@ pub fn load_generator(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: 
 
 #[napi]
 pub struct Generator {
-    generator: engine::Generator,
+    pub(crate) generator: engine::Generator,
 }
 
 impl From<engine::Generator> for Generator {

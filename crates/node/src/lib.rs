@@ -2,16 +2,20 @@
 //!
 //! - `mailbox.rs`: how an answer from the engine's threads becomes a settled promise.
 //! - `generator.rs`, `encoder.rs` (its tasks in `tasks.rs`), `vectors.rs`: the classes that TypeScript holds.
+//! - `evaluation.rs`: a loaded model as `train` evaluates it; `tokenizer.rs`: training a tokenizer.
 //! - `convert.rs`: what goes in; `answer.rs`, `info.rs`, `tokens.rs`, `packed.rs`: what comes out; `error.rs`: what is thrown.
 
 mod answer;
 mod convert;
 mod encoder;
 mod error;
+mod evaluation;
 mod generator;
 mod info;
 mod mailbox;
 mod packed;
 mod tasks;
+mod tokenizer;
 mod tokens;
 mod vectors;
+mod watch;

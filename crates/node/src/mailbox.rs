@@ -4,15 +4,17 @@
 //! `close` runs first, and from then on an answer is dropped where it is given.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candlewick_engine::{CancelToken, Control, Done, EngineError, LoadProgress, Progress};
+use candlewick_engine::{CancelToken, Control, Done, LoadProgress, Progress};
 use napi::bindgen_prelude::Function;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status, check_status, sys};
 use napi_derive::napi;
 
 use crate::answer::Answer;
+use crate::error::Failure;
 
 /// Rings without a value. Weak: by itself it keeps no process alive.
 type Bell = ThreadsafeFunction<(), (), (), Status, false, true>;
@@ -75,7 +77,7 @@ impl Mailbox {
         convert: impl FnOnce(T) -> Answer + Send + 'static,
     ) -> Done<T> {
         let shared = self.shared.clone();
-        Box::new(move |result| shared.settle(id, result.map(convert)))
+        Box::new(move |result| shared.settle(id, result.map(convert).map_err(Failure::from)))
     }
 
     /// As `reply`, of a call that is cancelled if the environment ends before it does.
@@ -87,6 +89,25 @@ impl Mailbox {
     ) -> Done<T> {
         self.shared.lock().running.insert(id, cancel.token());
         self.reply(id, convert)
+    }
+
+    /// Does the work of the call `id` on a thread of its own; cancelled if the environment ends before it does.
+    pub(crate) fn work(
+        &self,
+        id: u32,
+        cancel: &Cancel,
+        work: impl FnOnce() -> std::result::Result<Answer, Failure> + Send + 'static,
+    ) {
+        self.shared.lock().running.insert(id, cancel.token());
+        let shared = self.shared.clone();
+        let internal = |message: String| Failure { code: "INTERNAL", message };
+        let body = move || {
+            let result = catch_unwind(AssertUnwindSafe(work));
+            shared.settle(id, result.unwrap_or_else(|_| Err(internal("a thread panicked".into()))));
+        };
+        if let Err(error) = std::thread::Builder::new().name("candle-work".into()).spawn(body) {
+            self.shared.settle(id, Err(internal(format!("no thread: {error}"))));
+        }
     }
 
     /// Posts progress reports of the call `id`; one that has not been taken yet is replaced.
@@ -144,10 +165,10 @@ struct State {
 }
 
 impl Shared {
-    fn settle(&self, id: u32, result: std::result::Result<Answer, EngineError>) {
+    fn settle(&self, id: u32, result: std::result::Result<Answer, Failure>) {
         let (value, error) = match result {
             Ok(value) => (Some(value), None),
-            Err(error) => (None, Some((error.code().to_string(), error.to_string()))),
+            Err(Failure { code, message }) => (None, Some((code.to_string(), message))),
         };
         let (code, message) = error.unzip();
         let mut state = self.lock();

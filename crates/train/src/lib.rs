@@ -1,9 +1,14 @@
 //! Fine-tuning, training from scratch and evaluation, on the CPU kernels.
 //!
-//! - `data/`: rows of a file become examples; the order of batches. `metrics/`: what predictions are worth.
+//! - `data/`: rows of a file become examples; the order of batches. `tokenizer/`: a tokenizer out of texts.
+//! - `evaluate/`: a model measured on a data set. `metrics/`: what predictions are worth.
 
 pub mod data;
 mod error;
+pub mod evaluate;
 pub mod metrics;
+mod observer;
+pub mod tokenizer;
 
 pub use error::{Result, TrainError};
+pub use observer::Observer;

@@ -148,6 +148,7 @@ impl Toy {
             dtype: Dtype::F32,
             device: "cpu",
             threads: 1,
+            adapters: Vec::new(),
         };
         let rule = Box::new(rule);
         Self { info, rule, delay: Duration::ZERO, panic_at: None, fail_at: None, watch }
@@ -226,12 +227,20 @@ impl CausalLm for Toy {
                 return Err(ModelError::Io { path: "toy".into(), reason: "fails".into() });
             }
             let cache: &mut ToyCache = step.cache.as_any_mut().downcast_mut().unwrap();
+            let seen = cache.tokens.len();
             cache.tokens.extend_from_slice(step.tokens);
-            assert!(cache.tokens.len() <= cache.capacity);
+            let now = cache.tokens.len();
+            assert!(now <= cache.capacity);
             step.logits.clear();
-            if step.want == LogitsOf::Last {
-                step.logits.resize(self.info.vocab_size, 0.0);
-                (self.rule)(&cache.tokens, step.logits);
+            let lengths = match step.want {
+                LogitsOf::None => 0..0,
+                LogitsOf::Last => now..now + 1,
+                LogitsOf::All => seen + 1..now + 1,
+            };
+            for length in lengths {
+                let mut logits = vec![0.0; self.info.vocab_size];
+                (self.rule)(&cache.tokens[..length], &mut logits);
+                step.logits.extend(logits);
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::spool::Spool;
+use super::texts::names;
 use super::{Example, Examples, IGNORED, Setup, Target};
 use crate::{Result, TrainError};
 
@@ -52,10 +53,6 @@ impl Blocks {
         }
         Ok(ids)
     }
-}
-
-pub(super) fn names(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The tokens that windows share, which must leave room for others.

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use candlewick_models::Tokenizer;
 
-use super::blocks::{names, shared};
+use super::blocks::shared;
 use super::frame::Frame;
 use super::random::stream;
 use super::spool::Spool;
+use super::texts::names;
 use super::{Example, Examples, IGNORED, Setup, Target};
 use crate::{Result, TrainError};
 

@@ -2,7 +2,7 @@
 //!
 //! - `rows.rs`: JSON lines, CSV, TSV and plain text, read where they lie. `task.rs`: tasks, options, which column is what.
 //! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`, `pairs.rs`;
-//!   through tokens kept in a temporary file (`spool.rs`): `blocks.rs` (causal), `masked.rs`.
+//!   of the texts of a corpus (`texts.rs`), through tokens kept in a temporary file (`spool.rs`): `blocks.rs` (causal), `masked.rs`.
 //! - `labels.rs`: classes. `plan.rs`: the order of batches. `random.rs`: numbers that are a function of what they are for.
 //!
 //! [`open`] reads a file once from end to end, so that whatever is wrong with it is known before the first step.
@@ -20,6 +20,7 @@ mod random;
 mod rows;
 mod spool;
 mod task;
+mod texts;
 mod token_labels;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub use plan::Plan;
 pub use random::{Stream, stream};
 pub use rows::{Format, Row, Rows};
 pub use task::{DataOptions, ProblemType, Task};
+pub use texts::{Piece, texts};
 pub use token_labels::TokenLabels;
 
 use crate::Result;

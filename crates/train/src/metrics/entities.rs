@@ -14,6 +14,7 @@ pub struct EntityMetrics {
     #[serde(flatten)]
     pub scores: Scores,
     /// The mean over the kinds.
+    #[serde(rename = "macro")]
     pub macro_average: Scores,
     pub weighted: Scores,
     /// Share of tokens whose tag is right.

@@ -69,6 +69,7 @@ pub struct Averages {
     /// Over all instances.
     pub micro: Scores,
     /// The mean over the classes that occur, in the data or in the predictions.
+    #[serde(rename = "macro")]
     pub macro_average: Scores,
     /// The same, weighted by support.
     pub weighted: Scores,

@@ -1,0 +1,209 @@
+//! A loaded model as `train` evaluates it: on a thread of its own that asks the engine and waits.
+
+use std::sync::mpsc;
+
+use candlewick_engine as engine;
+use candlewick_train::evaluate::{EvaluateOptions, Generation, Guess, Input, Model, Predictor};
+use candlewick_train::{TrainError, evaluate};
+use engine::{CancelToken, Done, EncodeOptions, EncoderText, EncoderWant, EngineError};
+use napi_derive::napi;
+
+use crate::answer::Answer;
+use crate::encoder::Encoder;
+use crate::error::{Failure, Result, thrown};
+use crate::generator::Generator;
+use crate::mailbox::{Cancel, Mailbox};
+use crate::watch::Watch;
+
+#[napi]
+impl Generator {
+    /// `options`: `EvaluateOptions` as JSON. Answers with an `Evaluation` as JSON; reports progress, in rows, before.
+    #[napi]
+    pub fn evaluate(
+        &self,
+        mailbox: &Mailbox,
+        id: u32,
+        options: String,
+        cancel: &Cancel,
+        progress: bool,
+    ) -> Result<()> {
+        let model = Causal { generator: self.generator.clone(), cancel: cancel.token() };
+        let tokenizer = self.generator.tokenizer().ok_or_else(|| thrown(EngineError::TokenizerMissing))?;
+        let info = self.generator.info().clone();
+        let watch = Watch::new(mailbox, id, cancel, progress);
+        mailbox.work(id, cancel, move || {
+            let facts = Model {
+                tokenizer: &tokenizer,
+                positions: info.n_positions,
+                eos: info.eos_token_ids.first().copied(),
+                labels: &[],
+            };
+            run(model, &facts, &options, &watch)
+        });
+        Ok(())
+    }
+}
+
+#[napi]
+impl Encoder {
+    /// As `Generator.evaluate`.
+    #[napi]
+    pub fn evaluate(
+        &self,
+        mailbox: &Mailbox,
+        id: u32,
+        options: String,
+        cancel: &Cancel,
+        progress: bool,
+    ) -> Result<()> {
+        let model = Bidirectional { encoder: self.encoder.clone(), cancel: cancel.token() };
+        let tokenizer = self.encoder.tokenizer().ok_or_else(|| thrown(EngineError::TokenizerMissing))?;
+        let info = self.encoder.info().clone();
+        let watch = Watch::new(mailbox, id, cancel, progress);
+        mailbox.work(id, cancel, move || {
+            let facts = Model {
+                tokenizer: &tokenizer,
+                positions: info.max_positions,
+                eos: None,
+                labels: &info.labels,
+            };
+            run(model, &facts, &options, &watch)
+        });
+        Ok(())
+    }
+}
+
+fn run<P: Predictor<Error = Failure>>(
+    mut model: P,
+    facts: &Model<'_>,
+    options: &str,
+    watch: &Watch,
+) -> std::result::Result<Answer, Failure> {
+    let internal = |error: serde_json::Error| Failure { code: "INTERNAL", message: error.to_string() };
+    let options: EvaluateOptions = serde_json::from_str(options).map_err(internal)?;
+    let evaluation = evaluate::evaluate(&mut model, facts, &options, watch)?;
+    serde_json::to_string(&evaluation).map(Answer::Json).map_err(internal)
+}
+
+type Outcome<T> = std::result::Result<T, Failure>;
+
+/// Calls the engine and waits for its answer.
+fn wait<T: Send + 'static>(call: impl FnOnce(Done<T>)) -> Outcome<T> {
+    let (send, receive) = mpsc::channel();
+    call(Box::new(move |answer| drop(send.send(answer))));
+    let gone = || EngineError::Internal("an answer was lost".into());
+    receive.recv().unwrap_or_else(|_| Err(gone())).map_err(Failure::from)
+}
+
+fn of_another_kind<T>(what: &str) -> Outcome<T> {
+    Err(TrainError::option("task", format!("this model has no {what}")).into())
+}
+
+struct Causal {
+    generator: engine::Generator,
+    cancel: CancelToken,
+}
+
+impl Predictor for Causal {
+    type Error = Failure;
+
+    fn logits(&mut self, _: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
+        of_another_kind("classes")
+    }
+
+    fn logits_at(&mut self, _: Vec<Input>, _: &[Vec<usize>]) -> Outcome<Vec<Vec<f32>>> {
+        of_another_kind("masks")
+    }
+
+    fn embeddings(&mut self, _: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
+        of_another_kind("embeddings")
+    }
+
+    fn guesses(&mut self, sequences: Vec<Vec<u32>>) -> Outcome<Vec<Vec<Guess>>> {
+        let scores = wait(|done| self.generator.score(sequences, self.cancel.clone(), done))?;
+        let guess = |score: engine::TokenScore| Guess { logprob: score.logprob, best: score.best };
+        Ok(scores.into_iter().map(|scores| scores.into_iter().map(guess).collect()).collect())
+    }
+
+    fn generate(&mut self, prompts: Vec<Vec<u32>>, generation: Generation) -> Outcome<Vec<String>> {
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let options = engine::GenerateOptions {
+            max_new_tokens: Some(generation.max_new_tokens),
+            temperature: 0.0,
+            num_beams: generation.num_beams,
+            length_penalty: generation.length_penalty,
+            repetition_penalty: generation.repetition_penalty,
+            no_repeat_ngram_size: generation.no_repeat_ngram_size,
+            cancel: self.cancel.clone(),
+            ..Default::default()
+        };
+        let prompts = prompts.into_iter().map(engine::Prompt::Ids).collect();
+        let stream = self.generator.generate(engine::GenerateRequest { prompts, options })?;
+        while wait(|done| stream.next(engine::QUEUE_LIMIT, done))?.is_some() {}
+        let result = wait(|done| stream.result(done))?;
+        Ok(result.sequences.into_iter().map(|sequence| sequence.text).collect())
+    }
+}
+
+struct Bidirectional {
+    encoder: engine::EncoderHandle,
+    cancel: CancelToken,
+}
+
+impl Bidirectional {
+    fn run(&self, inputs: Vec<Input>, want: EncoderWant) -> Outcome<Vec<engine::EncoderOutput>> {
+        let text = |Input { ids, type_ids }| {
+            EncoderText::Ids(engine::EncoderInput { ids, type_ids, logits_at: Vec::new() })
+        };
+        let texts = inputs.into_iter().map(text).collect();
+        wait(|done| {
+            self.encoder.run(texts, EncodeOptions::default(), want, engine::Control::of(&self.cancel), done)
+        })
+    }
+}
+
+impl Predictor for Bidirectional {
+    type Error = Failure;
+
+    fn logits(&mut self, inputs: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
+        let outputs = self.run(inputs, EncoderWant { logits: true, ..Default::default() })?;
+        Ok(outputs.into_iter().map(|output| output.logits).collect())
+    }
+
+    /// One input after the other: the logits over a vocabulary of a text of 512 tokens are 62 MB.
+    fn logits_at(&mut self, inputs: Vec<Input>, places: &[Vec<usize>]) -> Outcome<Vec<Vec<f32>>> {
+        let vocabulary = self.encoder.info().vocab_size;
+        let mut rows = Vec::with_capacity(inputs.len());
+        for (input, places) in inputs.into_iter().zip(places) {
+            let logits = self.logits(vec![input])?.pop().unwrap_or_default();
+            let row = |at: &usize| &logits[at * vocabulary..(at + 1) * vocabulary];
+            rows.push(places.iter().map(row).collect::<Vec<_>>().concat());
+        }
+        Ok(rows)
+    }
+
+    /// The mean over the tokens.
+    fn embeddings(&mut self, inputs: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
+        let width = self.encoder.info().hidden_size;
+        let outputs = self.run(inputs, EncoderWant { last_hidden_state: true, ..Default::default() })?;
+        let mean = |output: engine::EncoderOutput| {
+            let tokens = (output.last_hidden_state.len() / width) as f32;
+            let mut sum = vec![0.0; width];
+            for row in output.last_hidden_state.chunks_exact(width) {
+                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / tokens);
+            }
+            sum
+        };
+        Ok(outputs.into_iter().map(mean).collect())
+    }
+
+    fn guesses(&mut self, _: Vec<Vec<u32>>) -> Outcome<Vec<Vec<Guess>>> {
+        of_another_kind("next token: it is a BERT")
+    }
+
+    fn generate(&mut self, _: Vec<Vec<u32>>, _: Generation) -> Outcome<Vec<String>> {
+        of_another_kind("next token: it is a BERT")
+    }
+}

@@ -1,0 +1,157 @@
+//! Texts with one class, several, or a number.
+
+use serde_json::{Value, json};
+
+use super::logits::{argmax, binary_cross_entropy, cross_entropy, probability};
+use super::{Context, Evaluation, Input, Predictor, Sample, loss, value};
+use crate::data::{Classification, Examples, ProblemType, Setup, Target};
+use crate::metrics::{classes, regression, several_labels};
+use crate::{Result, TrainError};
+
+#[derive(Default)]
+struct Outcome {
+    loss: f64,
+    truth: Vec<Target>,
+    logits: Vec<Vec<f32>>,
+    samples: Vec<Sample>,
+}
+
+pub(super) fn run<P: Predictor>(
+    mut context: Context<'_, P>,
+    setup: &Setup<'_>,
+) -> Result<Evaluation, P::Error> {
+    let mut data = Classification::open(&context.options.data, setup)?;
+    let labels = data.labels().to_vec();
+    let mut outcome = Outcome::default();
+    let most = context.options.samples;
+    context.batches(data.len(), |predictor, range| {
+        let examples = range.clone().map(|index| data.get(index)).collect::<Result<Vec<_>>>()?;
+        let inputs = examples.iter().map(|example| Input {
+            ids: example.input_ids.clone(),
+            type_ids: example.token_type_ids.clone(),
+        });
+        let logits = predictor.logits(inputs.collect())?;
+        for ((index, example), logits) in range.zip(examples).zip(logits) {
+            if logits.len() != labels.len() {
+                let reason = format!("{} logits for {} classes", logits.len(), labels.len());
+                return Err(TrainError::Internal(reason).into());
+            }
+            let (row_loss, expected, predicted) = judge(&example.target, &logits, &labels);
+            outcome.loss += row_loss;
+            // What went wrong is more worth seeing than what did not.
+            if outcome.samples.len() < most && expected != predicted {
+                let row = data.row(index)?;
+                let text = row.pair.map_or_else(|| json!(row.text), |pair| json!([row.text, pair]));
+                outcome.samples.push(Sample::new(text, expected, predicted));
+            }
+            outcome.truth.push(example.target);
+            outcome.logits.push(logits);
+        }
+        Ok(())
+    })?;
+    let count = outcome.truth.len();
+    let metrics = match data.problem_type() {
+        ProblemType::SingleLabelClassification => single(&labels, &outcome)?,
+        ProblemType::MultiLabelClassification => several(&labels, &outcome)?,
+        ProblemType::Regression => {
+            let truth: Vec<f32> = outcome.truth.iter().map(|target| scores(target)[0]).collect();
+            let predicted: Vec<f32> = outcome.logits.iter().map(|logits| logits[0]).collect();
+            value(&regression(&truth, &predicted))?
+        }
+    };
+    let all =
+        [loss(outcome.loss, count), json!({"labels": labels, "problemType": data.problem_type()}), metrics];
+    Ok(Evaluation::new(count, &all, outcome.samples))
+}
+
+/// A row's loss as PyTorch has it, and both sides for people.
+fn judge(target: &Target, logits: &[f32], labels: &[String]) -> (f64, Value, Value) {
+    match target {
+        Target::Class(class) => {
+            let best = argmax(logits);
+            (cross_entropy(logits, *class as usize), json!(labels[*class as usize]), json!(labels[best]))
+        }
+        Target::Scores(truth) if labels.len() == 1 => {
+            let error = f64::from(logits[0]) - f64::from(truth[0]);
+            (error * error, json!(truth[0]), json!(logits[0]))
+        }
+        Target::Scores(truth) => {
+            let names = |on: &dyn Fn(usize) -> bool| -> Value {
+                (0..labels.len()).filter(|at| on(*at)).map(|at| labels[at].clone()).collect::<Vec<_>>().into()
+            };
+            let loss = binary_cross_entropy(logits, truth);
+            (loss, names(&|at| truth[at] > 0.5), names(&|at| logits[at] > 0.0))
+        }
+        _ => (0.0, Value::Null, Value::Null),
+    }
+}
+
+fn scores(target: &Target) -> &[f32] {
+    if let Target::Scores(scores) = target { scores } else { &[0.0] }
+}
+
+fn single(labels: &[String], outcome: &Outcome) -> Result<Value> {
+    let class = |target: &Target| if let Target::Class(class) = target { *class } else { 0 };
+    let truth: Vec<u32> = outcome.truth.iter().map(class).collect();
+    let predicted: Vec<u32> = outcome.logits.iter().map(|logits| argmax(logits) as u32).collect();
+    let metrics = classes(labels, &truth, &predicted);
+    let right = truth.iter().zip(&predicted).filter(|(a, b)| a == b).count();
+    let confidence =
+        outcome.logits.iter().zip(&predicted).map(|(logits, class)| probability(logits, *class as usize));
+    let judged: Vec<(f64, bool)> =
+        confidence.zip(truth.iter().zip(&predicted).map(|(a, b)| a == b)).collect();
+    let mut all = value(&metrics)?;
+    all["accuracyInterval"] = json!(wilson(right, truth.len()));
+    all["calibrationError"] = json!(calibration_error(&judged));
+    Ok(all)
+}
+
+fn several(labels: &[String], outcome: &Outcome) -> Result<Value> {
+    let truth: Vec<Vec<bool>> = outcome
+        .truth
+        .iter()
+        .map(|target| scores(target).iter().map(|score| *score > 0.5).collect())
+        .collect();
+    let predicted: Vec<Vec<bool>> =
+        outcome.logits.iter().map(|logits| logits.iter().map(|logit| *logit > 0.0).collect()).collect();
+    value(&several_labels(labels, &truth, &predicted))
+}
+
+/// Wilson's 95% interval of a share.
+fn wilson(right: usize, total: usize) -> [f64; 2] {
+    if total == 0 {
+        return [0.0, 1.0];
+    }
+    let (n, z) = (total as f64, 1.959_963_984_540_054);
+    let share = right as f64 / n;
+    let middle = share + z * z / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    [middle - half, middle + half].map(|bound| (bound / (1.0 + z * z / n)).clamp(0.0, 1.0))
+}
+
+/// How far confidence is from accuracy, in ten bins of confidence, weighted (Guo et al. 2017).
+fn calibration_error(judged: &[(f64, bool)]) -> f64 {
+    let mut bins = [(0.0, 0.0); 10];
+    for (confidence, right) in judged {
+        let bin = &mut bins[((confidence * 10.0).ceil() as usize).clamp(1, 10) - 1];
+        bin.0 += confidence;
+        bin.1 += f64::from(u8::from(*right));
+    }
+    bins.iter().map(|(confidence, right)| (confidence - right).abs()).sum::<f64>()
+        / judged.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_wilsons_and_a_calibration_error_the_gap() {
+        // Brown, Cai, DasGupta 2001: 7 of 10.
+        let [low, high] = wilson(7, 10);
+        assert!((low - 0.3968).abs() < 1e-4 && (high - 0.8922).abs() < 1e-4, "{low} {high}");
+        assert!((wilson(10, 10)[1] - 1.0).abs() < 1e-12);
+        let judged = [(0.9, true), (0.9, false), (0.6, true), (1.0, true)];
+        assert!((calibration_error(&judged) - (0.8 + 0.4) / 4.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,45 @@
+//! Masked tokens, guessed.
+
+use serde_json::json;
+
+use super::logits::{argmax, cross_entropy};
+use super::{Context, Evaluation, Input, Predictor, loss};
+use crate::data::{IGNORED, Setup, Target};
+use crate::{Result, TrainError};
+
+pub(super) fn run<P: Predictor>(
+    mut context: Context<'_, P>,
+    setup: &Setup<'_>,
+) -> Result<Evaluation, P::Error> {
+    let mut data = crate::data::open(&context.options.data, setup)?.examples;
+    let (mut sum, mut tokens, mut right) = (0.0, 0, 0);
+    context.batches(data.len(), |predictor, range| {
+        let examples = range.map(|index| data.get(index)).collect::<Result<Vec<_>>>()?;
+        let masked = examples.iter().map(|example| match &example.target {
+            Target::Tokens(labels) => (0..labels.len()).filter(|at| labels[*at] != IGNORED).collect(),
+            _ => Vec::new(),
+        });
+        let places: Vec<Vec<usize>> = masked.collect();
+        let inputs =
+            examples.iter().map(|example| Input { ids: example.input_ids.clone(), type_ids: Vec::new() });
+        let logits = predictor.logits_at(inputs.collect(), &places)?;
+        for ((example, places), logits) in examples.iter().zip(&places).zip(logits) {
+            let Target::Tokens(labels) = &example.target else { continue };
+            let vocabulary = logits.len() / places.len().max(1);
+            if vocabulary == 0 || logits.len() != vocabulary * places.len() {
+                return Err(TrainError::Internal("not a row of logits for each masked token".into()).into());
+            }
+            for (logits, at) in logits.chunks(vocabulary).zip(places) {
+                let label = labels[*at] as usize;
+                sum += cross_entropy(logits, label);
+                tokens += 1;
+                right += usize::from(argmax(logits) == label);
+            }
+        }
+        Ok(())
+    })?;
+    let mean = sum / tokens.max(1) as f64;
+    let accuracy = right as f64 / tokens.max(1) as f64;
+    let metrics = json!({"perplexity": mean.exp(), "tokenAccuracy": accuracy, "tokens": tokens});
+    Ok(Evaluation::new(data.len(), &[loss(sum, tokens), metrics], Vec::new()))
+}

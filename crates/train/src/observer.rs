@@ -1,0 +1,13 @@
+//! How long work is watched and ended.
+
+pub trait Observer {
+    /// `done` of `total`, in whatever the work counts.
+    fn progress(&self, _done: u64, _total: u64) {}
+    /// Asked often; `true` ends the work with `ABORTED`.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that wants nothing.
+impl Observer for () {}
