@@ -15,7 +15,7 @@ export type {
   TextToken,
 } from "./src/bert.js";
 export type { DataFormat, DataOptions, ProblemType, Task as DataTask } from "./src/data/options.js";
-export type { DataSource, Row as DataRow } from "./src/data/source.js";
+export type { DataRow, DataSource } from "./src/data/source.js";
 export { CandlewickError } from "./src/errors.js";
 export type { ErrorCode } from "./src/errors.js";
 export { evaluate } from "./src/evaluate/evaluate.js";

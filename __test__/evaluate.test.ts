@@ -203,6 +203,26 @@ test("tags are scored as entities", async () => {
   assert.ok(metrics.f1 >= 0 && metrics.perClass.length > 0);
 });
 
+test("answers are cut out of contexts, by windows where they are long", async () => {
+  const folder = await withTokenizer("bert-questions");
+  await using bert = await loadBERT(folder);
+  const contexts = texts(20).map((text) => `${text} ${text} new york`);
+  const said = await Promise.all(contexts.map((context) => bert.answer({ question: "a film ?", context }, { alignToWords: false, maxAnswerLength: 30 })));
+  const data = contexts.map((context, i) => {
+    // Half of them are what the model says.
+    const text = i % 2 ? said[i]!.answer : "new york";
+    return { question: "a film ?", context, answers: [{ text, answerStart: i % 2 ? said[i]!.start : context.indexOf(text) }] };
+  });
+  const metrics = await evaluate({ model: bert, task: "question-answering", data });
+  const right = data.filter(({ answers }, i) => said[i]!.answer === answers[0]!.text).length;
+  assert.ok(metrics.exactMatch >= right / 20 - 1e-9 && metrics.f1 >= metrics.exactMatch, `${metrics.exactMatch}, ${right}`);
+  assert.equal(metrics.withAnswer, undefined);
+  const windows = await evaluate({ model: bert, task: "question-answering", data, maxLength: 16, stride: 4 });
+  assert.equal(windows.examples, 20);
+  const silent = await evaluate({ model: bert, task: "question-answering", data: [...data, { question: "a film ?", context: "bad film", answers: [] }] });
+  assert.ok(silent.withoutAnswer && silent.withAnswer);
+});
+
 test("masked tokens are guessed, the same ones for the same seed", async () => {
   const folder = await withTokenizer("bert-mlm");
   const data = texts(40).map((text) => ({ text }));

@@ -14,17 +14,20 @@ export class Progress {
   readonly #bars: MultiBar | undefined;
   readonly #bar: SingleBar | undefined;
 
-  /** `total` in whatever is counted (rows, bytes, steps); 0 if nobody knows. `unit` names the count that is shown. */
-  constructor(total: number, unit: string) {
+  /**
+   * `total` in whatever is counted (rows, bytes, steps); 0 if nobody knows. `unit` names the count that is shown; `details` go behind it, with
+   * `{names}` of what `update` is given.
+   */
+  constructor(total: number, unit: string, details = "{duration_formatted}") {
     if (!terminal) return;
     const known = total > 0;
-    this.#bars = open(terminal, known ? `{bar} {percentage}%  {count} ${unit}  {duration_formatted}` : `{count} ${unit}  {duration_formatted}`);
+    this.#bars = open(terminal, `${known ? "{bar} {percentage}%  " : ""}{count} ${unit}  ${details}`);
     this.#bar = this.#bars.create(total, 0, { count: 0 });
   }
 
   /** `value` is out of `total`; `count` is what is shown. */
-  update(value: number, count: number = value): void {
-    this.#bar?.update(value, { count });
+  update(value: number, count: number | string = value, details: object = {}): void {
+    this.#bar?.update(value, { count, ...details });
   }
 
   /** A line of the command's output; goes above the bar where both are on one terminal. */

@@ -6,13 +6,13 @@ import { abortError, CandlewickError } from "../errors.js";
 import { invalid } from "../options.js";
 
 /** A row: its columns by name. */
-export type Row = Readonly<Record<string, unknown>>;
+export type DataRow = Readonly<Record<string, unknown>>;
 
 /**
  * A file (JSON lines, CSV, TSV, plain text), several that are one data set, or rows. Rows that are iterated are written to a
  * temporary file first, at their own pace, so that there may be more of them than memory holds.
  */
-export type DataSource = string | readonly string[] | Iterable<Row> | AsyncIterable<Row>;
+export type DataSource = string | readonly string[] | Iterable<DataRow> | AsyncIterable<DataRow>;
 
 export interface OpenData extends AsyncDisposable {
   /** Absolute. */
@@ -32,7 +32,7 @@ export async function openData(where: string, data: DataSource, signal?: AbortSi
     if (data.length === 0) throw new CandlewickError("DATA_EMPTY", `${where}: no rows`);
     if (data.every((path) => typeof path === "string" && path !== "")) return files(data as string[]);
   }
-  return spool(where, data as Iterable<Row>, "jsonl", toLine, signal);
+  return spool(where, data as Iterable<DataRow>, "jsonl", toLine, signal);
 }
 
 const files = (paths: readonly string[]): OpenData => ({

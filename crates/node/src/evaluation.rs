@@ -3,9 +3,10 @@
 use std::sync::mpsc;
 
 use candlewick_engine as engine;
+use candlewick_train::data::ProblemType;
 use candlewick_train::evaluate::{EvaluateOptions, Generation, Guess, Input, Model, Predictor};
 use candlewick_train::{TrainError, evaluate};
-use engine::{CancelToken, Done, EncodeOptions, EncoderText, EncoderWant, EngineError};
+use engine::{CancelToken, Control, Done, EncodeOptions, EncoderText, EncoderWant, EngineError};
 use napi_derive::napi;
 
 use crate::answer::Answer;
@@ -37,6 +38,7 @@ impl Generator {
                 positions: info.n_positions,
                 eos: info.eos_token_ids.first().copied(),
                 labels: &[],
+                problem_type: None,
             };
             run(model, &facts, &options, &watch)
         });
@@ -66,6 +68,7 @@ impl Encoder {
                 positions: info.max_positions,
                 eos: None,
                 labels: &info.labels,
+                problem_type: info.usage.problem_type.as_deref().and_then(ProblemType::named),
             };
             run(model, &facts, &options, &watch)
         });
@@ -153,50 +156,38 @@ struct Bidirectional {
 }
 
 impl Bidirectional {
-    fn run(&self, inputs: Vec<Input>, want: EncoderWant) -> Outcome<Vec<engine::EncoderOutput>> {
-        let text = |Input { ids, type_ids }| {
-            EncoderText::Ids(engine::EncoderInput { ids, type_ids, logits_at: Vec::new() })
-        };
-        let texts = inputs.into_iter().map(text).collect();
-        wait(|done| {
-            self.encoder.run(texts, EncodeOptions::default(), want, engine::Control::of(&self.cancel), done)
-        })
+    fn head(&self, texts: Vec<EncoderText>) -> Outcome<Vec<Vec<f32>>> {
+        let want = EncoderWant { logits: true, ..Default::default() };
+        let control = Control::of(&self.cancel);
+        let outputs = wait(|done| self.encoder.run(texts, EncodeOptions::default(), want, control, done))?;
+        Ok(outputs.into_iter().map(|output| output.logits).collect())
     }
+}
+
+fn text(Input { ids, type_ids }: Input) -> EncoderText {
+    EncoderText::Ids(engine::EncoderInput { ids, type_ids, ..Default::default() })
 }
 
 impl Predictor for Bidirectional {
     type Error = Failure;
 
     fn logits(&mut self, inputs: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
-        let outputs = self.run(inputs, EncoderWant { logits: true, ..Default::default() })?;
-        Ok(outputs.into_iter().map(|output| output.logits).collect())
+        self.head(inputs.into_iter().map(text).collect())
     }
 
-    /// One input after the other: the logits over a vocabulary of a text of 512 tokens are 62 MB.
     fn logits_at(&mut self, inputs: Vec<Input>, places: &[Vec<usize>]) -> Outcome<Vec<Vec<f32>>> {
-        let vocabulary = self.encoder.info().vocab_size;
-        let mut rows = Vec::with_capacity(inputs.len());
-        for (input, places) in inputs.into_iter().zip(places) {
-            let logits = self.logits(vec![input])?.pop().unwrap_or_default();
-            let row = |at: &usize| &logits[at * vocabulary..(at + 1) * vocabulary];
-            rows.push(places.iter().map(row).collect::<Vec<_>>().concat());
-        }
-        Ok(rows)
+        let at = |(Input { ids, type_ids }, places): (Input, &Vec<usize>)| {
+            let logits_at = places.iter().map(|at| *at as u32).collect();
+            EncoderText::Ids(engine::EncoderInput { ids, type_ids, logits_at })
+        };
+        let texts = inputs.into_iter().zip(places).map(at).collect();
+        self.head(texts)
     }
 
-    /// The mean over the tokens.
+    /// As the model's own files say: pooling, normalisation.
     fn embeddings(&mut self, inputs: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
-        let width = self.encoder.info().hidden_size;
-        let outputs = self.run(inputs, EncoderWant { last_hidden_state: true, ..Default::default() })?;
-        let mean = |output: engine::EncoderOutput| {
-            let tokens = (output.last_hidden_state.len() / width) as f32;
-            let mut sum = vec![0.0; width];
-            for row in output.last_hidden_state.chunks_exact(width) {
-                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / tokens);
-            }
-            sum
-        };
-        Ok(outputs.into_iter().map(mean).collect())
+        let (texts, options) = (inputs.into_iter().map(text).collect(), engine::EmbedOptions::default());
+        wait(|done| self.encoder.embed(texts, options, Control::of(&self.cancel), done))
     }
 
     fn guesses(&mut self, _: Vec<Vec<u32>>) -> Outcome<Vec<Vec<Guess>>> {

@@ -333,14 +333,71 @@ fn the_first_token_of_a_word_has_its_label() {
     let example = opened.examples.get(0).unwrap();
     assert_eq!(bench.decode(&example.input_ids), "[CLS] newly york is 北 京 [SEP]");
     assert_eq!(labels(&example), [-100, 0, -100, 1, 2, 0, -100, -100]);
-    // The same in CSV.
+    // The same in CSV, and by entities with offsets in UTF-16: the emoji is two units.
     let csv = bench.file("a.csv", "tokens,tags\nnewly york is,B-LOC I-LOC O\n");
     let example =
         bench.open(Task::TokenClassification, &[csv], json!({}), &[]).unwrap().examples.get(0).unwrap();
     assert_eq!(labels(&example), [-100, 0, -100, 1, 2, -100]);
-    for wrong in [json!({"tokens": ["a"], "tags": ["O", "O"]}), json!({"tokens": "a", "tags": 3})] {
+    let rows = [
+        json!({"text": "😀 newly york is 北京", "entities": [{"start": 3, "end": 13, "label": "LOC"}, {"start": 17, "end": 19, "label": "LOC"}]}),
+    ];
+    let mut opened = bench.lines(Task::TokenClassification, &rows, json!({})).unwrap();
+    assert_eq!(opened.labels, ["B-LOC", "I-LOC", "O"]);
+    let example = opened.examples.get(0).unwrap();
+    assert_eq!(bench.decode(&example.input_ids), "[CLS] 😀 newly york is 北 京 [SEP]");
+    assert_eq!(labels(&example), [-100, 2, 0, -100, 1, 2, 0, 1, -100]);
+    for wrong in [
+        json!({"tokens": ["a"], "tags": ["O", "O"]}),
+        json!({"tokens": "a", "tags": 3}),
+        json!({"text": "a", "entities": [{"start": 0, "end": 2, "label": "X"}]}),
+    ] {
         assert_eq!(code(bench.lines(Task::TokenClassification, &[wrong], json!({}))), "DATA_INVALID");
     }
+}
+
+#[test]
+fn an_answer_is_where_a_window_has_all_of_it() {
+    let bench = Bench::bert();
+    let context =
+        format!("😀 {} jane austen wrote it in 北京 . {}", "a ".repeat(50), "it is good ".repeat(20));
+    let units = |text: &str| context[..context.find(text).unwrap()].encode_utf16().count();
+    let answer = |text: &str| json!([{"text": text, "answerStart": units(text)}]);
+    let rows = [
+        json!({"question": "who wrote it?", "context": context, "answers": answer("jane austen")}),
+        json!({"question": "who wrote it?", "context": context, "answers": {"text": ["北京"], "answer_start": [context[..context.find("北京").unwrap()].chars().count()]}}),
+        json!({"question": "who?", "context": context, "answers": []}),
+    ];
+    let mut opened =
+        bench.lines(Task::QuestionAnswering, &rows, json!({"maxLength": 40, "stride": 12})).unwrap();
+    let mut found = Vec::new();
+    for example in all(&mut opened) {
+        assert!(example.input_ids.len() <= 40);
+        let Target::Span { start, end } = example.target else { panic!() };
+        if end > 0 {
+            assert!(
+                example.token_type_ids[start as usize] == 1,
+                "{start} {end} {:?} {}",
+                example.token_type_ids,
+                bench.decode(&example.input_ids)
+            );
+            found.push(bench.decode(&example.input_ids[start as usize..=end as usize]));
+        }
+    }
+    found.dedup();
+    assert_eq!(found, ["jane austen", "北 京"]);
+    for wrong in [
+        json!([{"text": "jane", "answerStart": 0}]),
+        json!([{"text": "", "answerStart": 0}]),
+        json!("jane"),
+        json!([{"text": "jane"}]),
+    ] {
+        let row = json!({"question": "who?", "context": context, "answers": wrong});
+        assert_eq!(code(bench.lines(Task::QuestionAnswering, &[row], json!({}))), "DATA_INVALID");
+    }
+    assert_eq!(
+        code(bench.lines(Task::QuestionAnswering, &rows, json!({"maxLength": 20, "stride": 19}))),
+        "DATA_INVALID"
+    );
 }
 
 #[test]

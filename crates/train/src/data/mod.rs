@@ -1,7 +1,7 @@
 //! Rows of a file become examples, examples become batches.
 //!
 //! - `rows.rs`: JSON lines, CSV, TSV and plain text, read where they lie. `task.rs`: tasks, options, which column is what.
-//! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`, `pairs.rs`;
+//! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`, `questions.rs`, `pairs.rs`;
 //!   of the texts of a corpus (`texts.rs`), through tokens kept in a temporary file (`spool.rs`): `blocks.rs` (causal), `masked.rs`.
 //! - `labels.rs`: classes. `plan.rs`: the order of batches. `random.rs`: numbers that are a function of what they are for.
 //!
@@ -16,6 +16,7 @@ mod labels;
 mod masked;
 mod pairs;
 mod plan;
+mod questions;
 mod random;
 mod rows;
 mod spool;
@@ -34,6 +35,7 @@ pub use example::{Example, Examples, IGNORED, Target};
 pub use labels::Labels;
 pub use pairs::{Pair, Pairs};
 pub use plan::Plan;
+pub use questions::{Question, QuestionWindow, Questions};
 pub use random::{Stream, stream};
 pub use rows::{Format, Row, Rows};
 pub use task::{DataOptions, ProblemType, Task};
@@ -95,9 +97,7 @@ pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Opened> {
             Completion::open(paths, setup).map(Opened::plain)
         }
         Task::FeatureExtraction => Pairs::open(paths, setup).map(Opened::plain),
-        Task::QuestionAnswering => {
-            Err(crate::TrainError::option("task", "question answering has no data yet"))
-        }
+        Task::QuestionAnswering => Questions::open(paths, setup).map(Opened::plain),
         Task::TextClassification => {
             let examples = Classification::open(paths, setup)?;
             let (labels, problem_type) = (examples.labels().to_vec(), Some(examples.problem_type()));

@@ -72,6 +72,18 @@ pub enum ProblemType {
     Regression,
 }
 
+impl ProblemType {
+    /// `problem_type` of a configuration.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "single_label_classification" => Some(Self::SingleLabelClassification),
+            "multi_label_classification" => Some(Self::MultiLabelClassification),
+            "regression" => Some(Self::Regression),
+            _ => None,
+        }
+    }
+}
+
 /// What a user may say about a data set.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

