@@ -7,6 +7,7 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod metrics;
+pub mod model;
 mod observer;
 pub mod tokenizer;
 
