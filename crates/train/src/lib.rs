@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod model;
 mod observer;
 pub mod tokenizer;
+pub mod trainer;
 
 pub use error::{Result, TrainError};
 pub use observer::Observer;

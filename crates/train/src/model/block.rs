@@ -97,6 +97,11 @@ pub struct Space {
 }
 
 impl Block {
+    /// In the order of the forward pass.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        self.qkv.iter_mut().chain([&mut self.proj, &mut self.fc, &mut self.out]).collect()
+    }
+
     fn d(&self) -> usize {
         self.proj.output
     }

@@ -4,9 +4,11 @@ use candlewick_kernels::train::{
     CrossEntropy, Floats, Gemm, Start, View, column_sums, cross_entropy, gather_rows, scatter_add_rows,
 };
 
-use super::batch::Pass;
+use super::batch::{Batch, Pass};
 use super::cpu::Cpu;
 use super::params::{Id, Params};
+use crate::data::{Example, ProblemType, Target};
+use crate::{Result, TrainError};
 
 /// What a batch gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -112,4 +114,116 @@ impl Selected {
         dx.fill(0.0);
         scatter_add_rows(&cpu.pool, dselected, d, &self.rows, dx);
     }
+}
+
+impl Selected {
+    /// The tokens that have a label of their own.
+    pub fn of_tokens(examples: &[Example], batch: &Batch) -> Result<Self> {
+        let mut selected = Self { rows: Vec::new(), targets: Vec::new() };
+        for (example, first) in examples.iter().zip(&batch.starts) {
+            let Target::Tokens(labels) = &example.target else { return Err(wrong_target()) };
+            for (t, label) in labels.iter().enumerate().filter(|(_, label)| **label >= 0) {
+                selected.rows.push((first + t) as u32);
+                selected.targets.push(*label as u32);
+            }
+        }
+        Ok(selected)
+    }
+}
+
+fn wrong_target() -> TrainError {
+    TrainError::Internal("an example's target is not of the head's kind".into())
+}
+
+/// The losses of a classifying head, by the examples' targets. With gradients: `logits` ← theirs, (n, classes).
+pub fn of_classes(
+    cpu: &Cpu,
+    examples: &[Example],
+    batch: &Batch,
+    problem: ProblemType,
+    classes: usize,
+    pass: Pass,
+    logits: &mut [f32],
+) -> Result<Outcome> {
+    let (scale, smoothing) = match pass {
+        Pass::Train { scale, smoothing } => (scale, smoothing),
+        Pass::Evaluate => (0.0, 0.0),
+    };
+    let options = CrossEntropy { smoothing, scale, gradient: pass.trains() };
+    let outcome = |losses: &[(f32, bool)]| Outcome {
+        loss: losses.iter().map(|(loss, _)| f64::from(*loss)).sum(),
+        targets: losses.len() as u64,
+        correct: losses.iter().filter(|(_, hit)| *hit).count() as u64,
+    };
+    match &examples[0].target {
+        Target::Class(_) => {
+            let class = |example: &Example| match example.target {
+                Target::Class(class) if (class as usize) < classes => Ok(class),
+                _ => Err(wrong_target()),
+            };
+            let targets = examples.iter().map(class).collect::<Result<Vec<_>>>()?;
+            let mut losses = vec![(0.0, false); targets.len()];
+            cross_entropy(&cpu.pool, options, &targets, logits, &mut losses);
+            Ok(outcome(&losses))
+        }
+        Target::Tokens(_) => {
+            let selected = Selected::of_tokens(examples, batch)?;
+            if selected.targets.iter().any(|target| *target as usize >= classes) {
+                return Err(wrong_target());
+            }
+            let mut rows = selected.gather(cpu, logits, classes);
+            let mut losses = vec![(0.0, false); selected.targets.len()];
+            cross_entropy(&cpu.pool, options, &selected.targets, &mut rows, &mut losses);
+            selected.scatter(cpu, &rows, classes, logits);
+            Ok(outcome(&losses))
+        }
+        Target::Scores(_) => {
+            let mut losses = Vec::new();
+            for (example, logits) in examples.iter().zip(logits.chunks_exact_mut(classes)) {
+                let Target::Scores(targets) = &example.target else { return Err(wrong_target()) };
+                if targets.len() != classes {
+                    return Err(wrong_target());
+                }
+                losses.push(of_scores(problem, targets, scale, logits));
+            }
+            Ok(outcome(&losses))
+        }
+        Target::Span { .. } => {
+            let mut losses = Vec::new();
+            for (i, example) in examples.iter().enumerate() {
+                let Target::Span { start, end } = example.target else { return Err(wrong_target()) };
+                let rows = &mut logits[2 * batch.starts[i]..2 * batch.starts[i + 1]];
+                let columns = [(0, start), (1, end)].map(|(column, target)| {
+                    let mut scores: Vec<f32> = rows.iter().skip(column).step_by(2).copied().collect();
+                    let mut loss = [(0.0, false)];
+                    let options = CrossEntropy { scale: 0.5 * scale, ..options };
+                    cross_entropy(&cpu.pool, options, &[target], &mut scores, &mut loss);
+                    rows.iter_mut().skip(column).step_by(2).zip(scores).for_each(|(to, x)| *to = x);
+                    loss[0]
+                });
+                losses.push((0.5 * (columns[0].0 + columns[1].0), columns[0].1 && columns[1].1));
+            }
+            Ok(outcome(&losses))
+        }
+        Target::None => Err(wrong_target()),
+    }
+}
+
+/// Mean over the classes of the squared errors, or of the binary cross entropies; logits ← their gradients.
+fn of_scores(problem: ProblemType, targets: &[f32], scale: f32, logits: &mut [f32]) -> (f32, bool) {
+    let (mut loss, mut all) = (0f64, true);
+    let classes = targets.len() as f32;
+    for (logit, target) in logits.iter_mut().zip(targets) {
+        let (x, t) = (f64::from(*logit), f64::from(*target));
+        let (value, slope) = if problem == ProblemType::MultiLabelClassification {
+            all &= (x > 0.0) == (t > 0.5);
+            (x.max(0.0) - x * t + (-x.abs()).exp().ln_1p(), 1.0 / (1.0 + (-x).exp()) - t)
+        } else {
+            all = false;
+            ((x - t).powi(2), 2.0 * (x - t))
+        };
+        loss += value;
+        *logit = (slope as f32) / classes * scale;
+    }
+    ((loss / f64::from(classes)) as f32, all)
 }

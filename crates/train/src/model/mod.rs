@@ -4,7 +4,9 @@
 //! the checkpoints. `crates/models` has the same models on Candle's autograd, and PyTorch's numbers to compare with.
 
 mod batch;
+mod bert;
 mod block;
+mod contrast;
 mod cpu;
 mod gpt2;
 mod linear;
@@ -14,9 +16,11 @@ mod params;
 mod stack;
 
 pub use batch::{Batch, Pass};
+pub use bert::{Bert, BertDropouts, HeadKind};
 pub use cpu::Cpu;
 pub use gpt2::{Dropouts, Gpt2};
 pub use linear::{Linear, Lora};
 pub use load::Source;
 pub use loss::Outcome;
 pub use params::{Id, Param, Params};
+pub use stack::Stack;

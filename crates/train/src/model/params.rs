@@ -57,6 +57,12 @@ impl Param {
         }
         Some(gradient)
     }
+
+    /// After the backward pass: zeros if nobody wrote to it.
+    pub fn gradient_to_read(&mut self) -> &[f32] {
+        self.gradient_to_add();
+        &self.gradient
+    }
 }
 
 #[derive(Default)]
