@@ -81,7 +81,7 @@ fn folder(kind: &str) -> tempfile::TempDir {
     write("config.json", config.to_string());
     let sentence = |i: usize| {
         let word = |n: usize| ["the cat", "a dog", "my bird", "one fish"][(i * 7 + n) % 4];
-        format!("{} sees {} and {}.", word(i), word(i + 1), word(i / 3))
+        format!("{} sees {} and {}.", word(0), word(1), word(i / 3))
     };
     let texts: Vec<String> = (0..40).map(|i| json!({ "text": sentence(i) }).to_string()).collect();
     write("texts.jsonl", texts.join("\n"));
@@ -144,7 +144,9 @@ fn a_run_that_was_ended_anywhere_goes_on_with_the_same_bits() {
         let (watch, result) = run(&options(folder.path(), whole.path(), task, more.clone()), None);
         result.unwrap();
         let losses = watch.losses();
-        assert!(losses.last().unwrap() < &losses[0], "{what}: it learns: {losses:?}");
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (early, late) = losses.split_at(losses.len() / 2);
+        assert!(mean(late) < mean(early), "{what}: it learns: {losses:?}");
         let ended = tempfile::tempdir().unwrap();
         more["resume"] = json!(true);
         // Another number of threads changes no bit either.

@@ -47,16 +47,22 @@ pub struct Opening {
 
 impl Opening {
     pub fn new(options: &FinetuneOptions) -> Result<Self> {
-        let mut folder = ModelFolder::open(&options.model)?;
+        let mut folder = open_folder(options)?;
+        let tokenizer = Tokenizer::open(&folder.path)?.ok_or(TrainError::TokenizerMissing)?;
         if let Some(config) = folder.config.as_object_mut() {
             config.extend(options.config.clone());
+            if options.from_scratch {
+                config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
+                if let Some(end) = tokenizer.token_to_id("<|endoftext|>") {
+                    config.entry("eos_token_id").or_insert(json!(end));
+                }
+            }
         }
         let causal = folder.model_type()? == "gpt2";
         if causal != options.task.is_causal() {
             let kind = if causal { "a GPT-2" } else { "a BERT" };
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
         }
-        let tokenizer = Tokenizer::open(&folder.path)?.ok_or(TrainError::TokenizerMissing)?;
         let prefix = if causal { "transformer" } else { "bert" };
         let weights = if options.from_scratch { None } else { Some(Weights::open(&folder.path, prefix)?) };
         let (positions, vocabulary) = if causal {
@@ -85,6 +91,15 @@ impl Opening {
         let eos = folder.token_ids("eos_token_id").first().copied();
         Ok(Self { folder, weights, tokenizer, labels, positions, eos })
     }
+}
+
+/// A folder with a tokenizer alone is enough where the configuration is given.
+fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
+    let path = PathBuf::from(&options.model);
+    if options.from_scratch && path.is_dir() && !path.join("config.json").exists() {
+        return Ok(ModelFolder { path, config: json!({}), generation: json!({}) });
+    }
+    Ok(ModelFolder::open(&options.model)?)
 }
 
 enum Net {
