@@ -45,6 +45,17 @@ export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";
 export type { DecodeOptions, Model } from "./src/model.js";
 export type { ReadableOptions, ResponseOptions, StreamFormat } from "./src/response.js";
 export { TokenStream } from "./src/stream.js";
+export type {
+  CheckpointEvent,
+  DoneEvent,
+  EvaluationEvent,
+  StartEvent,
+  StepEvent,
+  FinetuneEvent,
+} from "./src/train/events.js";
+export { finetune } from "./src/train/finetune.js";
+export type { FinetuneOptions, LoraOptions } from "./src/train/options.js";
+export { TrainingRun } from "./src/train/run.js";
 export { trainTokenizer } from "./src/tokenizer-training.js";
 export type { TokenizerType, TrainedTokenizer, TrainTokenizerOptions } from "./src/tokenizer-training.js";
 export type {

@@ -101,6 +101,8 @@ export const goals: readonly Goal[] = [
     format: "times",
     value: (rows) => rows.median("load, peak memory beyond an empty process", "f16") / rows.median("load, weights", "f16"),
   },
+  ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => times(`train ${model}`, "f32", "pytorch", 1.5)),
+  ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => share(`train ${model}`, "f32", 0.7, "FMA peak")),
   ...["prefill", "decode", "encode", "tokenise", "load", "embed"].map(lag),
 ];
 

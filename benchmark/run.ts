@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- decode|prefill|encode|batch|context|lag|load|pipelines|all`: Candlewick and its peers, measured in turns.
+ * `npm run bench -- decode|prefill|encode|batch|context|lag|load|pipelines|train|all`: Candlewick and its peers, measured in turns.
  * `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of earlier runs. docs/benchmarks/README.md explains.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -10,6 +10,7 @@ import { batch, context, decode, prefill } from "./cases/generation.js";
 import { lag } from "./cases/lag.js";
 import { load } from "./cases/load.js";
 import { pipelines } from "./cases/pipelines.js";
+import { train } from "./cases/train.js";
 import { Contenders, contenderNames, limitsProcess } from "./contenders.js";
 import { type Context, measureLimits } from "./measure.js";
 import { nativeBinary } from "./paths.js";
@@ -18,7 +19,7 @@ import { merge, setLimits, writeDocs } from "./report.js";
 import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
 
-const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, context, lag, load, pipelines };
+const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, context, lag, load, pipelines, train };
 const dtypes: readonly Dtype[] = ["f32", "f16", "q8_0", "q4_0"];
 
 const USAGE = `npm run bench -- WHAT… [options]

@@ -34,6 +34,10 @@ export type ErrorCode =
   | "DATA_EMPTY"
   | "COLUMN_UNKNOWN"
   | "LABEL_UNKNOWN"
+  // A training run.
+  | "LOSS_NOT_FINITE"
+  | "CHECKPOINT_MISMATCH"
+  | "CHECKPOINT_CORRUPT"
   // The hub.
   | "MODEL_GATED"
   | "DOWNLOAD_FAILED"

@@ -9,6 +9,7 @@ export type Native = typeof Binding;
 export type NativeGenerator = Binding.Generator;
 export type NativeEncoder = Binding.Encoder;
 export type NativeTokenStream = Binding.TokenStream;
+export type NativeFinetune = Binding.Finetune;
 export type NativeGenerateOptions = Binding.GenerateOptions;
 export type NativePrompts = Binding.Prompts;
 export type NativeTexts = Binding.Texts;

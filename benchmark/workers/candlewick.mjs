@@ -1,6 +1,6 @@
 // Candlewick, as its users get it: the built package, through its public API.
 import { readFileSync } from "node:fs";
-import { loadBERT, loadGPT2, VectorIndex } from "candlewick";
+import { finetune, loadBERT, loadGPT2, VectorIndex } from "candlewick";
 import { delaysDuring, sample, serve, sleep, timed } from "./protocol.mjs";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
@@ -109,5 +109,17 @@ await serve({
     await model.generate(ids, greedy(1)).next();
     const ms = performance.now() - begin;
     return { ms, loaded, before, peak: peak(), weights: model.info.weightBytes };
+  },
+
+  /** In a fresh process, which is ended afterwards: steps of a model with new weights. */
+  async train({ model, task, rows, output, batch, length, steps, threads }) {
+    const ms = [];
+    const run = finetune({ model, task, train: rows, output, fromScratch: true, batchSize: batch, maxLength: length, maxSteps: 1000, saveSteps: 1000, threads });
+    // Not a loop over the run, whose end would write a checkpoint first.
+    while (ms.length < steps) {
+      const { value: event } = await run.next();
+      if (event.type === "step" && event.step > 1) ms.push(1000 * event.seconds);
+    }
+    return { ms, peak: peak() };
   },
 });

@@ -1,11 +1,12 @@
 """PyTorch and transformers on the CPU. A request is a line of JSON, its answer a line: see benchmark/child.ts."""
 import json
+import resource
 import sys
 import time
 
 import torch
 import transformers
-from transformers import AutoModel, GPT2LMHeadModel
+from transformers import AutoModel, BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 model = None
 
@@ -54,11 +55,39 @@ def encode(args):
     return {"ms": (time.perf_counter() - begin) * 1e3, "sample": states[0, 0, :8].tolist()}
 
 
+def train(args):
+    """Steps of a model with new weights on random ids, with AdamW and clipping as its users have them."""
+    torch.set_num_threads(args["threads"])
+    config = {**args["config"]}
+    kind = config.pop("model_type")
+    with torch.inference_mode(False), torch.enable_grad():
+        if kind == "gpt2":
+            network = GPT2LMHeadModel(GPT2Config(**config))
+        else:
+            network = BertForSequenceClassification(BertConfig(**config))
+        network.train()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=5e-5, weight_decay=0.0, fused=True)
+        shape = (args["batch"], args["length"])
+        times = []
+        for _ in range(args["steps"] + 1):
+            begin = time.perf_counter()
+            ids = torch.randint(network.config.vocab_size, shape)
+            labels = ids if kind == "gpt2" else torch.randint(2, shape[:1])
+            loss = network(input_ids=ids, labels=labels).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+            times.append((time.perf_counter() - begin) * 1e3)
+    return {"ms": times[1:], "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
 def hello(_):
     return {"version": f"{torch.__version__.split('+')[0]}, transformers {transformers.__version__}"}
 
 
-operations = {"hello": hello, "open": open_model, "close": close, "generate": generate, "streams": streams, "encode": encode}
+operations = {"hello": hello, "open": open_model, "close": close, "generate": generate, "streams": streams, "encode": encode, "train": train}
 with torch.inference_mode():
     for line in sys.stdin:
         request = json.loads(line)

@@ -14,6 +14,7 @@
 //! | what an instruction set can do | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
+//! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
 //! | what is right | `reference.rs` |
 //!
@@ -50,6 +51,7 @@ mod scratch;
 mod simd;
 mod threads;
 mod tile;
+pub mod train;
 mod weights;
 
 pub use attention::{AttentionJob, KvSource, attention};

@@ -105,7 +105,7 @@ impl Config {
     }
 
     /// The bias that transformers adds: the decoder's own, of which `cls.predictions.bias` is the older name.
-    pub(crate) fn decoder_bias(weights: &Weights) -> &'static str {
+    pub fn decoder_bias(weights: &Weights) -> &'static str {
         let own = "cls.predictions.decoder.bias";
         if weights.contains(own) { own } else { "cls.predictions.bias" }
     }

@@ -1,7 +1,7 @@
 //! The napi binding: convert, call, convert back.
 //!
 //! - `mailbox.rs`: how an answer from the engine's threads becomes a settled promise.
-//! - `generator.rs`, `encoder.rs` (its tasks in `tasks.rs`), `vectors.rs`: the classes that TypeScript holds.
+//! - `generator.rs`, `encoder.rs` (its tasks in `tasks.rs`), `vectors.rs`, `finetune.rs`: the classes that TypeScript holds.
 //! - `evaluation.rs`: a loaded model as `train` evaluates it; `tokenizer.rs`: training a tokenizer.
 //! - `convert.rs`: what goes in; `answer.rs`, `info.rs`, `tokens.rs`, `packed.rs`: what comes out; `error.rs`: what is thrown.
 
@@ -10,6 +10,7 @@ mod convert;
 mod encoder;
 mod error;
 mod evaluation;
+mod finetune;
 mod generator;
 mod info;
 mod mailbox;

@@ -80,6 +80,15 @@ impl Mailbox {
         Box::new(move |result| shared.settle(id, result.map(convert).map_err(Failure::from)))
     }
 
+    /// As `reply`, for those who convert themselves.
+    pub(crate) fn answer(
+        &self,
+        id: u32,
+    ) -> impl FnOnce(std::result::Result<Answer, Failure>) + Send + 'static + use<> {
+        let shared = self.shared.clone();
+        move |result| shared.settle(id, result)
+    }
+
     /// As `reply`, of a call that is cancelled if the environment ends before it does.
     pub(crate) fn cancellable<T: 'static>(
         &self,

@@ -7,8 +7,10 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod metrics;
+pub mod model;
 mod observer;
 pub mod tokenizer;
+pub mod trainer;
 
 pub use error::{Result, TrainError};
 pub use observer::Observer;

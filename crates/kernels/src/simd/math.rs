@@ -37,7 +37,7 @@ fn polynomial<S: Simd, const C: usize>(s: S, coefficients: &[f32; C], x: S::F) -
 
 /// x P(x²) / Q(x²) with x clamped.
 #[inline(always)]
-fn odd_rational<S: Simd, const C: usize, const D: usize>(
+pub(crate) fn odd_rational<S: Simd, const C: usize, const D: usize>(
     s: S,
     bound: f32,
     p: &[f32; C],

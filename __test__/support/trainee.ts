@@ -1,0 +1,12 @@
+/** A process that trains, to be killed: `trainee.ts <options as JSON>`. Says each event's type on a line, then ends. */
+import { finetune, type FinetuneOptions } from "../../index.js";
+
+async function main() {
+  const run = finetune(JSON.parse(process.argv[2]!) as FinetuneOptions);
+  for await (const event of run) process.stdout.write(`${event.type} ${event.step}\n`);
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});

@@ -1,0 +1,47 @@
+//! The threads and the work space of a training run, and where dropout's masks come from.
+
+use candlewick_kernels::Pool;
+use candlewick_kernels::train::random::{self, Dropout};
+use candlewick_kernels::train::{Floats, Gemm, View, gemm};
+
+pub struct Cpu {
+    pub pool: Pool,
+    /// Of the products.
+    pub products: Floats,
+    /// Of attention.
+    pub attention: Floats,
+    /// Key of this batch's masks; `None` outside training.
+    masks: Option<u64>,
+}
+
+impl Cpu {
+    /// `threads`: 0 for as many as the machine has cores.
+    pub fn new(threads: usize) -> Self {
+        let threads = if threads == 0 { candlewick_kernels::default_threads() } else { threads };
+        Self {
+            pool: Pool::new(threads),
+            products: Floats::default(),
+            attention: Floats::default(),
+            masks: None,
+        }
+    }
+
+    /// What follows is training, with the masks of this step and micro-batch.
+    pub fn train(&mut self, seed: u64, step: u64, micro_batch: u64) {
+        self.masks = Some(random::key(&[seed, step, micro_batch]));
+    }
+
+    /// What follows drops nothing.
+    pub fn evaluate(&mut self) {
+        self.masks = None;
+    }
+
+    /// The mask of one place in the model.
+    pub fn dropout(&self, p: f32, site: u64) -> Option<Dropout> {
+        Dropout::new(p, random::key(&[self.masks?, site]))
+    }
+
+    pub fn gemm(&mut self, a: View, b: View, options: Gemm, out: &mut [f32]) {
+        gemm(&self.pool, a, b, options, &mut self.products, out);
+    }
+}

@@ -1,0 +1,26 @@
+//! GPT-2 and BERT with gradients, on the kernels: hand-written forward and backward passes over packed sequences.
+//!
+//! `params.rs` holds the weights; `linear.rs` and `block.rs` are what both models are made of; `gpt2.rs` and `bert.rs` mirror
+//! the checkpoints. `crates/models` has the same models on Candle's autograd, and PyTorch's numbers to compare with.
+
+mod batch;
+mod bert;
+mod block;
+mod contrast;
+mod cpu;
+mod gpt2;
+mod linear;
+mod load;
+mod loss;
+mod params;
+mod stack;
+
+pub use batch::{Batch, Pass};
+pub use bert::{Bert, BertDropouts, HeadKind};
+pub use cpu::Cpu;
+pub use gpt2::{Dropouts, Gpt2};
+pub use linear::{Linear, Lora};
+pub use load::Source;
+pub use loss::Outcome;
+pub use params::{Id, Param, Params};
+pub use stack::Stack;

@@ -1,0 +1,24 @@
+//! From options to a trained model.
+//!
+//! - `options.rs`: what a user may ask. `event.rs`: what a run says.
+//! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format.
+//! - `optimizer.rs`: AdamW and the learning rate. `tensors.rs`, `checkpoint.rs`: what is on the disk, and when it counts.
+//! - `run.rs`: the loop; `session.rs`: the loop on a thread of its own. `log.rs`: what a report draws.
+
+mod checkpoint;
+mod event;
+mod log;
+mod lora;
+mod network;
+mod optimizer;
+mod options;
+mod run;
+mod session;
+mod tensors;
+
+pub use event::{Event, Finish, Skipped, TrainObserver};
+pub use network::Network;
+pub use optimizer::Optimizer;
+pub use options::{FinetuneOptions, LoraOptions, Schedule};
+pub use run::finetune;
+pub use session::{Ready, Session};

@@ -1,0 +1,397 @@
+//! A checkpoint's model with gradients, and its files again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candlewick_models::{EncoderHead, ModelError, ModelFolder, Tokenizer, Weights, bert, gpt2};
+use serde_json::{Map, Value, json};
+
+use super::lora::Adapter;
+use super::options::FinetuneOptions;
+use super::tensors::{self, Sum};
+use crate::data::{Example, Opened, ProblemType, Task};
+use crate::model::{
+    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack,
+};
+use crate::{Result, TrainError};
+
+/// What else belongs to a model, copied as it is.
+const SIDE_FILES: [&str; 12] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+];
+
+pub(super) const WEIGHTS: &str = "model.safetensors";
+
+/// A model's folder before its weights are read.
+pub struct Opening {
+    folder: ModelFolder,
+    weights: Option<Weights>,
+    pub tokenizer: Tokenizer,
+    /// Of the checkpoint's classifier.
+    pub labels: Vec<String>,
+    pub positions: usize,
+    pub eos: Option<u32>,
+}
+
+impl Opening {
+    pub fn new(options: &FinetuneOptions) -> Result<Self> {
+        let mut folder = open_folder(options)?;
+        let tokenizer = Tokenizer::open(&folder.path)?.ok_or(TrainError::TokenizerMissing)?;
+        if let Some(config) = folder.config.as_object_mut() {
+            config.extend(options.config.clone());
+            if options.from_scratch {
+                config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
+                if let Some(end) = tokenizer.token_to_id("<|endoftext|>") {
+                    config.entry("eos_token_id").or_insert(json!(end));
+                }
+            }
+        }
+        let causal = folder.model_type()? == "gpt2";
+        if causal != options.task.is_causal() {
+            let kind = if causal { "a GPT-2" } else { "a BERT" };
+            return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
+        }
+        let prefix = if causal { "transformer" } else { "bert" };
+        let weights = if options.from_scratch { None } else { Some(Weights::open(&folder.path, prefix)?) };
+        let (positions, vocabulary) = if causal {
+            let config = gpt2::Config::from_folder(&folder)?;
+            (config.n_positions, config.vocab_size)
+        } else {
+            let config = bert::Config::from_folder(&folder)?;
+            (config.max_position_embeddings, config.vocab_size)
+        };
+        if tokenizer.vocab_size() > vocabulary {
+            let tokenizer = tokenizer.vocab_size();
+            return Err(ModelError::VocabularyMismatch { tokenizer, embedding: vocabulary }.into());
+        }
+        let labels = match &weights {
+            Some(weights) if !causal => {
+                let head = bert::head_of(&folder, weights);
+                let wanted = match options.task {
+                    Task::TextClassification => EncoderHead::SequenceClassification,
+                    Task::TokenClassification => EncoderHead::TokenClassification,
+                    _ => EncoderHead::None,
+                };
+                if head == wanted { bert::labels_of(&folder, weights, head)? } else { Vec::new() }
+            }
+            _ => Vec::new(),
+        };
+        let eos = folder.token_ids("eos_token_id").first().copied();
+        Ok(Self { folder, weights, tokenizer, labels, positions, eos })
+    }
+}
+
+/// A folder with a tokenizer alone is enough where the configuration is given.
+fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
+    let path = PathBuf::from(&options.model);
+    if options.from_scratch && path.is_dir() && !path.join("config.json").exists() {
+        return Ok(ModelFolder { path, config: json!({}), generation: json!({}) });
+    }
+    Ok(ModelFolder::open(&options.model)?)
+}
+
+enum Net {
+    Gpt2(Gpt2),
+    Bert(Bert),
+}
+
+pub struct Network {
+    net: Net,
+    pub params: Params,
+    pub adapter: Option<Adapter>,
+    /// Names of parameters that the checkpoint had not.
+    pub new: Vec<String>,
+    /// As it will be written.
+    config: Value,
+    /// Side files: name, bytes.
+    files: Vec<(String, Vec<u8>)>,
+    /// What transformers puts before the body's names, if there is a head.
+    prefix: &'static str,
+}
+
+impl Network {
+    pub fn new(opening: Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
+        let Opening { folder, weights, .. } = opening;
+        let deviation = folder.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
+        let mut source = Source::new(weights.as_ref(), deviation, options.seed);
+        let probability = |key: &str| match (options.dropout, folder.config[key].as_f64()) {
+            (Some(p), _) => Ok(p),
+            (None, Some(p)) if !(0.0..1.0).contains(&p) => {
+                Err(TrainError::from(ModelError::Config(format!("{key} is {p}"))))
+            }
+            (None, p) => Ok(p.unwrap_or(0.1) as f32),
+        };
+        let (net, head) = if options.task.is_causal() {
+            let dropouts = Dropouts {
+                embedding: probability("embd_pdrop")?,
+                attention: probability("attn_pdrop")?,
+                residual: probability("resid_pdrop")?,
+            };
+            let config = gpt2::Config::from_folder(&folder)?;
+            (Net::Gpt2(Gpt2::new(&mut source, config, dropouts)?), None)
+        } else {
+            let hidden = probability("hidden_dropout_prob")?;
+            let classifier = match folder.config["classifier_dropout"].as_f64() {
+                Some(_) => probability("classifier_dropout")?,
+                None => hidden,
+            };
+            let attention = probability("attention_probs_dropout_prob")?;
+            let dropouts = BertDropouts { hidden, attention, classifier };
+            let config = bert::Config::from_folder(&folder)?;
+            let head = head_kind(options.task, data)?;
+            let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
+            (Net::Bert(Bert::new(&mut source, config, dropouts, head, bias)?), Some(head))
+        };
+        let Source { params, new, .. } = source;
+        let mut network = Self {
+            net,
+            params,
+            adapter: None,
+            new,
+            config: written_config(&folder.config, head, data),
+            files: side_files(&folder.path)?,
+            prefix: match head {
+                None => "transformer.",
+                Some(HeadKind::Embedding) => "",
+                Some(_) => "bert.",
+            },
+        };
+        if let Some(lora) = &options.lora {
+            network.adapter = Some(Adapter::attach(&mut network, lora, options)?);
+        }
+        network.freeze(options)?;
+        network.stack().checkpointing = options.gradient_checkpointing;
+        Ok(network)
+    }
+
+    pub fn stack(&mut self) -> &mut Stack {
+        match &mut self.net {
+            Net::Gpt2(model) => &mut model.stack,
+            Net::Bert(model) => &mut model.stack,
+        }
+    }
+
+    /// The stack and the parameters, both to be changed.
+    pub(super) fn parts(&mut self) -> (&mut Stack, &mut Params) {
+        let stack = match &mut self.net {
+            Net::Gpt2(model) => &mut model.stack,
+            Net::Bert(model) => &mut model.stack,
+        };
+        (stack, &mut self.params)
+    }
+
+    /// Keeps the lowest layers and the embeddings as they are, and finds where the backward pass may end.
+    fn freeze(&mut self, options: &FinetuneOptions) -> Result<()> {
+        let layers = self.stack().blocks.len();
+        if options.freeze_layers > layers {
+            return Err(TrainError::option("freezeLayers", format!("the model has {layers} layers")));
+        }
+        let layer = |name: &str| -> Option<usize> {
+            let rest = name.strip_prefix("h.").or_else(|| name.strip_prefix("encoder.layer."))?;
+            rest.split('.').next()?.parse().ok()
+        };
+        let embedding = |name: &str| {
+            name.starts_with("wte.") || name.starts_with("wpe.") || name.starts_with("embeddings.")
+        };
+        if options.freeze_layers > 0 {
+            for param in &mut self.params.all {
+                if embedding(&param.name) || layer(&param.name).is_some_and(|i| i < options.freeze_layers) {
+                    param.trainable = false;
+                }
+            }
+        }
+        let trains = self.params.all.iter().filter(|param| param.trainable);
+        let lowest = trains.map(|param| match layer(&param.name) {
+            _ if embedding(&param.name) => 0,
+            Some(i) => i,
+            None => layers,
+        });
+        let lowest =
+            lowest.min().ok_or_else(|| TrainError::option("freezeLayers", "nothing is left to train"))?;
+        self.stack().lowest = lowest;
+        Ok(())
+    }
+
+    pub fn targets(&self, examples: &[Example]) -> Result<u64> {
+        match &self.net {
+            Net::Gpt2(_) => Gpt2::targets(examples),
+            Net::Bert(model) => Ok(model.targets(examples)),
+        }
+    }
+
+    pub fn run(
+        &mut self,
+        cpu: &mut Cpu,
+        examples: &[Example],
+        pass: Pass,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Outcome> {
+        match &mut self.net {
+            Net::Gpt2(model) => model.run(cpu, &mut self.params, examples, pass, stop),
+            Net::Bert(model) => model.run(cpu, &mut self.params, examples, pass, stop),
+        }
+    }
+
+    /// A parameter's name in transformers' files, or in PEFT's where there is an adapter.
+    pub fn saved_name(&self, param: &Param) -> String {
+        let name = self.base_name(param);
+        if self.adapter.is_some() { format!("base_model.model.{name}") } else { name }
+    }
+
+    pub(super) fn base_name(&self, param: &Param) -> String {
+        let heads = ["lm_head.", "classifier.", "qa_outputs.", "cls."];
+        let prefix = if heads.iter().any(|head| param.name.starts_with(head)) { "" } else { self.prefix };
+        format!("{prefix}{}", param.name)
+    }
+
+    fn write_side_files(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
+        for (name, bytes) in &self.files {
+            let path = folder.join(name);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(|error| TrainError::io(parent, &error))?;
+            }
+            sums.insert(name.clone(), tensors::write_bytes(&path, bytes)?);
+        }
+        Ok(())
+    }
+
+    /// A checkpoint's files: the model's, or the adapter's alone.
+    pub fn save(&self, folder: &Path) -> Result<BTreeMap<String, Sum>> {
+        let mut sums = BTreeMap::new();
+        self.write_side_files(folder, &mut sums)?;
+        if let Some(adapter) = &self.adapter {
+            adapter.save(self, folder, &mut sums)?;
+        } else {
+            self.save_weights(folder, &mut sums)?;
+        }
+        Ok(sums)
+    }
+
+    fn save_weights(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
+        let config =
+            serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
+        sums.insert("config.json".into(), tensors::write_bytes(&folder.join("config.json"), &config)?);
+        let own = self.params.all.iter().filter(|param| !Adapter::owns(param));
+        let tensors: Vec<tensors::Tensor> =
+            own.map(|param| (self.base_name(param), param.shape.clone(), &param.value[..])).collect();
+        sums.insert(WEIGHTS.into(), tensors::write(&folder.join(WEIGHTS), &tensors)?);
+        Ok(())
+    }
+
+    /// The weights that `save` wrote.
+    pub fn load(&mut self, folder: &Path) -> Result<()> {
+        let file = folder.join(if self.adapter.is_some() { super::lora::WEIGHTS } else { WEIGHTS });
+        let names: Vec<String> = self.params.all.iter().map(|param| self.saved_name(param)).collect();
+        let params = &mut self.params.all;
+        let mismatch = |name: &str| TrainError::CheckpointMismatch {
+            path: file.clone(),
+            reason: format!("{name} is of another model"),
+        };
+        tensors::read(&file, |name, values| {
+            let at = names.iter().position(|known| known == name).ok_or_else(|| mismatch(name))?;
+            if params[at].value.len() != values.len() {
+                return Err(mismatch(name));
+            }
+            params[at].value = values;
+            Ok(())
+        })
+    }
+
+    /// Puts the model into `output`, file by file: each is the old or the new one, whole. An adapter goes into a folder of its
+    /// own, and is then part of the weights.
+    pub fn publish(&mut self, cpu: &mut Cpu, output: &Path) -> Result<()> {
+        let aside = output.join(".checkpoint-model");
+        let io = |error: std::io::Error| TrainError::io(output, &error);
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(io)?;
+        }
+        fs::create_dir(&aside).map_err(io)?;
+        let mut sums = BTreeMap::new();
+        if self.adapter.is_some() {
+            let mut adapter_sums = BTreeMap::new();
+            fs::create_dir(aside.join("adapter")).map_err(io)?;
+            let adapter = self.adapter.as_ref().expect("checked above");
+            adapter.save(self, &aside.join("adapter"), &mut adapter_sums)?;
+            sums.extend(adapter_sums.into_iter().map(|(name, sum)| (format!("adapter/{name}"), sum)));
+            self.merge(cpu);
+        }
+        self.write_side_files(&aside, &mut sums)?;
+        self.save_weights(&aside, &mut sums)?;
+        for name in sums.keys() {
+            let to = output.join(name);
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent).map_err(io)?;
+            }
+            fs::rename(aside.join(name), to).map_err(io)?;
+        }
+        fs::remove_dir_all(&aside).map_err(io)?;
+        super::checkpoint::sync_folder(output)
+    }
+}
+
+fn head_kind(task: Task, data: &Opened) -> Result<HeadKind> {
+    Ok(match task {
+        Task::TextClassification => {
+            let problem = data.problem_type.unwrap_or(ProblemType::SingleLabelClassification);
+            let classes = if problem == ProblemType::Regression { 1 } else { data.labels.len() };
+            HeadKind::Sequence { classes, problem }
+        }
+        Task::TokenClassification => HeadKind::Token { classes: data.labels.len() },
+        Task::QuestionAnswering => HeadKind::Questions,
+        Task::FillMask => HeadKind::MaskedLm,
+        Task::FeatureExtraction => HeadKind::Embedding,
+        _ => return Err(TrainError::Internal("a causal task has no such head".into())),
+    })
+}
+
+/// `config.json` of what is trained.
+fn written_config(config: &Value, head: Option<HeadKind>, data: &Opened) -> Value {
+    let mut config = config.as_object().cloned().unwrap_or_default();
+    let architecture = match head {
+        None => "GPT2LMHeadModel",
+        Some(HeadKind::Sequence { .. }) => "BertForSequenceClassification",
+        Some(HeadKind::Token { .. }) => "BertForTokenClassification",
+        Some(HeadKind::Questions) => "BertForQuestionAnswering",
+        Some(HeadKind::MaskedLm) => "BertForMaskedLM",
+        Some(HeadKind::Embedding) => "BertModel",
+    };
+    config.insert("architectures".into(), json!([architecture]));
+    config.remove("torch_dtype");
+    config.insert("dtype".into(), json!("float32"));
+    if let Some(HeadKind::Sequence { problem, .. }) = head {
+        config.insert("problem_type".into(), json!(problem));
+    }
+    if matches!(head, Some(HeadKind::Sequence { .. } | HeadKind::Token { .. })) {
+        let labels = if data.labels.is_empty() { vec!["LABEL_0".to_string()] } else { data.labels.clone() };
+        let numbered = labels.iter().enumerate();
+        let id2label: Map<String, Value> =
+            numbered.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
+        let label2id: Map<String, Value> = numbered.map(|(id, label)| (label.clone(), json!(id))).collect();
+        config.insert("id2label".into(), Value::Object(id2label));
+        config.insert("label2id".into(), Value::Object(label2id));
+        config.remove("num_labels");
+    }
+    Value::Object(config)
+}
+
+fn side_files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let there = SIDE_FILES.iter().map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
+    there
+        .map(|(name, path): (_, PathBuf)| {
+            let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;
+            Ok((name.to_string(), bytes))
+        })
+        .collect()
+}

@@ -1,0 +1,371 @@
+//! The loop: windows of batches, steps, evaluations, checkpoints.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use candlewick_kernels::Pool;
+use serde_json::{Map, Value, json};
+
+use super::checkpoint::{Checkpoints, State};
+use super::event::{Event, Finish, TrainObserver};
+use super::log::Log;
+use super::network::{Network, Opening};
+use super::optimizer::Optimizer;
+use super::options::FinetuneOptions;
+use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, Setup};
+use crate::model::{Cpu, Outcome, Pass};
+use crate::{Result, TrainError};
+
+/// Rows of a batch of an evaluation: no gradients, so a few suffice to fill the kernels.
+const EVALUATION_ROWS: usize = 16;
+
+/// Trains a model from its folder into the output's. Everything that can be known to be wrong is an error before the first step.
+pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Result<()> {
+    options.check()?;
+    let stop = || observer.stop();
+    let opening = Opening::new(options)?;
+    let open = |paths, data: &DataOptions| {
+        let setup = Setup {
+            task: options.task,
+            options: data,
+            tokenizer: &opening.tokenizer,
+            positions: opening.positions,
+            eos: opening.eos,
+            checkpoint_labels: &opening.labels,
+            seed: options.seed,
+            stop: &stop,
+        };
+        data::open(paths, &setup)
+    };
+    let train = open(&options.train, &options.options)?;
+    let validation = if options.validation.is_empty() {
+        None
+    } else {
+        let mut data = options.options.clone();
+        if !train.labels.is_empty() {
+            data.labels = Some(train.labels.clone());
+        }
+        data.problem_type = train.problem_type;
+        Some(open(&options.validation, &data)?)
+    };
+    let mut cpu = Cpu::new(options.threads);
+    let network = Network::new(opening, options, &train)?;
+    Run::new(options, observer, network, train, validation, &cpu.pool)?.go(&mut cpu)
+}
+
+struct Run<'a> {
+    options: &'a FinetuneOptions,
+    observer: &'a dyn TrainObserver,
+    network: Network,
+    examples: Box<dyn Examples>,
+    validation: Option<Box<dyn Examples>>,
+    plan: Plan,
+    steps_per_epoch: u64,
+    total: u64,
+    optimizer: Optimizer,
+    checkpoints: Checkpoints,
+    state: State,
+    log: Log,
+    /// Losses of the last steps.
+    recent: VecDeque<f64>,
+    /// The checkpoint that the state is that of.
+    saved: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        options: &'a FinetuneOptions,
+        observer: &'a dyn TrainObserver,
+        mut network: Network,
+        train: Opened,
+        validation: Option<Opened>,
+        _pool: &Pool,
+    ) -> Result<Self> {
+        let mut examples = train.examples;
+        if examples.is_empty() || validation.as_ref().is_some_and(|v| v.examples.is_empty()) {
+            return Err(TrainError::DataEmpty("the data set".into()));
+        }
+        let lengths = (0..examples.len())
+            .map(|index| Ok(examples.length_hint(index)?.min(u32::MAX as usize) as u32))
+            .collect::<Result<Vec<u32>>>()?;
+        let plan = Plan::new(options.seed, &lengths, options.batch_size);
+        let steps_per_epoch = plan.batches().div_ceil(options.gradient_accumulation_steps) as u64;
+        let epochs = (options.epochs * steps_per_epoch as f64).ceil() as u64;
+        let total = options.max_steps.unwrap_or(epochs);
+        let facts = facts(options, &network, &lengths, total);
+        let checkpoints = Checkpoints::open(&options.output, facts, options.save_total_limit)?;
+        let (restored, skipped) =
+            if options.resume { checkpoints.restore(&mut network)? } else { (None, Vec::new()) };
+        let (state, resumed_from) = match restored {
+            Some(restored) => (restored.state, Some(restored.path)),
+            None => (State::default(), None),
+        };
+        let count = |trainable: bool| {
+            let params = network.params.all.iter().filter(|param| param.trainable || !trainable);
+            params.map(|param| param.value.len() as u64).sum()
+        };
+        observer.event(Event::Start {
+            total_steps: total,
+            step: state.step,
+            steps_per_epoch,
+            parameters: count(false),
+            trainable_parameters: count(true),
+            examples: examples.len() as u64,
+            new_parameters: network.new.clone(),
+            resumed_from,
+            skipped,
+        });
+        Ok(Self {
+            log: Log::open(&options.output, state.step)?,
+            optimizer: Optimizer::new(options, total),
+            saved: (state.step > 0).then_some(state.step),
+            validation: validation.map(|opened| opened.examples),
+            recent: VecDeque::new(),
+            options,
+            observer,
+            network,
+            examples,
+            plan,
+            steps_per_epoch,
+            total,
+            checkpoints,
+            state,
+        })
+    }
+
+    fn epoch(&self, step: u64) -> f64 {
+        step as f64 / self.steps_per_epoch as f64
+    }
+
+    fn go(mut self, cpu: &mut Cpu) -> Result<()> {
+        let mut order = None;
+        let mut finish = Finish::Completed;
+        while self.state.step < self.total {
+            let epoch = self.state.step / self.steps_per_epoch;
+            if order.as_ref().is_none_or(|(of, _)| *of != epoch) {
+                self.examples.set_epoch(epoch);
+                order = Some((epoch, self.plan.epoch(epoch)));
+            }
+            let (_, batches) = order.as_ref().expect("set above");
+            match self.step(cpu, epoch, batches) {
+                Ok(()) => {}
+                Err(TrainError::Aborted) => {
+                    finish = Finish::Cancelled;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            let last = self.state.step == self.total;
+            let due = |steps: Option<u64>| match steps {
+                Some(steps) => self.state.step.is_multiple_of(steps),
+                None => self.state.step.is_multiple_of(self.steps_per_epoch),
+            };
+            let (evaluates, saves) =
+                (due(self.options.eval_steps) || last, due(self.options.save_steps) || last);
+            let mut best = false;
+            if evaluates && self.validation.is_some() {
+                match self.evaluate(cpu) {
+                    Ok(is_best) => best = is_best,
+                    Err(TrainError::Aborted) => {
+                        finish = Finish::Cancelled;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if saves || (best && self.options.keeps_best()) {
+                self.save()?;
+            }
+            if self.options.early_stopping_patience.is_some_and(|patience| self.state.worse >= patience) {
+                finish = Finish::EarlyStopping;
+                break;
+            }
+        }
+        if self.saved != Some(self.state.step) && self.state.step > 0 {
+            self.save()?;
+        }
+        if finish != Finish::Cancelled {
+            if self.options.keeps_best()
+                && let Some(best) = self.state.best_step.filter(|best| *best != self.state.step)
+            {
+                self.checkpoints.load_weights(best, &mut self.network)?;
+            }
+            self.network.publish(cpu, &self.options.output)?;
+        }
+        let recent = self.recent.iter().sum::<f64>() / self.recent.len() as f64;
+        self.observer.event(Event::Done {
+            step: self.state.step,
+            epoch: self.epoch(self.state.step),
+            finish_reason: finish,
+            loss: (!self.recent.is_empty()).then_some(recent),
+            best_step: self.state.best_step,
+            best_metric: self.state.best_metric,
+            output: self.options.output.clone(),
+            tokens: self.state.tokens,
+            seconds: self.state.seconds,
+        });
+        Ok(())
+    }
+
+    /// One optimiser step over a window of batches. The loss is the mean over all targets of the window, so it does not matter
+    /// into how many batches they are split.
+    fn step(&mut self, cpu: &mut Cpu, epoch: u64, batches: &[Vec<u32>]) -> Result<()> {
+        let started = Instant::now();
+        let accumulation = self.options.gradient_accumulation_steps;
+        let first = (self.state.step % self.steps_per_epoch) as usize * accumulation;
+        let window = &batches[first..batches.len().min(first + accumulation)];
+        let mut loaded: Vec<Vec<Example>> = Vec::with_capacity(window.len());
+        for batch in window {
+            loaded.push(batch.iter().map(|row| self.examples.get(*row as usize)).collect::<Result<_>>()?);
+        }
+        let mut targets = 0;
+        let mut tokens = 0;
+        for batch in &loaded {
+            targets += self.network.targets(batch)?;
+            let of = |example: &Example| {
+                example.input_ids.len() + example.pair.as_ref().map_or(0, |pair| pair.input_ids.len())
+            };
+            tokens += batch.iter().map(|example| of(example) as u64).sum::<u64>();
+        }
+        let pass =
+            Pass::Train { scale: 1.0 / targets.max(1) as f32, smoothing: self.options.label_smoothing };
+        let mut outcome = Outcome::default();
+        let not_finite = |loss: f64, batch: usize| TrainError::LossNotFinite {
+            loss: loss as f32,
+            step: self.state.step + 1,
+            epoch,
+            batch: (first + batch) as u64,
+        };
+        self.network.params.forget_gradients();
+        {
+            let observer = self.observer;
+            let stop = || observer.stop();
+            for (micro, batch) in loaded.iter().enumerate() {
+                cpu.train(self.options.seed, self.state.step, micro as u64);
+                let part = self.network.run(cpu, batch, pass, &stop)?;
+                if !part.loss.is_finite() {
+                    return Err(not_finite(part.mean(), micro));
+                }
+                outcome.add(part);
+            }
+        }
+        let norm = self.optimizer.gradient_norm(cpu, &mut self.network.params);
+        if !norm.is_finite() {
+            return Err(not_finite(f64::NAN, 0));
+        }
+        let learning_rate = self.optimizer.learning_rate(self.state.step);
+        self.optimizer.step(cpu, &mut self.network.params, self.state.step, norm);
+        self.state.step += 1;
+        self.state.tokens += tokens;
+        let seconds = started.elapsed().as_secs_f64();
+        self.state.seconds += seconds;
+        let loss = outcome.mean();
+        self.recent.push_back(loss);
+        if self.recent.len() > 100 {
+            self.recent.pop_front();
+        }
+        self.tell(Event::Step {
+            step: self.state.step,
+            total_steps: self.total,
+            epoch: self.epoch(self.state.step),
+            loss,
+            learning_rate,
+            gradient_norm: norm,
+            tokens,
+            seconds,
+        })
+    }
+
+    fn tell(&mut self, event: Event) -> Result<()> {
+        self.log.write(&event)?;
+        self.observer.event(event);
+        Ok(())
+    }
+
+    /// Whether it is the best so far.
+    fn evaluate(&mut self, cpu: &mut Cpu) -> Result<bool> {
+        let started = Instant::now();
+        let validation = self.validation.as_mut().expect("the caller has looked");
+        cpu.evaluate();
+        let mut outcome = Outcome::default();
+        let (observer, count) = (self.observer, validation.len());
+        let stop = || observer.stop();
+        for first in (0..count).step_by(EVALUATION_ROWS) {
+            let rows = first..count.min(first + EVALUATION_ROWS);
+            let batch = rows.map(|row| validation.get(row)).collect::<Result<Vec<_>>>()?;
+            outcome.add(self.network.run(cpu, &batch, Pass::Evaluate, &stop)?);
+        }
+        let metrics = self.metrics(outcome);
+        let name = &self.options.metric_for_best_model;
+        let Some(metric) = metrics.get(name).and_then(Value::as_f64) else {
+            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+            let reason = format!("{name} is none of {}", known.join(", "));
+            return Err(TrainError::option("metricForBestModel", reason));
+        };
+        let best = self
+            .state
+            .best_metric
+            .is_none_or(|best| if self.options.greater_is_better() { metric > best } else { metric < best });
+        if best {
+            (self.state.best_step, self.state.best_metric) = (Some(self.state.step), Some(metric));
+            self.state.worse = 0;
+        } else {
+            self.state.worse += 1;
+        }
+        self.state.evaluated = Some(self.state.step);
+        let (step, epoch) = (self.state.step, self.epoch(self.state.step));
+        let seconds = started.elapsed().as_secs_f64();
+        self.tell(Event::Evaluation { step, epoch, loss: outcome.mean(), metrics, best, seconds })?;
+        Ok(best)
+    }
+
+    fn metrics(&self, outcome: Outcome) -> Map<String, Value> {
+        let loss = outcome.mean();
+        let mut metrics = Map::new();
+        metrics.insert("loss".into(), json!(loss));
+        let accuracy = outcome.correct as f64 / outcome.targets.max(1) as f64;
+        metrics.insert("accuracy".into(), json!(accuracy));
+        if self.options.task.is_causal() {
+            metrics.insert("perplexity".into(), json!(loss.exp()));
+        }
+        metrics
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let path = self.checkpoints.save(&self.network, &self.state)?;
+        self.saved = Some(self.state.step);
+        self.tell(Event::Checkpoint { step: self.state.step, path })
+    }
+}
+
+/// What makes two runs one: from a checkpoint of the same, the same bits follow.
+fn facts(
+    options: &FinetuneOptions,
+    network: &Network,
+    lengths: &[u32],
+    total: u64,
+) -> BTreeMap<String, String> {
+    let mut shapes = crc32fast::Hasher::new();
+    for param in &network.params.all {
+        shapes.update(format!("{} {:?} {};", param.name, param.shape, param.trainable).as_bytes());
+    }
+    let mut rows = crc32fast::Hasher::new();
+    lengths.iter().for_each(|length| rows.update(&length.to_le_bytes()));
+    let optimizer = (
+        (options.learning_rate, options.weight_decay, options.max_grad_norm, options.lr_scheduler_type),
+        (options.adam_beta1, options.adam_beta2, options.adam_epsilon),
+        (options.warmup_steps, options.warmup_ratio, options.label_smoothing, options.dropout),
+    );
+    let facts = [
+        ("task", format!("{:?}", options.task)),
+        ("model's parameters", format!("{:08x}", shapes.finalize())),
+        ("training data", format!("{} rows, {:08x}", lengths.len(), rows.finalize())),
+        ("seed", options.seed.to_string()),
+        ("batchSize", options.batch_size.to_string()),
+        ("gradientAccumulationSteps", options.gradient_accumulation_steps.to_string()),
+        ("steps", total.to_string()),
+        ("optimiser's options", format!("{optimizer:?}")),
+        ("lora", format!("{:?}", options.lora)),
+    ];
+    facts.map(|(name, value)| (name.to_string(), value)).into_iter().collect()
+}

@@ -1,0 +1,134 @@
+//! Safetensors files of f32, written and read one tensor at a time. Format: <https://huggingface.co/docs/safetensors>.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use candlewick_kernels::train::Floats;
+use serde_json::{Map, Value, json};
+
+use crate::{Result, TrainError};
+
+/// What is known of a file that was written whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sum {
+    pub bytes: u64,
+    pub crc32: u32,
+}
+
+/// A name, a shape and the values.
+pub type Tensor<'a> = (String, Vec<usize>, &'a [f32]);
+
+/// Writes the file and waits until the disk has it.
+pub fn write(path: &Path, tensors: &[Tensor]) -> Result<Sum> {
+    let mut header = Map::new();
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut at = 0;
+    for (name, shape, values) in tensors {
+        let end = at + 4 * values.len();
+        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, end] });
+        header.insert(name.clone(), entry);
+        at = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    write_parts(path, |put| {
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(header.as_bytes())?;
+        let mut bytes = vec![0u8; 1 << 20];
+        for (_, _, values) in tensors {
+            for part in values.chunks(bytes.len() / 4) {
+                let bytes = &mut bytes[..4 * part.len()];
+                bytes.chunks_exact_mut(4).zip(part).for_each(|(to, x)| to.copy_from_slice(&x.to_le_bytes()));
+                put(bytes)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// As `write`, for any bytes.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<Sum> {
+    write_parts(path, |put| put(bytes))
+}
+
+type Put<'a> = dyn FnMut(&[u8]) -> std::io::Result<()> + 'a;
+
+fn write_parts(path: &Path, parts: impl FnOnce(&mut Put) -> std::io::Result<()>) -> Result<Sum> {
+    let run = || {
+        let mut file = BufWriter::new(File::create(path)?);
+        let (mut hasher, mut count) = (crc32fast::Hasher::new(), 0);
+        parts(&mut |bytes| {
+            hasher.update(bytes);
+            count += bytes.len() as u64;
+            file.write_all(bytes)
+        })?;
+        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(Sum { bytes: count, crc32: hasher.finalize() })
+    };
+    run().map_err(|error| TrainError::io(path, &error))
+}
+
+/// The sum of a file as it is on the disk.
+pub fn sum(path: &Path) -> Result<Sum> {
+    let run = || {
+        let mut file = File::open(path)?;
+        let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
+        let mut buffer = vec![0u8; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Sum { bytes, crc32: hasher.finalize() }),
+                n => {
+                    hasher.update(&buffer[..n]);
+                    bytes += n as u64;
+                }
+            }
+        }
+    };
+    run().map_err(|error| TrainError::io(path, &error))
+}
+
+/// Calls `take` with each tensor. The file is one of ours or of PEFT's: f32 throughout.
+pub fn read(path: &Path, mut take: impl FnMut(&str, Floats) -> Result<()>) -> Result<()> {
+    let corrupt =
+        |reason: &str| TrainError::CheckpointCorrupt { path: path.to_path_buf(), reason: reason.to_string() };
+    let io = |error: std::io::Error| TrainError::io(path, &error);
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(io)?);
+    let size = file.get_ref().metadata().map_err(io)?.len();
+    let mut length = [0u8; 8];
+    file.read_exact(&mut length).map_err(|_| corrupt("the file is cut"))?;
+    let length = u64::from_le_bytes(length);
+    if length > size.saturating_sub(8) {
+        return Err(corrupt("the file is cut"));
+    }
+    let mut header = vec![0u8; length as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let header: Map<String, Value> =
+        serde_json::from_slice(&header).map_err(|_| corrupt("the header is no JSON"))?;
+    for (name, entry) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+        let offset = |i: usize| entry["data_offsets"][i].as_u64();
+        let (Some(begin), Some(end)) = (offset(0), offset(1)) else {
+            return Err(corrupt("a tensor without a place"));
+        };
+        if entry["dtype"] != "F32"
+            || begin > end
+            || end > size - 8 - length
+            || !(end - begin).is_multiple_of(4)
+        {
+            return Err(corrupt("a tensor of another type or outside the file"));
+        }
+        file.seek(SeekFrom::Start(8 + length + begin)).map_err(io)?;
+        let mut values = Floats::zeroed(((end - begin) / 4) as usize);
+        let mut bytes = vec![0u8; 1 << 20];
+        for part in values.chunks_mut(bytes.len() / 4) {
+            let bytes = &mut bytes[..4 * part.len()];
+            file.read_exact(bytes).map_err(io)?;
+            let numbers = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            part.iter_mut().zip(numbers).for_each(|(to, x)| *to = x);
+        }
+        take(name, values)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! The loop as a whole: PyTorch's losses, resuming, accumulation, adapters, what a bad run leaves behind.
+
+mod support;
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+
+use candlewick_train::TrainError;
+use candlewick_train::trainer::{Event, FinetuneOptions, TrainObserver, finetune};
+use serde_json::{Value, json};
+
+#[derive(Default)]
+struct Watch {
+    events: RefCell<Vec<Event>>,
+    /// Stop after so many steps.
+    steps: Option<u64>,
+    seen: Cell<u64>,
+}
+
+impl TrainObserver for Watch {
+    fn event(&self, event: Event) {
+        if let Event::Step { step, .. } = event {
+            self.seen.set(step);
+        }
+        self.events.borrow_mut().push(event);
+    }
+    fn stop(&self) -> bool {
+        self.steps.is_some_and(|steps| self.seen.get() >= steps)
+    }
+}
+
+impl Watch {
+    fn losses(&self) -> Vec<f64> {
+        let loss = |event: &Event| match event {
+            Event::Step { loss, .. } => Some(*loss),
+            _ => None,
+        };
+        self.events.borrow().iter().filter_map(loss).collect()
+    }
+}
+
+/// A tiny GPT-2 or BERT with a tokenizer of letters, to be trained from scratch, and some texts.
+fn folder(kind: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let letters = " abcdefghijklmnopqrstuvwxyz.";
+    let mut vocab: serde_json::Map<String, Value> =
+        letters.chars().enumerate().map(|(id, letter)| (letter.to_string(), json!(id + 5))).collect();
+    for (id, token) in ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().enumerate() {
+        vocab.insert(token.to_string(), json!(id));
+    }
+    let size = vocab.len();
+    let special = |id: u32, content: &str| {
+        json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true })
+    };
+    let added: Vec<Value> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        .iter()
+        .enumerate()
+        .map(|(id, token)| special(id as u32, token))
+        .collect();
+    let post = if kind == "bert" {
+        json!({ "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2] })
+    } else {
+        Value::Null
+    };
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "" }, "behavior": "Isolated", "invert": false },
+        "post_processor": post, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" },
+    });
+    let config = if kind == "bert" {
+        json!({ "model_type": "bert", "vocab_size": size, "hidden_size": 24, "num_hidden_layers": 2,
+                "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 48 })
+    } else {
+        json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 32, "n_embd": 24, "n_layer": 2,
+                "n_head": 3, "eos_token_id": 3 })
+    };
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("tokenizer.json", tokenizer.to_string());
+    write("config.json", config.to_string());
+    let sentence = |i: usize| {
+        let word = |n: usize| ["the cat", "a dog", "my bird", "one fish"][(i * 7 + n) % 4];
+        format!("{} sees {} and {}.", word(0), word(1), word(i / 3))
+    };
+    let texts: Vec<String> = (0..40).map(|i| json!({ "text": sentence(i) }).to_string()).collect();
+    write("texts.jsonl", texts.join("\n"));
+    let label = |i: usize| if sentence(i).starts_with("a dog") { "dog" } else { "none" };
+    let labelled: Vec<String> =
+        (0..40).map(|i| json!({ "text": sentence(i), "label": label(i) }).to_string()).collect();
+    write("labelled.jsonl", labelled.join("\n"));
+    folder
+}
+
+fn options(folder: &Path, output: &Path, task: &str, more: Value) -> FinetuneOptions {
+    let data = if task == "text-classification" { "labelled.jsonl" } else { "texts.jsonl" };
+    let mut all = json!({
+        "model": folder, "task": task, "train": [folder.join(data)], "output": output, "fromScratch": true,
+        "batchSize": 4, "learningRate": 1e-2, "warmupSteps": 2, "threads": 2, "weightDecay": 0.1,
+        "lrSchedulerType": "cosine", "epochs": 2.0,
+    });
+    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(all).unwrap()
+}
+
+fn run(options: &FinetuneOptions, steps: Option<u64>) -> (Watch, Result<(), TrainError>) {
+    let watch = Watch { steps, ..Watch::default() };
+    let result = finetune(options, &watch);
+    (watch, result)
+}
+
+/// The bytes of the weights and of the optimiser's state in the last checkpoint.
+fn bits(output: &Path) -> Vec<Vec<u8>> {
+    let last = last_checkpoint(output);
+    let mut names: Vec<PathBuf> =
+        std::fs::read_dir(&last).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let weights = names.iter().filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+    weights.map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+fn last_checkpoint(output: &Path) -> PathBuf {
+    let names = std::fs::read_dir(output).unwrap().map(|entry| entry.unwrap().file_name());
+    let step = |name: std::ffi::OsString| -> Option<u64> {
+        name.to_string_lossy().strip_prefix("checkpoint-")?.parse().ok()
+    };
+    output.join(format!("checkpoint-{}", names.filter_map(step).max().unwrap()))
+}
+
+#[test]
+fn a_run_that_was_ended_anywhere_goes_on_with_the_same_bits() {
+    let cases = [
+        ("gpt2", "text-generation", json!({})),
+        ("gpt2", "text-generation", json!({ "gradientAccumulationSteps": 2, "gradientCheckpointing": true })),
+        ("gpt2", "text-generation", json!({ "lora": { "rank": 3, "dropout": 0.1 } })),
+        ("bert", "text-classification", json!({ "lora": { "rank": 2 } })),
+        ("bert", "text-classification", json!({ "freezeLayers": 1, "dropout": 0.2 })),
+        ("bert", "fill-mask", json!({})),
+    ];
+    for (kind, task, mut more) in cases {
+        let folder = folder(kind);
+        let what = format!("{task} {more}");
+        let whole = tempfile::tempdir().unwrap();
+        let (watch, result) = run(&options(folder.path(), whole.path(), task, more.clone()), None);
+        result.unwrap();
+        let losses = watch.losses();
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (early, late) = losses.split_at(losses.len() / 2);
+        assert!(mean(late) < mean(early), "{what}: it learns: {losses:?}");
+        let ended = tempfile::tempdir().unwrap();
+        more["resume"] = json!(true);
+        // Another number of threads changes no bit either.
+        more["threads"] = json!(1);
+        for at in [1, losses.len() as u64 / 2, losses.len() as u64 - 1] {
+            run(&options(folder.path(), ended.path(), task, more.clone()), Some(at)).1.unwrap();
+        }
+        let (watch, result) = run(&options(folder.path(), ended.path(), task, more.clone()), None);
+        result.unwrap();
+        assert!(watch.losses().len() == 1, "{what}: the last run has one step left");
+        assert!(bits(whole.path()) == bits(ended.path()), "{what}: the same bits");
+        let model = |output: &Path| std::fs::read(output.join("model.safetensors")).unwrap();
+        assert!(model(whole.path()) == model(ended.path()), "{what}: the same model");
+    }
+}
+
+#[test]
+fn one_batch_of_many_is_many_batches_of_one() {
+    let folder = folder("gpt2");
+    // One step an epoch in both: all rows, in another order.
+    let steps = [(1000, 1), (1, 1000)].map(|(batch, accumulation)| {
+        let output = tempfile::tempdir().unwrap();
+        let more = json!({ "batchSize": batch, "gradientAccumulationSteps": accumulation, "dropout": 0.0,
+                           "maxSteps": 2, "learningRate": 1e-3, "warmupSteps": 0 });
+        let (watch, result) = run(&options(folder.path(), output.path(), "text-generation", more), None);
+        result.unwrap();
+        let numbers = |event: &Event| match event {
+            Event::Step { loss, gradient_norm, .. } => Some([*loss, *gradient_norm]),
+            _ => None,
+        };
+        let numbers: Vec<f64> = watch.events.borrow().iter().filter_map(numbers).flatten().collect();
+        numbers
+    });
+    assert_eq!(steps[0].len(), 4);
+    for (a, b) in steps[0].iter().zip(&steps[1]) {
+        assert!((a - b).abs() <= 1e-6 * a, "{steps:?}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_skipped_and_named() {
+    let (folder, output) = (folder("gpt2"), tempfile::tempdir().unwrap());
+    let more = json!({ "saveSteps": 2, "saveTotalLimit": 3 });
+    run(&options(folder.path(), output.path(), "text-generation", more.clone()), Some(5)).1.unwrap();
+    let last = last_checkpoint(output.path());
+    let file = last.join("optimizer.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let mut more = more;
+    more["resume"] = json!(true);
+    let (watch, result) = run(&options(folder.path(), output.path(), "text-generation", more.clone()), None);
+    result.unwrap();
+    let Event::Start { skipped, resumed_from, step, .. } = watch.events.borrow()[0].clone() else {
+        panic!("the first event is the start")
+    };
+    assert!(skipped.len() == 1 && skipped[0].path == last);
+    assert!(step == 4 && resumed_from.unwrap().ends_with("checkpoint-4"));
+
+    let other =
+        options(folder.path(), output.path(), "text-generation", json!({ "resume": true, "seed": 7 }));
+    assert_eq!(run(&other, None).1.unwrap_err().code(), "CHECKPOINT_MISMATCH");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint() {
+    let (folder, output) = (folder("gpt2"), tempfile::tempdir().unwrap());
+    let more = json!({ "saveSteps": 1, "learningRate": 1e30, "warmupSteps": 0, "maxGradNorm": 0.0 });
+    let (watch, result) = run(&options(folder.path(), output.path(), "text-generation", more), None);
+    let Err(TrainError::LossNotFinite { step, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(step, watch.losses().len() as u64 + 1);
+    assert!(last_checkpoint(output.path()).join("training_state.json").is_file());
+}
+
+#[test]
+fn what_is_wrong_is_known_before_the_first_step() {
+    let (gpt2, output) = (folder("gpt2"), tempfile::tempdir().unwrap());
+    let code = |task: &str, more: Value| {
+        let (watch, result) = run(&options(gpt2.path(), output.path(), task, more), None);
+        assert!(watch.losses().is_empty());
+        result.unwrap_err().code()
+    };
+    assert_eq!(code("text-classification", json!({})), "OPTION_INVALID");
+    assert_eq!(code("text-generation", json!({ "lora": { "targetModules": ["query"] } })), "OPTION_INVALID");
+    assert_eq!(code("text-generation", json!({ "learningRate": -1.0 })), "OPTION_INVALID");
+    assert_eq!(code("text-generation", json!({ "evalSteps": 3 })), "OPTION_INVALID");
+    assert_eq!(code("text-generation", json!({ "output": gpt2.path().join("config.json") })), "IO");
+    assert_eq!(
+        code("text-generation", json!({ "train": [gpt2.path().join("none.jsonl")] })),
+        "DATA_NOT_FOUND"
+    );
+    assert_eq!(code("text-generation", json!({ "fromScratch": false })), "MODEL_NOT_FOUND");
+}

@@ -1,0 +1,73 @@
+/** Before the first step: what the run is about to do. */
+export interface StartEvent {
+  readonly type: "start";
+  /** Optimiser steps in all, and those that were done before this run went on. */
+  readonly totalSteps: number;
+  readonly step: number;
+  readonly stepsPerEpoch: number;
+  readonly parameters: number;
+  readonly trainableParameters: number;
+  /** Of the training set. */
+  readonly examples: number;
+  /** Parameters that the checkpoint had not: a new head's. */
+  readonly newParameters: readonly string[];
+  /** The checkpoint that the run goes on from. */
+  readonly resumedFrom: string | null;
+  /** Checkpoints that are damaged, and why. */
+  readonly skipped: readonly { readonly path: string; readonly reason: string }[];
+}
+
+/** After an optimiser step. */
+export interface StepEvent {
+  readonly type: "step";
+  /** From 1. */
+  readonly step: number;
+  readonly totalSteps: number;
+  /** Passes over the data so far. */
+  readonly epoch: number;
+  /** The mean over the step's tokens or rows. */
+  readonly loss: number;
+  readonly learningRate: number;
+  /** Before clipping. */
+  readonly gradientNorm: number;
+  /** Input tokens of the step. */
+  readonly tokens: number;
+  readonly seconds: number;
+}
+
+export interface EvaluationEvent {
+  readonly type: "evaluation";
+  readonly step: number;
+  readonly epoch: number;
+  readonly loss: number;
+  readonly metrics: Readonly<Record<string, number>>;
+  /** It is the best so far. */
+  readonly best: boolean;
+  readonly seconds: number;
+}
+
+/** A checkpoint is on the disk, whole. */
+export interface CheckpointEvent {
+  readonly type: "checkpoint";
+  readonly step: number;
+  readonly path: string;
+}
+
+/** The last event, and the run's result. */
+export interface DoneEvent {
+  readonly type: "done";
+  readonly step: number;
+  readonly epoch: number;
+  /** `"cancelled"`: there is a checkpoint to go on from, but no model in the output yet. */
+  readonly finishReason: "completed" | "early-stopping" | "cancelled";
+  /** The mean over the last hundred steps; null if this run made none. */
+  readonly loss: number | null;
+  readonly bestStep: number | null;
+  readonly bestMetric: number | null;
+  readonly output: string;
+  /** Since the first step, interruptions not counted. */
+  readonly tokens: number;
+  readonly seconds: number;
+}
+
+export type FinetuneEvent = StartEvent | StepEvent | EvaluationEvent | CheckpointEvent | DoneEvent;

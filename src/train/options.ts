@@ -1,0 +1,150 @@
+/** What may be asked of a training run. Names are those of transformers' `TrainingArguments`, defaults those of `crates/train/src/trainer/options.rs`. */
+import { dataOptions, TASKS, type DataOptions, type Task } from "../data/options.js";
+import type { DataSource } from "../data/source.js";
+import type { DownloadProgress } from "../hub.js";
+import { checks, isPlainObject, type Check, type OptionTable } from "../options.js";
+
+/** LoRA: small matrices beside the weights are trained, the weights are not. */
+export interface LoraOptions {
+  /** Default 8. */
+  rank?: number;
+  /** The delta is scaled by `alpha / rank`. Default: twice the rank. */
+  alpha?: number;
+  /** Of the adapters' input, from 0 to below 1. Default 0. */
+  dropout?: number;
+  /** Last parts of linear layers' names. Default: `["c_attn"]` for a GPT-2, `["query", "value"]` for a BERT. */
+  targetModules?: readonly string[];
+}
+
+export interface FinetuneOptions extends DataOptions {
+  /** A folder or a hub id. */
+  model: string;
+  task: Task;
+  train: DataSource;
+  /** Measured at the end of each epoch, or every `evalSteps`. */
+  validation?: DataSource;
+  /** A folder: the trained model in Hugging Face's layout, `checkpoint-<step>` folders, `training-log.jsonl`. */
+  output: string;
+  /** Begin with random weights: the model's folder needs a tokenizer and a `config.json`, or `config`. Default false. */
+  fromScratch?: boolean;
+  /** Keys over those of `config.json`; all of them if there is none. `vocab_size` is the tokenizer's by default. */
+  config?: Readonly<Record<string, unknown>>;
+  /** Passes over the training set; may be a fraction. Default 3. */
+  epochs?: number;
+  /** Optimiser steps, instead of `epochs`. */
+  maxSteps?: number;
+  /** Rows of a batch. Default 8. */
+  batchSize?: number;
+  /** Batches of an optimiser step; the loss is the mean over all their tokens or rows. Default 1. */
+  gradientAccumulationSteps?: number;
+  /** The highest. Default 5e-5. */
+  learningRate?: number;
+  /** Of matrices and embeddings, not of biases and norms. Default 0. */
+  weightDecay?: number;
+  /** Default 0.9. */
+  adamBeta1?: number;
+  /** Default 0.999. */
+  adamBeta2?: number;
+  /** Default 1e-8. */
+  adamEpsilon?: number;
+  /** Gradients are scaled down to this norm; 0: never. Default 1. */
+  maxGradNorm?: number;
+  /** What the learning rate does after the warm-up: `linear` and `cosine` fall to 0 at the last step. Default `"linear"`. */
+  lrSchedulerType?: "linear" | "cosine" | "constant";
+  /** Steps in which the learning rate rises from 0. Default 0. */
+  warmupSteps?: number;
+  /** The same as a share of all steps. Default 0. */
+  warmupRatio?: number;
+  /** From 0 to below 1. Default 0. */
+  labelSmoothing?: number;
+  /** All of the model's dropout probabilities. Default: those of its configuration, 0.1 where it has none. */
+  dropout?: number;
+  /** Less memory (a layer keeps its input alone), a third more time. Default false. */
+  gradientCheckpointing?: boolean;
+  /** The embeddings and so many layers stay as they are. Default 0. */
+  freezeLayers?: number;
+  /** Train adapters. The output then holds them in PEFT's format in `adapter/`, and the model with them merged. */
+  lora?: LoraOptions;
+  /** Of the order of the data, dropout, new weights. Default 42. */
+  seed?: number;
+  /** Default: as many as the machine lets this process run at once. */
+  threads?: number;
+  /** Steps between evaluations. Default: an epoch's. */
+  evalSteps?: number;
+  /** Steps between checkpoints. Default: an epoch's. */
+  saveSteps?: number;
+  /** Checkpoints that are kept, beside the best. Default 2. */
+  saveTotalLimit?: number;
+  /** The output is the model of the best evaluation, not of the last step. Default: true if there is a validation set. */
+  loadBestModelAtEnd?: boolean;
+  /** What makes an evaluation the best: `"loss"`, `"accuracy"`, `"perplexity"`. Default `"loss"`. */
+  metricForBestModel?: string;
+  /** Default: not for a loss or a perplexity. */
+  greaterIsBetter?: boolean;
+  /** End after so many evaluations without an improvement. */
+  earlyStoppingPatience?: number;
+  /**
+   * Go on from the last checkpoint in `output` that is whole; begin if there is none. With the same options and data the
+   * weights end up the same bits as those of a run that was never interrupted. Default false.
+   */
+  resume?: boolean;
+  /** Aborting it writes a checkpoint and ends the run with code `ABORTED`. */
+  signal?: AbortSignal;
+  /** Called as a hub model is downloaded. */
+  onDownload?: (progress: DownloadProgress) => void;
+}
+
+const share = checks.number("of at least 0 and below 1", (x) => x >= 0 && x < 1);
+const positive = checks.number("above 0", (x) => x > 0);
+const notNegative = checks.number("of at least 0", (x) => x >= 0);
+const object: Check = (value) => (isPlainObject(value) ? undefined : "must be an object");
+/** Looked at when it is opened. */
+const data: Check = () => undefined;
+
+export const loraOptions: OptionTable<LoraOptions> = {
+  rank: checks.integer(1, 4096),
+  alpha: positive,
+  dropout: share,
+  targetModules: (value) => (Array.isArray(value) && value.length > 0 ? checks.oneOrMore(checks.string)(value) : "must be an array of names"),
+};
+
+export const finetuneOptions: OptionTable<FinetuneOptions> = {
+  ...dataOptions,
+  model: checks.string,
+  task: checks.oneOf(...TASKS),
+  train: data,
+  validation: data,
+  output: checks.string,
+  fromScratch: checks.boolean,
+  config: object,
+  epochs: positive,
+  maxSteps: checks.integer(1),
+  batchSize: checks.integer(1, 65_536),
+  gradientAccumulationSteps: checks.integer(1, 65_536),
+  learningRate: positive,
+  weightDecay: notNegative,
+  adamBeta1: share,
+  adamBeta2: share,
+  adamEpsilon: positive,
+  maxGradNorm: notNegative,
+  lrSchedulerType: checks.oneOf("linear", "cosine", "constant"),
+  warmupSteps: checks.integer(0),
+  warmupRatio: checks.number("from 0 to 1", (x) => x >= 0 && x <= 1),
+  labelSmoothing: share,
+  dropout: share,
+  gradientCheckpointing: checks.boolean,
+  freezeLayers: checks.integer(0),
+  lora: object,
+  seed: checks.integer(0),
+  threads: checks.integer(1, 1024),
+  evalSteps: checks.integer(1),
+  saveSteps: checks.integer(1),
+  saveTotalLimit: checks.integer(1),
+  loadBestModelAtEnd: checks.boolean,
+  metricForBestModel: checks.string,
+  greaterIsBetter: checks.boolean,
+  earlyStoppingPatience: checks.integer(1),
+  resume: checks.boolean,
+  signal: checks.signal,
+  onDownload: checks.function,
+};
