@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
-import { evaluate, finetune, loadBERT, loadGPT2, trainTokenizer, type FinetuneOptions, type FinetuneEvent } from "../index.js";
+import { evaluate, finetune, loadBERT, loadGPT2, trainTokenizer, type ErrorCode, type FinetuneEvent, type FinetuneOptions } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 import { generator, killAndResume, trainingOptions } from "./support/kills.js";
@@ -76,7 +76,7 @@ describe("a classifier", () => {
   });
 
   test("what is wrong is an error before the first step", async () => {
-    const refuses = async (more: Partial<FinetuneOptions>, code: string) => {
+    const refuses = async (more: Partial<FinetuneOptions>, code: ErrorCode) => {
       const events: FinetuneEvent[] = [];
       await assert.rejects(async () => {
         for await (const event of finetune({ ...options, output: newFolder("bad"), ...more })) events.push(event);

@@ -4,7 +4,9 @@ mod support;
 
 use candlewick_models::{ModelFolder, Weights, bert, gpt2};
 use candlewick_train::data::{Example, ProblemType, Target};
-use candlewick_train::model::{Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Params, Pass, Source};
+use candlewick_train::model::{
+    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Params, Pass, Source, attach, merge,
+};
 use support::{Fixture, relative};
 
 const TOLERANCE: f64 = 1e-5;
@@ -216,4 +218,58 @@ fn spans_loss(fixture: &Fixture, examples: &[Example]) -> f64 {
         }
     }
     total / (2 * examples.len()) as f64
+}
+
+/// PEFT's loss, gradients and merged weights, with adapters on `Conv1D` layers, a square one among them.
+#[test]
+fn lora() {
+    let folder = support::root().join("grad-gpt2");
+    let facts: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("lora.json")).unwrap()).unwrap();
+    let tensors = support::tensors(folder.join("lora.safetensors"));
+    let model_folder = ModelFolder::open(folder.to_str().unwrap()).unwrap();
+    let config = gpt2::Config::from_folder(&model_folder).unwrap();
+    let weights = Weights::open(&folder, "transformer").unwrap();
+    let mut source = Source::new(Some(&weights), 0.02, 0);
+    let dropouts = Dropouts { embedding: 0.0, attention: 0.0, residual: 0.0 };
+    let mut model = Gpt2::new(&mut source, config, dropouts).unwrap();
+    let mut params = source.params;
+    params.all.iter_mut().for_each(|param| param.trainable = false);
+    let lora = LoraShape {
+        rank: facts["rank"].as_u64().unwrap() as usize,
+        alpha: facts["alpha"].as_f64().unwrap() as f32,
+        dropout: 0.0,
+    };
+    let targets = ["c_attn", "c_proj", "c_fc"].map(str::to_string);
+    attach(&mut model.stack, &mut params, lora, &targets, 1).unwrap();
+    for param in params.all.iter_mut().filter(|param| param.trainable) {
+        param.value.copy_from_slice(&tensors[&format!("transformer.{}", param.name)]);
+    }
+    let fixture = Fixture::open("grad-gpt2");
+    let example = |ids: Vec<u32>| Example {
+        target: Target::Tokens(ids.iter().map(|id| *id as i32).collect()),
+        input_ids: ids,
+        token_type_ids: vec![],
+        pair: None,
+    };
+    let examples: Vec<Example> = fixture.rows("input_ids").into_iter().map(example).collect();
+    let mut cpu = Cpu::new(2);
+    let scale = 1.0 / Gpt2::targets(&examples).unwrap() as f32;
+    let pass = Pass::Train { scale, smoothing: 0.0 };
+    let outcome = model.run(&mut cpu, &mut params, &examples, pass, &never).unwrap();
+    let expected = facts["loss"].as_f64().unwrap();
+    assert!((outcome.mean() - expected).abs() <= 1e-5 * expected, "{} {expected}", outcome.mean());
+    let mut compared = 0;
+    for param in params.all.iter().filter(|param| param.trainable) {
+        let error = relative(&param.gradient, &tensors[&format!("grad.transformer.{}", param.name)]);
+        assert!(error <= TOLERANCE, "{}: {error:e}", param.name);
+        compared += 1;
+    }
+    assert_eq!(compared, 2 * 2 * 4, "two matrices beside four layers of two blocks");
+    merge(&mut cpu, &mut model.stack, &mut params);
+    for (name, expected) in tensors.iter().filter(|(name, _)| name.starts_with("merged.")) {
+        let param = params.find(name.strip_prefix("merged.transformer.").unwrap()).unwrap();
+        let error = relative(&param.value, expected);
+        assert!(error <= 1e-6, "{name}: {error:e}");
+    }
 }

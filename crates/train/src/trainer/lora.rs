@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candlewick_kernels::train::{Floats, Gemm, View, random, scale};
 use serde_json::json;
 
 use super::network::Network;
 use super::options::{FinetuneOptions, LoraOptions};
 use super::tensors::{self, Sum, Tensor};
 use crate::data::Task;
-use crate::model::{Cpu, Linear, Lora, Param};
+use crate::model::{Cpu, LoraShape, Param, attach, merge};
 use crate::{Result, TrainError};
 
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -53,46 +52,9 @@ impl Adapter {
         for param in &mut network.params.all {
             param.trainable = whole.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
+        let shape = LoraShape { rank: lora.rank, alpha, dropout: lora.dropout };
         let (stack, params) = network.parts();
-        let mut unused: Vec<&String> = targets.iter().collect();
-        for (index, block) in stack.blocks.iter_mut().enumerate() {
-            for (place, linear) in block.linears_mut().into_iter().enumerate() {
-                let weight = params[linear.weight].name.clone();
-                let name = weight.strip_suffix(".weight").unwrap_or(&weight);
-                let fits = |target: &String| name == target || name.ends_with(&format!(".{target}"));
-                if !targets.iter().any(fits) {
-                    continue;
-                }
-                unused.retain(|target| !fits(target));
-                // As PEFT: A is uniform within 1 / √in (Kaiming's with a = √5), B is zero.
-                let mut a = Floats::zeroed(lora.rank * linear.input);
-                let bound = 1.0 / (linear.input as f32).sqrt();
-                let key = random::key(&[options.seed, u64::MAX, index as u64, place as u64]);
-                a.iter_mut().enumerate().for_each(|(i, x)| {
-                    *x = (2.0 * random::uniform(key, i as u32) - 1.0) * bound;
-                });
-                let b = Floats::zeroed(linear.output * lora.rank);
-                linear.lora = Some(Lora {
-                    a: params.push(Param::new(
-                        format!("{name}.lora_A.weight"),
-                        &[lora.rank, linear.input],
-                        a,
-                    )),
-                    b: params.push(Param::new(
-                        format!("{name}.lora_B.weight"),
-                        &[linear.output, lora.rank],
-                        b,
-                    )),
-                    rank: lora.rank,
-                    scale: alpha / lora.rank as f32,
-                    dropout: lora.dropout,
-                    site: block_site(block_number(index), place),
-                });
-            }
-        }
-        if let Some(target) = unused.first() {
-            return Err(TrainError::option("lora", format!("no linear layer is named {target}")));
-        }
+        attach(stack, params, shape, &targets, options.seed)?;
         Ok(Self {
             rank: lora.rank,
             alpha,
@@ -144,32 +106,10 @@ impl Adapter {
     }
 }
 
-fn block_number(index: usize) -> u64 {
-    index as u64 + 1
-}
-
-/// Numbers of dropout masks that blocks do not use themselves.
-fn block_site(block: u64, place: usize) -> u64 {
-    16 * block + 8 + place as u64
-}
-
 impl Network {
-    /// The adapters' deltas become part of the weights, and the adapters zero.
+    /// The adapters' deltas become part of the weights.
     pub fn merge(&mut self, cpu: &mut Cpu) {
         let (stack, params) = self.parts();
-        for linear in stack.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
-            let Linear { weight, input, output, conv1d, .. } = *linear;
-            let Some(lora) = linear.lora.take() else { continue };
-            let mut a = Floats::from(params.value(lora.a));
-            scale(&cpu.pool, lora.scale, &mut a);
-            let b = Floats::from(params.value(lora.b));
-            let (a, b) = (View::new(&a, lora.rank, input), View::new(&b, output, lora.rank));
-            let value = &mut params[weight].value;
-            if conv1d {
-                cpu.gemm(a.transposed(), b.transposed(), Gemm::ADD, value);
-            } else {
-                cpu.gemm(b, a, Gemm::ADD, value);
-            }
-        }
+        merge(cpu, stack, params);
     }
 }

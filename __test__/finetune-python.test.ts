@@ -1,0 +1,65 @@
+/** What is trained here loads into Python's transformers and PEFT, and computes the same there. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { cpSync, existsSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { finetune, loadBERT, trainTokenizer } from "../index.js";
+import { fixturePath } from "./support/fixtures.js";
+import { trainingOptions } from "./support/kills.js";
+import { newFolder } from "./support/models.js";
+
+const python = process.env["CANDLEWICK_PYTHON"] ?? join(homedir(), ".cache", "candlewick", "venv", "bin", "python");
+const skip = existsSync(python) ? false : "no Python with PyTorch, so the cross-check did not run";
+
+async function ask<T>(script: string): Promise<T> {
+  const env = { ...process.env, HF_HUB_OFFLINE: "1", TRANSFORMERS_VERBOSITY: "error", PYTHONWARNINGS: "ignore" };
+  const { stdout } = await promisify(execFile)(python, ["-c", script], { env });
+  return JSON.parse(stdout.trim().split("\n").at(-1)!) as T;
+}
+
+test("a GPT-2 and its adapter", { skip }, async () => {
+  const base = await trainingOptions("full");
+  await finetune(base).result;
+  const tuned = { ...(await trainingOptions("lora")), model: base.output, fromScratch: false, config: undefined, learningRate: 1e-2 };
+  await finetune(tuned).result;
+  const answer = await ask<{ merged: number; moved: number; weights: number }>(`
+import json, torch
+from transformers import GPT2LMHeadModel
+from peft import PeftModel
+ids = torch.arange(24).reshape(2, 12)
+load = lambda path: GPT2LMHeadModel.from_pretrained(path, dtype=torch.float32).eval()
+with torch.no_grad():
+    plain = load(${JSON.stringify(base.output)})(ids).logits
+    merged = load(${JSON.stringify(tuned.output)})
+    adapted = PeftModel.from_pretrained(load(${JSON.stringify(base.output)}), ${JSON.stringify(join(tuned.output, "adapter"))}).eval()
+    logits = adapted(ids).logits
+    ours = merged(ids).logits
+    weights = adapted.merge_and_unload().state_dict()
+    difference = max((weights[name] - tensor).abs().max().item() for name, tensor in merged.state_dict().items())
+print(json.dumps({"merged": (logits - ours).abs().max().item(), "moved": (plain - ours).abs().max().item(), "weights": difference}))`);
+  assert.ok(answer.moved > 0.05, "the adapter does something");
+  assert.ok(answer.merged <= 1e-4 && answer.weights <= 1e-5, JSON.stringify(answer));
+});
+
+test("a BERT classifier", { skip }, async () => {
+  const model = newFolder("bert");
+  cpSync(fixturePath("bert-base"), model, { recursive: true });
+  const rows = Array.from({ length: 24 }, (_, i) => ({ text: `row ${i % 5} of three`, label: ["x", "y", "z"][i % 3]! }));
+  await trainTokenizer({ type: "wordpiece", texts: rows.map(({ text }) => text), output: model, vocabularySize: 60, minFrequency: 1 });
+  const output = newFolder("tuned");
+  await finetune({ model, task: "text-classification", train: rows, output, epochs: 1, learningRate: 1e-3 }).result;
+  await using bert = await loadBERT(output);
+  const [{ logits }] = (await bert.forward([{ ids: [2, 7, 8, 9, 3] }])) as [{ logits: { data: Float32Array } }];
+  const answer = await ask<{ logits: number[]; labels: string[] }>(`
+import json, torch
+from transformers import BertForSequenceClassification
+model = BertForSequenceClassification.from_pretrained(${JSON.stringify(output)}, dtype=torch.float32).eval()
+with torch.no_grad():
+    logits = model(torch.tensor([[2, 7, 8, 9, 3]])).logits[0].tolist()
+print(json.dumps({"logits": logits, "labels": [model.config.id2label[i] for i in range(3)]}))`);
+  assert.deepEqual(answer.labels, bert.info.labels);
+  answer.logits.forEach((logit, i) => assert.ok(Math.abs(logit - logits.data[i]!) < 1e-4));
+});
