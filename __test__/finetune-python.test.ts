@@ -52,7 +52,7 @@ test("a BERT classifier", { skip }, async () => {
   const output = newFolder("tuned");
   await finetune({ model, task: "text-classification", train: rows, output, epochs: 1, learningRate: 1e-3 }).result;
   await using bert = await loadBERT(output);
-  const [{ logits }] = (await bert.forward([{ ids: [2, 7, 8, 9, 3] }])) as [{ logits: { data: Float32Array } }];
+  const logits = (await bert.forward([{ ids: [2, 7, 8, 9, 3] }]))[0]!.logits!;
   const answer = await ask<{ logits: number[]; labels: string[] }>(`
 import json, torch
 from transformers import BertForSequenceClassification

@@ -1,8 +1,11 @@
 // `npm run recipe -- <name> --data`: fetches a recipe's sources and prepares its data, in the cache.
+// `--train`: trains its model there (again: goes on where it was). `--evaluate`: measures it on the held-out data.
 import { readdirSync, readFileSync, writeFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
+import { evaluate } from "../index.js";
+import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
+import { train, trainedFolder, type Training } from "./lib/train.js";
 
 export const recipes = readdirSync(__dirname, { withFileTypes: true })
   .filter((entry) => entry.isDirectory() && entry.name !== "lib" && existsSync(join(__dirname, entry.name, "data.ts")))
@@ -27,14 +30,35 @@ async function data(name: string): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { data: { type: "boolean" } } });
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { data: { type: "boolean" }, train: { type: "boolean" }, evaluate: { type: "boolean" } },
+  });
   const [name] = positionals;
-  if (!values.data || name === undefined || !recipes.includes(name)) {
-    console.error(`npm run recipe -- <name> --data; the recipes: ${recipes.join(", ")}`);
+  if (!(values.data || values.train || values.evaluate) || name === undefined || !recipes.includes(name)) {
+    console.error(`npm run recipe -- <name> --data|--train|--evaluate; the recipes: ${recipes.join(", ")}`);
     process.exitCode = 2;
     return;
   }
-  await data(name);
+  const abort = new AbortController();
+  process.once("SIGINT", () => abort.abort());
+  if (values.data) await data(name);
+  if (values.train) {
+    const { training } = (await import(`./${name}/train.js`)) as { training: Training };
+    await train(name, training, abort.signal);
+  }
+  if (values.evaluate) {
+    const { training } = (await import(`./${name}/train.js`)) as { training: Training };
+    const metrics = await evaluate({
+      model: trainedFolder(name),
+      task: training.task,
+      data: dataFile(name, "heldout"),
+      report: join(trainedFolder(name), "report"),
+      trainingLog: join(trainedFolder(name), "training-log.jsonl"),
+      signal: abort.signal,
+    });
+    console.log(JSON.stringify(metrics, undefined, 2));
+  }
 }
 
 if (require.main === module) void main();
