@@ -45,10 +45,10 @@ fn products_of_every_orientation() {
         (0..m * k).for_each(|i| a_turned[i % k * m + i / k] = a[i]);
         (0..k * n).for_each(|i| b_turned[i % n * k + i / n] = b[i]);
         let mut expected: Vec<f64> = Vec::new();
-        for i in 0..m * n {
+        for (i, old) in old.iter().enumerate() {
             let (row, column) = (i / n, i % n);
             let dot: f64 = (0..k).map(|j| f64::from(a[row * k + j]) * f64::from(b[j * n + column])).sum();
-            expected.push(dot + f64::from(bias[column]) + f64::from(old[i]));
+            expected.push(dot + f64::from(bias[column]) + f64::from(*old));
         }
         let found = same_bits("gemm", |pool| {
             let run = |a: View, b: View| {

@@ -25,6 +25,7 @@ impl Norm {
     }
 
     /// dx (+)= the gradient of the norm's input.
+    #[allow(clippy::too_many_arguments)] // the operands of one formula
     pub fn backward(
         &self,
         cpu: &Cpu,

@@ -103,8 +103,8 @@ fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
 }
 
 enum Net {
-    Gpt2(Gpt2),
-    Bert(Bert),
+    Gpt2(Box<Gpt2>),
+    Bert(Box<Bert>),
 }
 
 pub struct Network {
@@ -140,7 +140,7 @@ impl Network {
                 residual: probability("resid_pdrop")?,
             };
             let config = gpt2::Config::from_folder(&folder)?;
-            (Net::Gpt2(Gpt2::new(&mut source, config, dropouts)?), None)
+            (Net::Gpt2(Box::new(Gpt2::new(&mut source, config, dropouts)?)), None)
         } else {
             let hidden = probability("hidden_dropout_prob")?;
             let classifier = match folder.config["classifier_dropout"].as_f64() {
@@ -152,7 +152,7 @@ impl Network {
             let config = bert::Config::from_folder(&folder)?;
             let head = head_kind(options.task, data)?;
             let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
-            (Net::Bert(Bert::new(&mut source, config, dropouts, head, bias)?), Some(head))
+            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
         };
         let Source { params, new, .. } = source;
         let mut network = Self {

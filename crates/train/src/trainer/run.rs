@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use candlewick_kernels::Pool;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{Checkpoints, State};
@@ -50,7 +49,7 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
     };
     let mut cpu = Cpu::new(options.threads);
     let network = Network::new(opening, options, &train)?;
-    Run::new(options, observer, network, train, validation, &cpu.pool)?.go(&mut cpu)
+    Run::new(options, observer, network, train, validation)?.go(&mut cpu)
 }
 
 struct Run<'a> {
@@ -79,7 +78,6 @@ impl<'a> Run<'a> {
         mut network: Network,
         train: Opened,
         validation: Option<Opened>,
-        _pool: &Pool,
     ) -> Result<Self> {
         let mut examples = train.examples;
         if examples.is_empty() || validation.as_ref().is_some_and(|v| v.examples.is_empty()) {
