@@ -8,6 +8,7 @@ import { addFill } from "./fill.js";
 import { addGenerate } from "./generate.js";
 import { addRerank } from "./rerank.js";
 import { addTokenizer } from "./tokenizer.js";
+import { addTrain } from "./train.js";
 
 /** Every command, in the order of `--help`: each function adds its own to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
@@ -18,6 +19,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   addEntities,
   addAnswer,
   addRerank,
+  addTrain,
   addEvaluate,
   addTokenizer,
 ];
