@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { evaluate } from "../index.js";
 import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
-import { train, trainedFolder, type Training } from "./lib/train.js";
+import { train, trainedFolder, type Trained } from "./lib/train.js";
 
 export const recipes = readdirSync(__dirname, { withFileTypes: true })
   .filter((entry) => entry.isDirectory() && entry.name !== "lib" && existsSync(join(__dirname, entry.name, "data.ts")))
@@ -43,18 +43,17 @@ async function main(): Promise<void> {
   const abort = new AbortController();
   process.once("SIGINT", () => abort.abort());
   if (values.data) await data(name);
-  if (values.train) {
-    const { training } = (await import(`./${name}/train.js`)) as { training: Training };
-    await train(name, training, abort.signal);
-  }
+  if (!values.train && !values.evaluate) return;
+  const { trained } = (await import(`./${name}/train.js`)) as { trained: Trained };
+  if (values.train) await train(name, trained, abort.signal);
   if (values.evaluate) {
-    const { training } = (await import(`./${name}/train.js`)) as { training: Training };
-    const metrics = await evaluate({
-      model: trainedFolder(name),
-      task: training.task,
+    const folder = trainedFolder(name);
+    const { samples: _, ...metrics } = await evaluate({
+      model: folder,
+      task: trained.training.task,
       data: dataFile(name, "heldout"),
-      report: join(trainedFolder(name), "report"),
-      trainingLog: join(trainedFolder(name), "training-log.jsonl"),
+      report: join(folder, "report"),
+      trainingLog: join(folder, "training-log.jsonl"),
       signal: abort.signal,
     });
     console.log(JSON.stringify(metrics, undefined, 2));

@@ -1,37 +1,56 @@
 /** How a recipe trains, from nothing to a model in the cache; an interrupted run goes on where it was. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { finetune, type FinetuneOptions } from "../../index.js";
+import { finetune, trainTokenizer, type FinetuneOptions, type TrainTokenizerOptions } from "../../index.js";
 import { dataFile } from "./data.js";
 import { cache } from "./packages.js";
 
-/** What a recipe says of its training; data, output and resuming are the same for all. */
+/** What a recipe says of a run; data, output and resuming are the same for all. */
 export type Training = Omit<FinetuneOptions, "train" | "validation" | "output" | "resume" | "signal" | "onDownload">;
+
+export interface Trained {
+  /** Of a model from scratch: of the training set's `column`. Written to `trainedFolder(…, "tokenizer")`. */
+  readonly tokenizer?: Omit<TrainTokenizerOptions, "files" | "texts" | "output">;
+  /** A run before the run, on the same texts; its model is in `trainedFolder(…, "pretrained")`. */
+  readonly pretraining?: Training;
+  readonly training: Training;
+}
 
 /** Where `tools/fetch-models.sh` puts what it fetches. */
 export const fetched = (name: string): string => join(cache, "..", "models", name);
-export const trainedFolder = (name: string): string => join(cache, "trained", name);
+export const trainedFolder = (name: string, part = "model"): string => join(cache, "trained", name, part);
 
-export async function train(name: string, training: Training, signal: AbortSignal): Promise<void> {
+export async function train(name: string, { tokenizer, pretraining, training }: Trained, signal: AbortSignal): Promise<void> {
+  const folder = trainedFolder(name, "tokenizer");
+  if (tokenizer && !existsSync(folder)) await trainTokenizer({ ...tokenizer, files: dataFile(name, "train"), output: folder, signal });
+  if (pretraining) await run(name, pretraining, trainedFolder(name, "pretrained"), signal);
+  await run(name, training, trainedFolder(name), signal);
+}
+
+async function run(name: string, training: Training, output: string, signal: AbortSignal): Promise<void> {
+  if (existsSync(join(output, "model.safetensors"))) return;
   const run = finetune({
     ...training,
     train: dataFile(name, "train"),
     validation: dataFile(name, "validation"),
-    output: trainedFolder(name),
+    output,
     resume: true,
     signal,
   });
   let shown = 0;
   for await (const event of run) {
     if (event.type === "start") {
-      console.log(`${event.totalSteps} steps, ${event.examples} examples, ${event.parameters} parameters${event.resumedFrom ? `, from ${event.resumedFrom}` : ""}`);
+      const from = event.resumedFrom ? `, from ${event.resumedFrom}` : "";
+      console.log(`${training.task}: ${event.totalSteps} steps, ${event.examples} examples, ${event.parameters} parameters${from}`);
     }
     if (event.type === "step" && Date.now() - shown > 10_000) {
       shown = Date.now();
-      console.log(`step ${event.step} of ${event.totalSteps}  loss ${event.loss.toFixed(4)}  ${Math.round(event.tokens / event.seconds)} tokens/s`);
+      const speed = Math.round(event.tokens / event.seconds);
+      console.log(`step ${event.step} of ${event.totalSteps}  loss ${event.loss.toFixed(4)}  ${speed} tokens/s`);
     }
     if (event.type === "evaluation") {
-      console.log(`step ${event.step}  validation loss ${event.loss.toFixed(4)}  ${JSON.stringify(event.metrics)}${event.best ? "  best" : ""}`);
+      console.log(`step ${event.step}  validation ${JSON.stringify(event.metrics)}${event.best ? "  best" : ""}`);
     }
   }
-  console.log((await run.result).output);
+  console.log(output);
 }
