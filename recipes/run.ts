@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync, writeFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { evaluate } from "../index.js";
+import { CandlewickError, evaluate } from "../index.js";
 import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
 import { train, trainedFolder, type Trained } from "./lib/train.js";
 
@@ -60,4 +60,10 @@ async function main(): Promise<void> {
   }
 }
 
-if (require.main === module) void main();
+if (require.main === module) {
+  main().catch((error: unknown) => {
+    const aborted = error instanceof CandlewickError && error.code === "ABORTED";
+    console.error(aborted ? "interrupted; the same command goes on where it was" : error);
+    process.exitCode = aborted ? 130 : 1;
+  });
+}
