@@ -146,6 +146,27 @@ describe("a task", () => {
   });
 });
 
+describe("text generation", () => {
+  test("continues prompts with the model that ships, whole or as a stream", async () => {
+    await using generate = await pipeline("text-generation", undefined, { maxNewTokens: 6, seed: 3, temperature: 0.8 });
+    const [{ generatedText }] = (await generate("Once upon")) as [{ generatedText: string }];
+    const { text } = await generate.model.generate("Once upon", { maxNewTokens: 6, seed: 3, temperature: 0.8 }).result;
+    assert.equal(generatedText, `Once upon${text}`);
+    assert.equal(await generate.stream("Once upon").text(), text);
+    const several = await generate(["Once upon", "我们"], { n: 2, returnFullText: false });
+    assert.deepEqual(several.map((samples) => samples.length), [2, 2]);
+    assert.equal(several[0]![0]!.generatedText, text);
+    await assert.rejects(generate([]), hasCode("INPUT_INVALID"));
+    await assert.rejects(generate("x", { pooling: "mean" } as object), hasCode("OPTION_UNKNOWN"));
+  });
+
+  test("takes a GPT-2, and the other tasks a BERT", async () => {
+    await using bert = await open("classify");
+    await assert.rejects(pipeline("text-generation", bert as unknown as string), hasCode("OPTION_INVALID"));
+    await assert.rejects(pipeline("fill-mask", undefined as unknown as string), hasCode("OPTION_INVALID"));
+  });
+});
+
 describe("a classifier of one's own", () => {
   /** pooled → dropout → linear around a BertModel, as its module's state dict has it: another name for the layer, no labels. */
   for (const name of ["linear", "out", "fc"]) {

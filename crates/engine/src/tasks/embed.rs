@@ -2,8 +2,9 @@
 
 use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, Pooling, PoolingMode};
 
-use crate::encoder::{Control, EncodeOptions, EncoderHandle, EncoderText, Limits};
+use crate::encoder::{Control, EncoderHandle, EncoderText};
 use crate::error::EngineError;
+use crate::limits::{EncodeOptions, Limits};
 use crate::reply::Done;
 
 #[derive(Debug, Clone, Default)]
