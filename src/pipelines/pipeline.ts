@@ -12,7 +12,7 @@ import { entities, type EntitiesOptions, type EntitiesTask } from "./entities.js
 import { fillMask, type FillMaskOptions, type FillMaskTask } from "./fill-mask.js";
 import { createTextGeneration, type TextGenerationOptions, type TextGenerationTask } from "./generate-text.js";
 import { reranking, type RerankOptions, type RerankTask } from "./rerank.js";
-import { createTask, type Task, type TaskDefinition } from "./task.js";
+import { createTask, type TaskDefinition } from "./task.js";
 import { zeroShot, type ZeroShotOptions, type ZeroShotTask } from "./zero-shot.js";
 
 /** The tasks by name, and what each is as a function. */
