@@ -1,6 +1,6 @@
 /** Tasks as a user meets them: what they refuse, streams, progress, and that one text's result is its own. Parity is next door. */
 import assert from "node:assert/strict";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -316,6 +316,33 @@ describe("without a head", () => {
     const matrix = await bert.embed("the river", { pooling: "none", prompt: "" });
     assert.deepEqual(matrix, (await bert.forward("the river")).lastHiddenState);
   });
+});
+
+describe("sentence-transformers' files", () => {
+  /** The folder of "sentences" with another modules.json. */
+  function withModules(modules: unknown): string {
+    const copy = newFolder("sentences");
+    cpSync(folder("sentences"), copy, { recursive: true });
+    writeFileSync(join(copy, "modules.json"), typeof modules === "string" ? modules : JSON.stringify(modules));
+    return copy;
+  }
+  const module = (kind: string, path = "") => ({ type: `sentence_transformers.models.${kind}`, path });
+
+  test("with a module that there is not refuse its vectors, and give those of a pooling that is named", async () => {
+    await using bert = await loadBERT(withModules([module("Transformer"), module("Pooling", "1_Pooling"), module("Dense", "2_Dense")]));
+    await assert.rejects(bert.embed("x"), hasCode("UNSUPPORTED_MODEL"));
+    assert.equal((await bert.embed("x", { pooling: "mean" })).length, bert.info.hiddenSize);
+    assert.equal(bert.info.sentences.normalize, false);
+  });
+
+  for (const [what, modules, code] of [
+    ["that lead out of the folder", [module("Pooling", "../1_Pooling")], "PATH_ESCAPE"],
+    ["that lead elsewhere", [module("Pooling", "/tmp")], "PATH_ESCAPE"],
+    ["that are no list", { 0: module("Pooling") }, "CONFIG_INVALID"],
+    ["that are no JSON", "[", "CONFIG_INVALID"],
+  ] as const) {
+    test(`${what} are refused at load`, () => assert.rejects(loadBERT(withModules(modules)), hasCode(code)));
+  }
 });
 
 describe("a vector index", () => {
