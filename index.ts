@@ -75,8 +75,9 @@ export type { Classification, ClassifyOptions, ClassifyTask, ScoreFunction } fro
 export type { Embedding, EmbedOptions, EmbedTask } from "./src/pipelines/embed.js";
 export type { AggregationStrategy, EntitiesOptions, EntitiesTask, EntityGroup, TokenEntity } from "./src/pipelines/entities.js";
 export type { Fill, FillMaskOptions, FillMaskResult, FillMaskTask } from "./src/pipelines/fill-mask.js";
+export type { GeneratedText, TextGenerationOptions, TextGenerationTask } from "./src/pipelines/generate-text.js";
 export { pipeline } from "./src/pipelines/pipeline.js";
-export type { PipelineOptions, Pipelines, PipelineTask, PipelineTaskOptions } from "./src/pipelines/pipeline.js";
+export type { BERTTask, PipelineModel, PipelineOptions, Pipelines, PipelineTask, PipelineTaskOptions } from "./src/pipelines/pipeline.js";
 export type { Precision, Ranges } from "./src/pipelines/precision.js";
 export type { RankedDocument, RerankInput, RerankOptions, RerankTask } from "./src/pipelines/rerank.js";
 export type { FailedRow, Inputs, Row, StreamOptions } from "./src/pipelines/stream.js";

@@ -1,6 +1,6 @@
 /** Tasks as a user meets them: what they refuse, streams, progress, and that one text's result is its own. Parity is next door. */
 import assert from "node:assert/strict";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -143,6 +143,27 @@ describe("a task", () => {
     await assert.rejects(bert.embed("x", { signal: AbortSignal.abort() }), hasCode("ABORTED"));
     const long = Array.from({ length: 50_000 }, (_, i) => `Bob ${i} in a long list of texts that takes a while`);
     await assert.rejects(bert.embed(long, { signal: AbortSignal.timeout(30) }), hasCode("ABORTED"));
+  });
+});
+
+describe("text generation", () => {
+  test("continues prompts with the model that ships, whole or as a stream", async () => {
+    await using generate = await pipeline("text-generation", undefined, { maxNewTokens: 6, seed: 3, temperature: 0.8 });
+    const [{ generatedText }] = (await generate("Once upon")) as [{ generatedText: string }];
+    const { text } = await generate.model.generate("Once upon", { maxNewTokens: 6, seed: 3, temperature: 0.8 }).result;
+    assert.equal(generatedText, `Once upon${text}`);
+    assert.equal(await generate.stream("Once upon").text(), text);
+    const several = await generate(["Once upon", "我们"], { n: 2, returnFullText: false });
+    assert.deepEqual(several.map((samples) => samples.length), [2, 2]);
+    assert.equal(several[0]![0]!.generatedText, text);
+    await assert.rejects(generate([]), hasCode("INPUT_INVALID"));
+    await assert.rejects(generate("x", { pooling: "mean" } as object), hasCode("OPTION_UNKNOWN"));
+  });
+
+  test("takes a GPT-2, and the other tasks a BERT", async () => {
+    await using bert = await open("classify");
+    await assert.rejects(pipeline("text-generation", bert as unknown as string), hasCode("OPTION_INVALID"));
+    await assert.rejects(pipeline("fill-mask", undefined as unknown as string), hasCode("OPTION_INVALID"));
   });
 });
 
@@ -295,6 +316,33 @@ describe("without a head", () => {
     const matrix = await bert.embed("the river", { pooling: "none", prompt: "" });
     assert.deepEqual(matrix, (await bert.forward("the river")).lastHiddenState);
   });
+});
+
+describe("sentence-transformers' files", () => {
+  /** The folder of "sentences" with another modules.json. */
+  function withModules(modules: unknown): string {
+    const copy = newFolder("sentences");
+    cpSync(folder("sentences"), copy, { recursive: true });
+    writeFileSync(join(copy, "modules.json"), typeof modules === "string" ? modules : JSON.stringify(modules));
+    return copy;
+  }
+  const module = (kind: string, path = "") => ({ type: `sentence_transformers.models.${kind}`, path });
+
+  test("with a module that there is not refuse its vectors, and give those of a pooling that is named", async () => {
+    await using bert = await loadBERT(withModules([module("Transformer"), module("Pooling", "1_Pooling"), module("Dense", "2_Dense")]));
+    await assert.rejects(bert.embed("x"), hasCode("UNSUPPORTED_MODEL"));
+    assert.equal((await bert.embed("x", { pooling: "mean" })).length, bert.info.hiddenSize);
+    assert.equal(bert.info.sentences.normalize, false);
+  });
+
+  for (const [what, modules, code] of [
+    ["that lead out of the folder", [module("Pooling", "../1_Pooling")], "PATH_ESCAPE"],
+    ["that lead elsewhere", [module("Pooling", "/tmp")], "PATH_ESCAPE"],
+    ["that are no list", { 0: module("Pooling") }, "CONFIG_INVALID"],
+    ["that are no JSON", "[", "CONFIG_INVALID"],
+  ] as const) {
+    test(`${what} are refused at load`, () => assert.rejects(loadBERT(withModules(modules)), hasCode(code)));
+  }
 });
 
 describe("a vector index", () => {

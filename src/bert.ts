@@ -8,7 +8,7 @@ import type { ClassifyTask } from "./pipelines/classify.js";
 import type { EmbedTask } from "./pipelines/embed.js";
 import type { EntitiesTask } from "./pipelines/entities.js";
 import type { FillMaskTask } from "./pipelines/fill-mask.js";
-import { taskOf, type Pipelines, type PipelineTask } from "./pipelines/pipeline.js";
+import { taskOf, type BERTTask, type Pipelines } from "./pipelines/pipeline.js";
 import type { RerankTask } from "./pipelines/rerank.js";
 import type { ZeroShotTask } from "./pipelines/zero-shot.js";
 import { abortable, mailbox } from "./runtime.js";
@@ -196,7 +196,7 @@ export interface ForwardOutput {
 export class BERT extends Model {
   readonly info: BERTInfo;
   readonly #native: NativeEncoder;
-  readonly #tasks: { [Name in PipelineTask]?: Pipelines[Name] } = {};
+  readonly #tasks: { [Name in BERTTask]?: Pipelines[Name] } = {};
 
   private constructor(source: string, encoder: NativeEncoder) {
     super(source, encoder);
@@ -243,7 +243,7 @@ export class BERT extends Model {
     return this.#task("rerank");
   }
 
-  #task<Name extends PipelineTask>(name: Name): Pipelines[Name] {
+  #task<Name extends BERTTask>(name: Name): Pipelines[Name] {
     return (this.#tasks[name] ??= taskOf(name, this)) as Pipelines[Name];
   }
 

@@ -56,14 +56,15 @@ export function columns(texts: readonly (string | TextPair)[]): NativeTexts {
 
 const LOGITS = { lastHiddenState: false, hiddenStates: false, attentions: false, pooled: false, logits: true };
 
-/** The head's logits of texts or pairs. */
-export function logitsOf(
+/** What `convert` makes of the head's logits of texts or pairs. */
+export function fromLogits<R>(
   model: BERT,
   texts: readonly (string | TextPair)[],
   options: TaskOptions,
+  convert: (logits: Float32Array) => R,
   truncation?: NativeEncodeOptions["truncation"],
-): Promise<Float32Array[]> {
-  return inCalls<string | TextPair, PackedOutputs, Float32Array>(
+): Promise<R[]> {
+  return inCalls<string | TextPair, PackedOutputs, R>(
     model,
     texts,
     { options, maxLength: model.info.maxLength, truncation, weigh: weighText },
@@ -71,7 +72,7 @@ export function logitsOf(
       const given = columns(slice);
       return (native, id, limits, cancel) => native.run(mailbox, id, given, limits, LOGITS, cancel);
     },
-    (packed) => unpack(packed.logits),
+    (packed) => unpack(packed.logits).map(convert),
   );
 }
 

@@ -1,7 +1,7 @@
 /** Text classification and sentiment, as transformers' `TextClassificationPipeline`. The work beside the model is a few numbers for each text. */
 import type { BERTInfo, TextPair } from "../bert.js";
 import { checks, type OptionTable } from "../options.js";
-import { logitsOf, sigmoid, softmax } from "./call.js";
+import { fromLogits, sigmoid, softmax } from "./call.js";
 import { readTextOrPair } from "./read.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "./stream.js";
 import { taskOptions, unfit, type Task, type TaskDefinition, type TaskOptions } from "./task.js";
@@ -51,12 +51,11 @@ export const classification: TaskDefinition<string | TextPair, ClassifyOptions, 
     if (model.info.head !== "sequence-classification") throw unfit(model, "text classification", "a sequence-classification head");
   },
   read: readTextOrPair("classify"),
-  async run(model, texts, options) {
+  run(model, texts, options) {
     const { topK, functionToApply = defaultFunction(model.info) } = options;
     const { labels } = model.info;
-    const logits = await logitsOf(model, texts, options);
-    return logits.map((row) => {
-      const scores = applyFunction(row, functionToApply);
+    return fromLogits(model, texts, options, (logits) => {
+      const scores = applyFunction(logits, functionToApply);
       const all = Array.from(scores, (score, index) => ({ label: labels[index]!, score })).sort((a, b) => b.score - a.score);
       if (topK === undefined) return all[0]!;
       return topK === "all" ? all : all.slice(0, topK);
@@ -64,12 +63,12 @@ export const classification: TaskDefinition<string | TextPair, ClassifyOptions, 
   },
 };
 
-export function defaultFunction({ problemType, labels }: BERTInfo): ScoreFunction {
+function defaultFunction({ problemType, labels }: BERTInfo): ScoreFunction {
   if (problemType === "regression") return "none";
   return problemType === "multi_label_classification" || labels.length === 1 ? "sigmoid" : "softmax";
 }
 
-export function applyFunction(logits: Float32Array, name: ScoreFunction): ArrayLike<number> {
+function applyFunction(logits: Float32Array, name: ScoreFunction): ArrayLike<number> {
   if (name === "none") return logits;
   return name === "softmax" ? softmax(logits) : Array.from(logits, sigmoid);
 }

@@ -1,15 +1,18 @@
 /** `pipeline(task, model, options)`: a task by its name, on a model that is loaded or named. */
 import { BERT, loadBERT } from "../bert.js";
 import { CandlewickError } from "../errors.js";
+import { GPT2, loadGPT2 } from "../gpt2.js";
 import { LOAD_OPTION_NAMES, type LoadOptions } from "../load.js";
-import { isPlainObject, invalid } from "../options.js";
+import { checks, isPlainObject, invalid } from "../options.js";
+import { defaultModelPath } from "../package.js";
 import { answering, type AnswerOptions, type AnswerTask } from "./answer.js";
 import { classification, type ClassifyOptions, type ClassifyTask } from "./classify.js";
 import { embedding, type EmbedOptions, type EmbedTask } from "./embed.js";
 import { entities, type EntitiesOptions, type EntitiesTask } from "./entities.js";
 import { fillMask, type FillMaskOptions, type FillMaskTask } from "./fill-mask.js";
+import { createTextGeneration, type TextGenerationOptions, type TextGenerationTask } from "./generate-text.js";
 import { reranking, type RerankOptions, type RerankTask } from "./rerank.js";
-import { createTask, type Task, type TaskDefinition } from "./task.js";
+import { createTask, type TaskDefinition } from "./task.js";
 import { zeroShot, type ZeroShotOptions, type ZeroShotTask } from "./zero-shot.js";
 
 /** The tasks by name, and what each is as a function. */
@@ -25,6 +28,7 @@ export interface Pipelines {
   ner: EntitiesTask;
   "question-answering": AnswerTask;
   rerank: RerankTask;
+  "text-generation": TextGenerationTask;
 }
 
 /** The options of each task's calls. */
@@ -38,9 +42,14 @@ export interface PipelineTaskOptions {
   ner: EntitiesOptions;
   "question-answering": AnswerOptions;
   rerank: RerankOptions;
+  "text-generation": TextGenerationOptions;
 }
 
 export type PipelineTask = keyof Pipelines;
+/** Those that a BERT does: each is also a method of it. */
+export type BERTTask = Exclude<PipelineTask, "text-generation">;
+/** A loaded model for the task. */
+export type PipelineModel<Name extends PipelineTask> = Name extends BERTTask ? BERT : GPT2;
 
 /** How the model is loaded, if it is named; and the defaults of the task's calls. `signal` and `onProgress` are the load's. */
 export type PipelineOptions<Name extends PipelineTask = PipelineTask> = LoadOptions &
@@ -49,8 +58,8 @@ export type PipelineOptions<Name extends PipelineTask = PipelineTask> = LoadOpti
 // Each definition is of its own types, which `Pipelines` says.
 type AnyDefinition = TaskDefinition<any, any, any>;
 
-/** The definition of each task. */
-const definitions: Record<PipelineTask, AnyDefinition> = {
+/** The definition of each of BERT's tasks. */
+const definitions: Record<BERTTask, AnyDefinition> = {
   "feature-extraction": embedding,
   "text-classification": classification,
   "sentiment-analysis": classification,
@@ -62,6 +71,45 @@ const definitions: Record<PipelineTask, AnyDefinition> = {
   rerank: reranking,
 };
 
+/** How a task is made. Classes are named inside functions, since `bert.ts` is being loaded when this file is. */
+interface Kind {
+  /** What it takes, for messages. */
+  readonly model: string;
+  isModel(value: unknown): boolean;
+  load(source: string, options: LoadOptions): Promise<BERT | GPT2>;
+  create(model: BERT | GPT2, defaults: object, owned: boolean): unknown;
+  /** What is taken if no model is named. */
+  readonly shipped?: string;
+}
+
+const generation: Kind = {
+  model: "GPT2",
+  isModel: (value) => value instanceof GPT2,
+  load: (source, options) => loadGPT2(source, options),
+  create: (model, defaults, owned) => createTextGeneration(model as GPT2, defaults, owned),
+  shipped: defaultModelPath,
+};
+
+const understanding = (definition: AnyDefinition): Kind => ({
+  model: "BERT",
+  isModel: (value) => value instanceof BERT,
+  load: (source, options) => loadBERT(source, options),
+  create(model, defaults, owned) {
+    // What is wrong with model and defaults is said now, and not by the first call.
+    definition.fits(model as BERT);
+    definition.check?.(model as BERT, defaults);
+    return createTask(definition, model as BERT, defaults, owned);
+  },
+});
+
+const TASKS: readonly string[] = [...Object.keys(definitions), "text-generation"];
+
+function kindOf(task: PipelineTask): Kind {
+  if (task === "text-generation") return generation;
+  if (Object.hasOwn(definitions, task)) return understanding(definitions[task]);
+  throw new CandlewickError("TASK_UNSUPPORTED", `There is no task "${String(task)}"; there are ${TASKS.join(", ")}`);
+}
+
 /**
  * A task, ready to be called:
  *
@@ -71,47 +119,41 @@ const definitions: Record<PipelineTask, AnyDefinition> = {
  * for await (const { input, result } of classify.stream(lines)) …
  * ```
  *
- * `model` is what {@link loadBERT} takes, or a loaded {@link BERT}, which then stays open when the task is closed.
+ * `model` is what {@link loadBERT} takes (for `"text-generation"` what {@link loadGPT2} takes, or nothing, for the model that
+ * ships), or a loaded model, which then stays open when the task is closed.
  *
  * @throws {CandlewickError} `TASK_UNSUPPORTED`: there is no such task, or this model cannot do it (the message says what it can);
  *   `OPTION_UNKNOWN`, `OPTION_INVALID`, and what {@link loadBERT} throws.
  */
 export async function pipeline<Name extends PipelineTask>(
   task: Name,
-  model: string | BERT,
+  model?: string | PipelineModel<Name>,
   options: PipelineOptions<Name> = {} as PipelineOptions<Name>,
 ): Promise<Pipelines[Name]> {
-  if (!Object.hasOwn(definitions, task)) {
-    throw new CandlewickError("TASK_UNSUPPORTED", `There is no task "${String(task)}"; there are ${Object.keys(definitions).join(", ")}`);
-  }
+  const kind = kindOf(task);
   if (!isPlainObject(options)) throw invalid("pipeline", "options", "must be a plain object", options);
-  const ofLoad = ([name]: [string, unknown]) => (LOAD_OPTION_NAMES as readonly string[]).includes(name);
+  const ofLoad = ([name]: [string, unknown]) => LOAD_OPTION_NAMES.includes(name);
   const given = Object.entries(options);
   const load = Object.fromEntries(given.filter(ofLoad));
   const defaults = Object.fromEntries(given.filter((entry) => !ofLoad(entry)));
-  const definition = definitions[task];
-  if (model instanceof BERT) {
+  if (kind.isModel(model)) {
     const [idle] = Object.keys(load);
     if (idle !== undefined) throw invalid("pipeline", idle, "has no effect on a model that is loaded", load[idle]);
-    return create(definition, model, defaults, false) as Pipelines[Name];
+    return kind.create(model as BERT | GPT2, defaults, false) as Pipelines[Name];
   }
-  const loaded = await loadBERT(model, load);
+  const source = model ?? kind.shipped;
+  const problem = checks.string(source);
+  if (problem) throw invalid("pipeline", `the model for ${task}`, `${problem}, or a ${kind.model}`, source);
+  const loaded = await kind.load(source as string, load);
   try {
-    return create(definition, loaded, defaults, true) as Pipelines[Name];
+    return kind.create(loaded, defaults, true) as Pipelines[Name];
   } catch (error) {
     await loaded.close();
     throw error;
   }
 }
 
-/** What is wrong with model and defaults is said now, and not by the first call. */
-function create(definition: AnyDefinition, model: BERT, defaults: object, owned: boolean): Task {
-  definition.fits(model);
-  definition.check?.(model, defaults);
-  return createTask(definition, model, defaults, owned);
-}
-
 /** The task of a model's method. */
-export function taskOf<Name extends PipelineTask>(name: Name, model: BERT): Pipelines[Name] {
-  return createTask(definitions[name], model) as unknown as Pipelines[Name] & Task;
+export function taskOf<Name extends BERTTask>(name: Name, model: BERT): Pipelines[Name] {
+  return createTask(definitions[name], model) as unknown as Pipelines[Name];
 }

@@ -1,5 +1,6 @@
 /** Vectors in a quarter or a thirty-second of their memory, as sentence-transformers' `quantize_embeddings` makes them. */
 import { CandlewickError } from "../errors.js";
+import { mapInTurns } from "../slices.js";
 
 export type Precision = "float32" | "int8" | "uint8" | "binary" | "ubinary";
 export type Vector = Float32Array | Int8Array | Uint8Array;
@@ -10,18 +11,10 @@ export interface Ranges {
   readonly maximum: ArrayLike<number>;
 }
 
-/** Vectors between two turns of the event loop: 256 of 384 numbers take half a millisecond. */
-const TURN = 256;
-
 export async function quantise(rows: readonly Float32Array[], precision: Exclude<Precision, "float32">, ranges?: Ranges): Promise<Vector[]> {
   const bits = precision === "binary" || precision === "ubinary";
   const convert = bits ? pack(precision === "binary") : scale(precision === "int8", ranges ?? (await rangesOf(rows)), rows[0]!.length);
-  const vectors: Vector[] = [];
-  for (const [index, row] of rows.entries()) {
-    if (index % TURN === TURN - 1) await turn();
-    vectors.push(convert(row));
-  }
-  return vectors;
+  return mapInTurns(rows, convert);
 }
 
 /** A bit for each dimension, the first one highest; signed bytes are 128 lower, as in Python. */
@@ -55,14 +48,11 @@ async function rangesOf(rows: readonly Float32Array[]): Promise<Ranges> {
   }
   const minimum = rows[0]!.slice();
   const maximum = rows[0]!.slice();
-  for (const [index, row] of rows.entries()) {
-    if (index % TURN === TURN - 1) await turn();
+  await mapInTurns(rows, (row) => {
     for (let i = 0; i < row.length; i++) {
       if (row[i]! < minimum[i]!) minimum[i] = row[i]!;
       if (row[i]! > maximum[i]!) maximum[i] = row[i]!;
     }
-  }
+  });
   return { minimum, maximum };
 }
-
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

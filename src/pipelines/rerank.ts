@@ -4,8 +4,9 @@
  */
 import type { BERT } from "../bert.js";
 import { checks, invalid, type OptionTable } from "../options.js";
+import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors.js";
-import { logitsOf, sigmoid } from "./call.js";
+import { fromLogits, sigmoid } from "./call.js";
 import type { ScoreFunction } from "./classify.js";
 import { vectors } from "./embed.js";
 import { isString, isStrings, readObject } from "./read.js";
@@ -55,48 +56,47 @@ export const reranking: TaskDefinition<RerankInput, RerankOptions, RankedDocumen
   },
   read: (input) => readObject("rerank", input, { query: isString, documents: isStrings }) as unknown as RerankInput,
   async run(model, inputs, options) {
-    const results: RankedDocument[][] = [];
-    const { onProgress, ...call } = options;
-    for (const [index, input] of inputs.entries()) {
-      const progress = onProgress && (({ done, total }: { done: number; total: number }) => onProgress({ done: index + done / total, total: inputs.length }));
-      results.push(await rank(model, input, { ...call, onProgress: progress }));
-    }
-    return results;
+    const { topK, functionToApply, onProgress, ...rest } = options;
+    const count = inputs.reduce((sum, { documents }) => sum + documents.length, 0);
+    const call: TaskOptions = {
+      ...rest,
+      onProgress: onProgress && (({ done }) => onProgress({ done: (inputs.length * done) / count, total: inputs.length })),
+    };
+    const cross = isCrossEncoder(model);
+    const method = cross ? ("cross-encoder" as const) : ("similarity" as const);
+    const scores = cross ? await crossScores(model, inputs, call, functionToApply) : await similarities(model, inputs, call);
+    let at = 0;
+    return mapInTurns(inputs, ({ documents }) =>
+      documents
+        .map((document, index) => ({ index, score: scores[at++]!, document, method }))
+        .sort((a, b) => b.score - a.score)
+        .slice(0, topK),
+    );
   },
 };
 
-async function rank(model: BERT, { query, documents }: RerankInput, options: RerankOptions): Promise<RankedDocument[]> {
-  const { topK = documents.length, functionToApply, ...call } = options;
-  const cross = isCrossEncoder(model);
-  const scores = cross ? await crossScores(model, query, documents, call, functionToApply) : await similarities(model, query, documents, call);
-  const method = cross ? ("cross-encoder" as const) : ("similarity" as const);
-  return documents
-    .map((document, index) => ({ index, score: scores[index]!, document, method }))
-    .sort((a, b) => b.score - a.score)
-    .slice(0, topK);
-}
-
-async function crossScores(
+/** Of each document of each input, one after the other. */
+function crossScores(
   model: BERT,
-  query: string,
-  documents: readonly string[],
+  inputs: readonly RerankInput[],
   call: TaskOptions,
   functionToApply: RerankOptions["functionToApply"],
 ): Promise<number[]> {
   const identity = model.info.crossEncoderActivation?.endsWith("Identity");
   const apply = functionToApply ?? (identity ? "none" : "sigmoid");
-  const logits = await logitsOf(model, documents.map((textPair) => ({ text: query, textPair })), call);
-  return logits.map(([logit]) => (apply === "none" ? logit! : sigmoid(logit!)));
+  const pairs = inputs.flatMap(({ query, documents }) => documents.map((textPair) => ({ text: query, textPair })));
+  return fromLogits(model, pairs, call, ([logit]) => (apply === "none" ? logit! : sigmoid(logit!)));
 }
 
-async function similarities(model: BERT, query: string, documents: readonly string[], call: TaskOptions): Promise<number[]> {
+async function similarities(model: BERT, inputs: readonly RerankInput[], call: TaskOptions): Promise<number[]> {
   const { prompts, similarity } = model.info.sentences;
   const named = (...names: string[]) => ({ promptName: names.find((name) => Object.hasOwn(prompts, name)) });
   const { onProgress: _progress, ...quiet } = call;
-  const [[of], rows] = await Promise.all([
-    vectors(model, [query], { ...quiet, ...named("query") }),
-    vectors(model, documents, { ...call, ...named("document", "passage", "corpus") }),
+  const [queries, rows] = await Promise.all([
+    vectors(model, inputs.map(({ query }) => query), { ...quiet, ...named("query") }),
+    vectors(model, inputs.flatMap(({ documents }) => documents), { ...call, ...named("document", "passage", "corpus") }),
   ]);
   const compare = similarityOf(similarity);
-  return rows.map((row) => compare(of!, row));
+  const queryOf = inputs.flatMap(({ documents }, index) => documents.map(() => queries[index]!));
+  return mapInTurns(rows, (row, index) => compare(queryOf[index]!, row));
 }

@@ -1,7 +1,7 @@
 /** What all tasks have in common: one input or many, defaults, progress, refusals, and streams. */
 import type { BERT, BERTEncodeOptions } from "../bert.js";
 import { CandlewickError } from "../errors.js";
-import { checkOptions, checks, type OptionTable } from "../options.js";
+import { checkOptions, checks, invalid, isPlainObject, type OptionTable } from "../options.js";
 import type { Progress } from "../slices.js";
 import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions } from "./stream.js";
 
@@ -87,10 +87,11 @@ export function createTask<Input, Options extends TaskOptions, Result>(
   };
 
   const stream = (inputs: Inputs<unknown>, given: Options & StreamOptions = {} as Options) => {
-    const { onError = "throw", onProgress, ...rest } = given;
-    const options = optionsOf({ ...rest } as Options);
+    if (!isPlainObject(given)) throw invalid(name, "options", "must be a plain object", given);
+    const { onError = "throw", ...rest } = given;
+    const { onProgress, ...options } = optionsOf(rest as Options);
     return streamRows<Input, Result>(name, inputs, { onError, onProgress, signal: options.signal }, definition.read, (batch, signal) =>
-      definition.run(model, batch, { ...options, signal }),
+      definition.run(model, batch, { ...options, signal } as Options),
     );
   };
 

@@ -5,8 +5,9 @@
 import type { BERT } from "../bert.js";
 import { CandlewickError } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
+import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors.js";
-import { logitsOf, softmax } from "./call.js";
+import { fromLogits, softmax } from "./call.js";
 import { vectors } from "./embed.js";
 import { readText } from "./read.js";
 import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOptions } from "./task.js";
@@ -67,7 +68,7 @@ export const zeroShot: TaskDefinition<string, ZeroShotOptions, ZeroShotResult> =
     const [method, scores] = byEntailment(model)
       ? (["entailment", await entailments(model, texts, candidateLabels, rest)] as const)
       : (["similarity", await similarities(model, texts, candidateLabels, rest)] as const);
-    return texts.map((sequence, index) => {
+    return mapInTurns(texts, (sequence, index) => {
       const ranked = candidateLabels.map((label, i) => ({ label, score: scores[index]![i]! })).sort((a, b) => b.score - a.score);
       return { sequence, labels: ranked.map(({ label }) => label), scores: ranked.map(({ score }) => score), method };
     });
@@ -82,13 +83,13 @@ async function entailments(model: BERT, texts: readonly string[], labels: readon
   const pairs = texts.flatMap((text) => hypotheses.map((textPair) => ({ text, textPair })));
   const progress = onProgress && (({ done }: { done: number }) => onProgress({ done: done / labels.length, total: texts.length }));
   // The hypothesis stays whole: of a long pair the text is cut.
-  const logits = await logitsOf(model, pairs, { ...call, onProgress: progress }, "first");
   const yes = entailment(model);
   const no = yes === 0 ? model.info.labels.length - 1 : 0;
-  return texts.map((_, index) => {
+  const logits = await fromLogits(model, pairs, { ...call, onProgress: progress }, (row) => [row[no]!, row[yes]!] as const, "first");
+  return mapInTurns(texts, (_, index) => {
     const rows = logits.slice(index * labels.length, (index + 1) * labels.length);
-    if (multiLabel || labels.length === 1) return rows.map((row) => softmax([row[no]!, row[yes]!])[1]!);
-    return softmax(rows.map((row) => row[yes]!));
+    if (multiLabel || labels.length === 1) return rows.map((row) => softmax(row)[1]!);
+    return softmax(rows.map((row) => row[1]));
   });
 }
 
@@ -98,5 +99,5 @@ async function similarities(model: BERT, texts: readonly string[], labels: reado
   const { onProgress: _progress, ...quiet } = call;
   const [of, about] = await Promise.all([vectors(model, sentences, quiet), vectors(model, texts, call)]);
   const compare = similarityOf(model.info.sentences.similarity);
-  return about.map((text) => of.map((label) => compare(text, label)));
+  return mapInTurns(about, (text) => of.map((label) => compare(text, label)));
 }

@@ -15,6 +15,7 @@ mod encoder_thread;
 mod error;
 mod generator;
 mod life;
+mod limits;
 mod load;
 mod options;
 #[cfg(test)]
@@ -43,10 +44,11 @@ pub use candlewick_models::{
 };
 
 pub use cancel::CancelToken;
-pub use encoder::{Control, EncodeOptions, EncoderHandle, EncoderText, Tokenised};
+pub use encoder::{Control, EncoderHandle, EncoderText};
 pub use encoder_thread::Progress;
 pub use error::{EngineError, Result};
 pub use generator::{GenerateRequest, Generator};
+pub use limits::{EncodeOptions, Tokenised};
 pub use load::LoadRequest;
 pub use options::{
     EarlyStopping, GenerateOptions, MAX_LOGPROBS, MAX_SEQUENCES_PER_PROMPT, MAX_STOPS, Prompt, Truncate,

@@ -5,8 +5,9 @@ use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, Truncation, Wi
 
 use super::utf16::Utf16;
 use super::{inputs_of, softmax};
-use crate::encoder::{Control, EncodeOptions, EncoderHandle, Limits};
+use crate::encoder::{Control, EncoderHandle};
 use crate::error::{EngineError, Result};
+use crate::limits::{EncodeOptions, Limits};
 use crate::reply::Done;
 use crate::text::Codec;
 

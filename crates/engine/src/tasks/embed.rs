@@ -1,9 +1,10 @@
 //! A vector for each text, as sentence-transformers' `encode` makes it: token vectors, pooled, and scaled to length 1.
 
-use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, Pooling, PoolingMode};
+use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, ModelError, Pooling, PoolingMode};
 
-use crate::encoder::{Control, EncodeOptions, EncoderHandle, EncoderText, Limits};
+use crate::encoder::{Control, EncoderHandle, EncoderText};
 use crate::error::EngineError;
+use crate::limits::{EncodeOptions, Limits};
 use crate::reply::Done;
 
 #[derive(Debug, Clone, Default)]
@@ -38,8 +39,8 @@ impl EncoderHandle {
         let want = EncoderWant { last_hidden_state: true, ..EncoderWant::default() };
         let prepare = move |codec: &crate::text::Codec, cancel: &_| {
             if let Some(module) = usage.unsupported_module.filter(|_| own) {
-                let reason = format!("the model's own needs {module}, which there is none of; name another");
-                return Err(EngineError::option("pooling", reason));
+                let reason = format!("{module} follows its pooling; name a pooling for vectors without it");
+                return Err(EngineError::Model(ModelError::UnsupportedModel(reason)));
             }
             let prompt = options.prompt.unwrap_or_default();
             // As sentence-transformers counts: the prompt alone, without the [SEP] that a text of its own would end with.

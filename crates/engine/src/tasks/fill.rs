@@ -2,8 +2,9 @@
 
 use candlewick_models::{EncoderHead, EncoderInput, EncoderOutput, EncoderWant, ModelError};
 
-use crate::encoder::{Control, EncodeOptions, EncoderHandle, EncoderText, Limits};
+use crate::encoder::{Control, EncoderHandle, EncoderText};
 use crate::error::{EngineError, Result};
+use crate::limits::{EncodeOptions, Limits};
 use crate::reply::Done;
 use crate::scores;
 use crate::text::Codec;
