@@ -52,6 +52,7 @@ describe("a classifier", () => {
     assert.ok(metrics.accuracy > 0.95, `${metrics.accuracy}`);
     const best = events.filter((event) => event.type === "evaluation").reduce((a, b) => (b.loss < a.loss ? b : a));
     assert.ok(Math.abs(best.loss - metrics.loss) < 1e-4, "the output is the best evaluation's model");
+    assert.deepEqual(best.metrics["confusionMatrix"], metrics.confusionMatrix);
     await using bert = await loadBERT(options.output);
     assert.deepEqual([...bert.info.labels].sort(), ["bad", "good"]);
     const log = readFileSync(join(options.output, "training-log.jsonl"), "utf8").trimEnd().split("\n");
@@ -70,7 +71,7 @@ describe("a classifier", () => {
 
   test("stops early when nothing gets better", async () => {
     const output = newFolder("early");
-    const done = await finetune({ ...options, output, epochs: 50, learningRate: 1e-7, evalSteps: 1, metricForBestModel: "accuracy", earlyStoppingPatience: 3 }).result;
+    const done = await finetune({ ...options, output, epochs: 50, learningRate: 1e-7, evalSteps: 1, metricForBestModel: "macro.f1", earlyStoppingPatience: 3 }).result;
     assert.equal(done.finishReason, "early-stopping");
     assert.ok(done.step < 50 * 8);
   });

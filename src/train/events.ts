@@ -40,7 +40,8 @@ export interface EvaluationEvent {
   readonly step: number;
   readonly epoch: number;
   readonly loss: number;
-  readonly metrics: Readonly<Record<string, number>>;
+  /** Those of {@link evaluate} on the validation set, but for what a model writes. */
+  readonly metrics: Readonly<Record<string, unknown>>;
   /** It is the best so far. */
   readonly best: boolean;
   readonly seconds: number;

@@ -77,9 +77,9 @@ export interface FinetuneOptions extends DataOptions {
   saveTotalLimit?: number;
   /** The output is the model of the best evaluation, not of the last step. Default: true if there is a validation set. */
   loadBestModelAtEnd?: boolean;
-  /** What makes an evaluation the best: `"loss"`, `"accuracy"`, `"perplexity"`. Default `"loss"`. */
+  /** What makes an evaluation the best, among its metrics: `"loss"`, `"accuracy"`, `"macro.f1"`, … Default `"loss"`. */
   metricForBestModel?: string;
-  /** Default: not for a loss or a perplexity. */
+  /** Default: not for a loss, a perplexity or an error. */
   greaterIsBetter?: boolean;
   /** End after so many evaluations without an improvement. */
   earlyStoppingPatience?: number;

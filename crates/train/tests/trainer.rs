@@ -213,6 +213,52 @@ fn a_damaged_checkpoint_is_skipped_and_named() {
 }
 
 #[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
+    let (folder, output) = (folder("gpt2"), tempfile::tempdir().unwrap());
+    let more = json!({ "saveSteps": 2, "maxSteps": 6 });
+    // Somebody's file where the second checkpoint belongs.
+    std::fs::write(output.path().join("checkpoint-4"), "mine").unwrap();
+    let first = options(folder.path(), output.path(), "text-generation", more.clone());
+    assert_eq!(run(&first, None).1.unwrap_err().code(), "IO");
+    std::fs::remove_file(output.path().join("checkpoint-4")).unwrap();
+    let mut more = more;
+    more["resume"] = json!(true);
+    let (watch, result) = run(&options(folder.path(), output.path(), "text-generation", more), None);
+    result.unwrap();
+    assert!(matches!(watch.events.borrow()[0], Event::Start { step: 2, .. }));
+}
+
+/// Each task's own measures, from the model in training; they choose the best.
+#[test]
+fn evaluations_have_the_metrics_of_the_task() {
+    let cases = [
+        ("gpt2", "text-generation", "bitsPerByte"),
+        ("bert", "text-classification", "macro.f1"),
+        ("bert", "fill-mask", "tokenAccuracy"),
+    ];
+    for (kind, task, metric) in cases {
+        let (folder, output) = (folder(kind), tempfile::tempdir().unwrap());
+        let data = if kind == "bert" && task != "fill-mask" { "labelled.jsonl" } else { "texts.jsonl" };
+        let more = json!({ "validation": [folder.path().join(data)], "metricForBestModel": metric });
+        let (watch, result) = run(&options(folder.path(), output.path(), task, more), None);
+        result.unwrap();
+        let best = |event: &Event| match event {
+            Event::Done { best_metric, .. } => *best_metric,
+            _ => None,
+        };
+        let best = watch.events.borrow().iter().find_map(best).unwrap_or_else(|| panic!("{task}: a best"));
+        let found = |event: &Event| match event {
+            Event::Evaluation { metrics, best: true, .. } => {
+                Value::Object(metrics.clone()).pointer(&format!("/{}", metric.replace('.', "/"))).cloned()
+            }
+            _ => None,
+        };
+        let values: Vec<Value> = watch.events.borrow().iter().filter_map(found).collect();
+        assert_eq!(values.last().and_then(Value::as_f64), Some(best), "{task}");
+    }
+}
+
+#[test]
 fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint() {
     let (folder, output) = (folder("gpt2"), tempfile::tempdir().unwrap());
     let more = json!({ "saveSteps": 1, "learningRate": 1e30, "warmupSteps": 0, "maxGradNorm": 0.0 });

@@ -15,6 +15,9 @@ use crate::weights::LANES;
 /// A block of K: three panels of it are 192 KB.
 const BLOCK_K: usize = 1024;
 
+/// Rows of A that go with one packing at most: then packing is 1.6% of the work.
+const PART_ROWS: usize = 1024;
+
 /// A matrix in memory: element (r, c) is `data[r * row_stride + c * column_stride]`, and one of the strides is 1.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -103,8 +106,9 @@ pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, 
     };
     let panels = n.div_ceil(LANES);
     let groups = panels.div_ceil(3);
-    // Where columns are few, rows are split too; each part packs for itself.
-    let parts = (4 * pool.threads()).div_ceil(groups).min(m.div_ceil(64));
+    // Rows are split where columns are few, and where A would not stay in the cache from one group of panels to the next. Each
+    // part packs for itself.
+    let parts = (4 * pool.threads()).div_ceil(groups).min(m.div_ceil(64)).max(m.div_ceil(PART_ROWS));
     let product = Product {
         a: a.source(),
         b: b.source(),
@@ -118,6 +122,7 @@ pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, 
         packs: SharedMut(packs.as_mut_ptr()),
         pack,
         parts,
+        groups,
     };
     let isa = pool.isa();
     pool.run_shares(groups * parts, |worker, claims| isa.launch(Share { product: &product, worker, claims }));
@@ -224,8 +229,9 @@ struct Product<'a> {
     /// Room for three panels of a block of K, for each thread.
     packs: SharedMut<f32>,
     pack: usize,
-    /// Into how many parts the rows are split.
+    /// Into how many parts the rows are split, and the columns.
     parts: usize,
+    groups: usize,
 }
 
 struct Share<'a> {
@@ -241,7 +247,7 @@ impl Kernel for Share<'_> {
         let product = self.product;
         let panels = product.packs.0.wrapping_add(self.worker * product.pack);
         for task in self.claims {
-            let (group, part) = (task / product.parts, task % product.parts);
+            let (part, group) = (task / product.groups, task % product.groups);
             let first = group * 3 * LANES;
             let n = (3 * LANES).min(product.n - first);
             let rows = part * product.m / product.parts..(part + 1) * product.m / product.parts;

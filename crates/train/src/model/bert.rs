@@ -43,7 +43,7 @@ pub enum HeadKind {
     Embedding,
 }
 
-enum Head {
+pub(super) enum Head {
     /// Pooled output → dropout → linear.
     Sequence {
         pooler: Linear,
@@ -66,14 +66,14 @@ enum Head {
 }
 
 pub struct Bert {
-    config: Config,
+    pub(super) config: Config,
     dropouts: BertDropouts,
     word: Id,
     position: Id,
     token_type: Id,
     norm: Norm,
     pub stack: Stack,
-    head: Head,
+    pub(super) head: Head,
     loss: VocabularyLoss,
     /// (rows, D): the embeddings' sum, before their norm.
     sum: Floats,
@@ -82,10 +82,10 @@ pub struct Bert {
 }
 
 /// A head's logits and what its backward pass needs.
-struct Classified {
+pub(super) struct Classified {
     /// (n, classes): n sequences or tokens.
-    logits: Floats,
-    classes: usize,
+    pub logits: Floats,
+    pub classes: usize,
     /// (n, D): the classifier's input.
     input: Floats,
     /// (n, D): the pooler's input, and its output before tanh.
@@ -192,13 +192,13 @@ impl Bert {
         examples.iter().map(of).sum()
     }
 
-    fn batch<'a>(&self, examples: impl IntoIterator<Item = &'a Example>) -> Result<Batch> {
+    pub(super) fn batch<'a>(&self, examples: impl IntoIterator<Item = &'a Example>) -> Result<Batch> {
         let Config { vocab_size, type_vocab_size, max_position_embeddings, .. } = self.config;
         Batch::new(examples, vocab_size, type_vocab_size, max_position_embeddings)
     }
 
     /// The last hidden states, in `stack.output`.
-    fn encode(
+    pub(super) fn encode(
         &mut self,
         cpu: &mut Cpu,
         params: &Params,
@@ -249,7 +249,7 @@ impl Bert {
     }
 
     /// The logits of a classifying head over the last hidden states.
-    fn classify(&self, cpu: &mut Cpu, params: &Params, batch: &Batch) -> Classified {
+    pub(super) fn classify(&self, cpu: &mut Cpu, params: &Params, batch: &Batch) -> Classified {
         let d = self.config.hidden_size;
         let hidden = &self.stack.output[..batch.rows() * d];
         let mut out = Classified {

@@ -32,7 +32,7 @@ pub struct Gpt2 {
     ln_f: Norm,
     /// `wte` where it is tied.
     lm_head: Id,
-    loss: VocabularyLoss,
+    pub(super) loss: VocabularyLoss,
     dx: Floats,
 }
 

@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
         self.weights.is_some_and(|weights| weights.contains(name))
     }
 
-    fn add(&mut self, name: &str, shape: &[usize], draw: impl Fn(u32, u64) -> f32) -> Result<Id> {
+    fn add(&mut self, name: &str, shape: &[usize], draw: impl Fn(u32, u64) -> f32 + Sync) -> Result<Id> {
         let value = match self.weights {
             Some(weights) if !self.may_be_new || weights.contains(name) => {
                 Floats::from(&weights.read(name, shape)?.into_f32()[..])
@@ -39,7 +39,18 @@ impl<'a> Source<'a> {
             _ => {
                 let mut value = Floats::zeroed(shape.iter().product());
                 let key = random::key(&[self.seed, self.params.all.len() as u64]);
-                value.iter_mut().enumerate().for_each(|(i, x)| *x = draw(i as u32, key));
+                let part = value.len().div_ceil(candlewick_kernels::default_threads()).max(1);
+                std::thread::scope(|scope| {
+                    for (at, values) in value.chunks_mut(part).enumerate() {
+                        let (first, draw) = (at * part, &draw);
+                        scope.spawn(move || {
+                            values
+                                .iter_mut()
+                                .enumerate()
+                                .for_each(|(i, x)| *x = draw((first + i) as u32, key));
+                        });
+                    }
+                });
                 self.new.push(name.to_string());
                 value
             }

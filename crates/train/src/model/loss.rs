@@ -40,7 +40,8 @@ const LOGIT_ROWS: usize = 256;
 #[derive(Default)]
 pub struct VocabularyLoss {
     logits: Floats,
-    losses: Vec<(f32, bool)>,
+    /// Of the last run's targets: loss, and whether nothing was likelier.
+    pub losses: Vec<(f32, bool)>,
 }
 
 impl VocabularyLoss {
@@ -62,6 +63,9 @@ impl VocabularyLoss {
             Pass::Train { scale, smoothing } => (scale, smoothing),
             Pass::Evaluate => (0.0, 0.0),
         };
+        self.losses.clear();
+        self.losses.resize(targets.len(), (0.0, false));
+        let mut losses = &mut self.losses[..];
         for (x, targets) in x.chunks_mut(LOGIT_ROWS * d).zip(targets.chunks(LOGIT_ROWS)) {
             let rows = targets.len();
             let logits = self.logits.at_least(rows * vocabulary);
@@ -69,10 +73,10 @@ impl VocabularyLoss {
             let bias_values = bias.map(|bias| params.value(bias));
             let options = Gemm { bias: bias_values, ..Gemm::SET };
             cpu.gemm(View::new(x, rows, d), head.transposed(), options, logits);
-            self.losses.resize(rows, (0.0, false));
             let options = CrossEntropy { smoothing, scale, gradient: pass.trains() };
-            cross_entropy(&cpu.pool, options, targets, logits, &mut self.losses);
-            for (loss, hit) in &self.losses {
+            let these = losses.split_off_mut(..rows).expect("a loss for each target");
+            cross_entropy(&cpu.pool, options, targets, logits, these);
+            for (loss, hit) in &*these {
                 outcome.loss += f64::from(*loss);
                 outcome.correct += u64::from(*hit);
             }

@@ -14,6 +14,7 @@ mod load;
 mod lora;
 mod loss;
 mod params;
+mod predict;
 mod stack;
 
 pub use batch::{Batch, Pass};

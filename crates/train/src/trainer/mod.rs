@@ -3,7 +3,7 @@
 //! - `options.rs`: what a user may ask. `event.rs`: what a run says.
 //! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format.
 //! - `optimizer.rs`: AdamW and the learning rate. `tensors.rs`, `checkpoint.rs`: what is on the disk, and when it counts.
-//! - `run.rs`: the loop; `session.rs`: the loop on a thread of its own. `log.rs`: what a report draws.
+//! - `run.rs`: the loop, which measures through `predict.rs`; `session.rs`: the loop on a thread of its own. `log.rs`: what a report draws.
 
 mod checkpoint;
 mod event;
@@ -12,6 +12,7 @@ mod lora;
 mod network;
 mod optimizer;
 mod options;
+mod predict;
 mod run;
 mod session;
 mod tensors;

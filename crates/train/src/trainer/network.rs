@@ -122,7 +122,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(opening: Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
+    pub fn new(opening: &Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
         let Opening { folder, weights, .. } = opening;
         let deviation = folder.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
         let mut source = Source::new(weights.as_ref(), deviation, options.seed);
@@ -139,7 +139,7 @@ impl Network {
                 attention: probability("attn_pdrop")?,
                 residual: probability("resid_pdrop")?,
             };
-            let config = gpt2::Config::from_folder(&folder)?;
+            let config = gpt2::Config::from_folder(folder)?;
             (Net::Gpt2(Box::new(Gpt2::new(&mut source, config, dropouts)?)), None)
         } else {
             let hidden = probability("hidden_dropout_prob")?;
@@ -149,7 +149,7 @@ impl Network {
             };
             let attention = probability("attention_probs_dropout_prob")?;
             let dropouts = BertDropouts { hidden, attention, classifier };
-            let config = bert::Config::from_folder(&folder)?;
+            let config = bert::Config::from_folder(folder)?;
             let head = head_kind(options.task, data)?;
             let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
             (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
@@ -180,6 +180,20 @@ impl Network {
         match &mut self.net {
             Net::Gpt2(model) => &mut model.stack,
             Net::Bert(model) => &mut model.stack,
+        }
+    }
+
+    pub(super) fn bert(&mut self) -> Result<(&mut Bert, &mut Params)> {
+        match &mut self.net {
+            Net::Bert(model) => Ok((model, &mut self.params)),
+            Net::Gpt2(_) => Err(TrainError::Internal("the model is a GPT-2".into())),
+        }
+    }
+
+    pub(super) fn gpt2(&mut self) -> Result<(&mut Gpt2, &mut Params)> {
+        match &mut self.net {
+            Net::Gpt2(model) => Ok((model, &mut self.params)),
+            Net::Bert(_) => Err(TrainError::Internal("the model is a BERT".into())),
         }
     }
 

@@ -101,7 +101,7 @@ pub struct FinetuneOptions {
     pub save_total_limit: usize,
     /// What the output holds at the end: the weights with the best evaluation. `None`: if there is a validation set.
     pub load_best_model_at_end: Option<bool>,
-    /// A name among an evaluation's metrics.
+    /// A name among an evaluation's metrics, or a path: `macro.f1`.
     #[serde(default = "loss")]
     pub metric_for_best_model: String,
     /// `None`: not for a loss or a perplexity.

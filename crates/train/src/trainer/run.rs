@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use serde_json::{Map, Value, json};
+use candlewick_models::Tokenizer;
+use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoints, State};
 use super::event::{Event, Finish, TrainObserver};
@@ -11,9 +12,11 @@ use super::log::Log;
 use super::network::{Network, Opening};
 use super::optimizer::Optimizer;
 use super::options::FinetuneOptions;
-use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, Setup};
+use super::predict::InTraining;
+use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, ProblemType, Setup};
+use crate::evaluate::{self, EvaluateOptions, Generation, Model};
 use crate::model::{Cpu, Outcome, Pass};
-use crate::{Result, TrainError};
+use crate::{Observer, Result, TrainError};
 
 /// Rows of a batch of an evaluation: no gradients, so a few suffice to fill the kernels.
 const EVALUATION_ROWS: usize = 16;
@@ -37,19 +40,59 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
         data::open(paths, &setup)
     };
     let train = open(&options.train, &options.options)?;
+    let mut data = options.options.clone();
+    if !train.labels.is_empty() {
+        data.labels = Some(train.labels.clone());
+    }
+    data.problem_type = train.problem_type;
     let validation = if options.validation.is_empty() {
         None
     } else {
-        let mut data = options.options.clone();
-        if !train.labels.is_empty() {
-            data.labels = Some(train.labels.clone());
-        }
-        data.problem_type = train.problem_type;
-        Some(open(&options.validation, &data)?)
+        let examples = open(&options.validation, &data)?.examples;
+        let (labels, problem_type) = (train.labels.clone(), train.problem_type);
+        let evaluate = EvaluateOptions {
+            task: options.task,
+            data: options.validation.clone(),
+            batch_size: EVALUATION_ROWS,
+            samples: 0,
+            generate: Some(false),
+            generation: Generation::default(),
+            bleu_tokenizer: None,
+            seed: options.seed,
+            options: data,
+        };
+        Some(Validation { examples, labels, problem_type, options: evaluate })
     };
     let mut cpu = Cpu::new(options.threads);
-    let network = Network::new(opening, options, &train)?;
-    Run::new(options, observer, network, train, validation)?.go(&mut cpu)
+    let network = Network::new(&opening, options, &train)?;
+    let tokenizer = opening.tokenizer.clone();
+    let (positions, eos) = (opening.positions, opening.eos);
+    drop(opening);
+    let facts = Facts { tokenizer, positions, eos };
+    Run::new(options, observer, network, train, validation, facts)?.go(&mut cpu)
+}
+
+/// What is known about the model.
+struct Facts {
+    tokenizer: Tokenizer,
+    positions: usize,
+    eos: Option<u32>,
+}
+
+struct Validation {
+    examples: Box<dyn Examples>,
+    labels: Vec<String>,
+    problem_type: Option<ProblemType>,
+    options: EvaluateOptions,
+}
+
+/// A run's observer, for an evaluation.
+struct Stop<'a>(&'a dyn TrainObserver);
+
+impl Observer for Stop<'_> {
+    fn stop(&self) -> bool {
+        self.0.stop()
+    }
 }
 
 struct Run<'a> {
@@ -57,7 +100,8 @@ struct Run<'a> {
     observer: &'a dyn TrainObserver,
     network: Network,
     examples: Box<dyn Examples>,
-    validation: Option<Box<dyn Examples>>,
+    validation: Option<Validation>,
+    facts: Facts,
     plan: Plan,
     steps_per_epoch: u64,
     total: u64,
@@ -77,7 +121,8 @@ impl<'a> Run<'a> {
         observer: &'a dyn TrainObserver,
         mut network: Network,
         train: Opened,
-        validation: Option<Opened>,
+        validation: Option<Validation>,
+        facts: Facts,
     ) -> Result<Self> {
         let mut examples = train.examples;
         if examples.is_empty() || validation.as_ref().is_some_and(|v| v.examples.is_empty()) {
@@ -90,8 +135,8 @@ impl<'a> Run<'a> {
         let steps_per_epoch = plan.batches().div_ceil(options.gradient_accumulation_steps) as u64;
         let epochs = (options.epochs * steps_per_epoch as f64).ceil() as u64;
         let total = options.max_steps.unwrap_or(epochs);
-        let facts = facts(options, &network, &lengths, total);
-        let checkpoints = Checkpoints::open(&options.output, facts, options.save_total_limit)?;
+        let same = facts_of(options, &network, &lengths, total);
+        let checkpoints = Checkpoints::open(&options.output, same, options.save_total_limit)?;
         let (restored, skipped) =
             if options.resume { checkpoints.restore(&mut network)? } else { (None, Vec::new()) };
         let (state, resumed_from) = match restored {
@@ -117,7 +162,8 @@ impl<'a> Run<'a> {
             log: Log::open(&options.output, state.step)?,
             optimizer: Optimizer::new(options, total),
             saved: (state.step > 0).then_some(state.step),
-            validation: validation.map(|opened| opened.examples),
+            validation,
+            facts,
             recent: VecDeque::new(),
             options,
             observer,
@@ -283,19 +329,31 @@ impl<'a> Run<'a> {
     /// Whether it is the best so far.
     fn evaluate(&mut self, cpu: &mut Cpu) -> Result<bool> {
         let started = Instant::now();
-        let validation = self.validation.as_mut().expect("the caller has looked");
-        cpu.evaluate();
-        let mut outcome = Outcome::default();
-        let (observer, count) = (self.observer, validation.len());
+        let (observer, validation) =
+            (self.observer, self.validation.as_mut().expect("the caller has looked"));
         let stop = || observer.stop();
-        for first in (0..count).step_by(EVALUATION_ROWS) {
-            let rows = first..count.min(first + EVALUATION_ROWS);
-            let batch = rows.map(|row| validation.get(row)).collect::<Result<Vec<_>>>()?;
-            outcome.add(self.network.run(cpu, &batch, Pass::Evaluate, &stop)?);
+        let model = Model {
+            tokenizer: &self.facts.tokenizer,
+            positions: self.facts.positions,
+            eos: self.facts.eos,
+            labels: &validation.labels,
+            problem_type: validation.problem_type,
+        };
+        let mut predictor = InTraining { network: &mut self.network, cpu, stop: &stop };
+        let evaluation = evaluate::evaluate(&mut predictor, &model, &validation.options, &Stop(observer))?;
+        let mut metrics = evaluation.metrics;
+        if !metrics.contains_key("loss") {
+            // Of pairs by contrast, there is one only within a batch.
+            let loss = self.loss(cpu)?;
+            metrics.insert("loss".into(), json!(loss));
         }
-        let metrics = self.metrics(outcome);
+        let loss = metrics["loss"].as_f64().unwrap_or(f64::NAN);
         let name = &self.options.metric_for_best_model;
-        let Some(metric) = metrics.get(name).and_then(Value::as_f64) else {
+        let pointer = format!("/{}", name.replace('.', "/"));
+        let metrics = Value::Object(metrics);
+        let metric = metrics.pointer(&pointer).and_then(Value::as_f64);
+        let Value::Object(metrics) = metrics else { unreachable!("it was an object") };
+        let Some(metric) = metric else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
             let reason = format!("{name} is none of {}", known.join(", "));
             return Err(TrainError::option("metricForBestModel", reason));
@@ -313,20 +371,23 @@ impl<'a> Run<'a> {
         self.state.evaluated = Some(self.state.step);
         let (step, epoch) = (self.state.step, self.epoch(self.state.step));
         let seconds = started.elapsed().as_secs_f64();
-        self.tell(Event::Evaluation { step, epoch, loss: outcome.mean(), metrics, best, seconds })?;
+        self.tell(Event::Evaluation { step, epoch, loss, metrics, best, seconds })?;
         Ok(best)
     }
 
-    fn metrics(&self, outcome: Outcome) -> Map<String, Value> {
-        let loss = outcome.mean();
-        let mut metrics = Map::new();
-        metrics.insert("loss".into(), json!(loss));
-        let accuracy = outcome.correct as f64 / outcome.targets.max(1) as f64;
-        metrics.insert("accuracy".into(), json!(accuracy));
-        if self.options.task.is_causal() {
-            metrics.insert("perplexity".into(), json!(loss.exp()));
+    /// The mean over the validation set's targets, in batches as in training.
+    fn loss(&mut self, cpu: &mut Cpu) -> Result<f64> {
+        cpu.evaluate();
+        let mut outcome = Outcome::default();
+        let observer = self.observer;
+        let stop = || observer.stop();
+        let examples = &mut self.validation.as_mut().expect("the caller has looked").examples;
+        for first in (0..examples.len()).step_by(self.options.batch_size) {
+            let rows = first..examples.len().min(first + self.options.batch_size);
+            let batch = rows.map(|row| examples.get(row)).collect::<Result<Vec<_>>>()?;
+            outcome.add(self.network.run(cpu, &batch, Pass::Evaluate, &stop)?);
         }
-        metrics
+        Ok(outcome.mean())
     }
 
     fn save(&mut self) -> Result<()> {
@@ -337,7 +398,7 @@ impl<'a> Run<'a> {
 }
 
 /// What makes two runs one: from a checkpoint of the same, the same bits follow.
-fn facts(
+fn facts_of(
     options: &FinetuneOptions,
     network: &Network,
     lengths: &[u32],
