@@ -4,7 +4,7 @@
 //! `generator.rs` → text thread (`text.rs`: ids) → model thread (`scheduler.rs`: batches of `task.rs`, `request.rs`) → queue
 //! (`stream.rs`) → whoever calls [`TokenStream::next`]. What happens to a token's logits is in `processors.rs`, `sample.rs` and
 //! `beam.rs`, over the loops of `scores.rs`; how ids become text in `detokenize.rs` and `stop.rs`. What exists already is scored
-//! by `score.rs`. An encoder's calls go through `encoder.rs` → text thread → `encoder_thread.rs`; what the tasks of `tasks/` make
+//! by `score.rs`. An encoder's calls go through `encoder.rs` → text thread (`limits.rs`: what fits) → `encoder_thread.rs`; what the tasks of `tasks/` make
 //! of the outputs goes back over the text thread. `vectors.rs` searches vectors, on a thread of its own.
 
 mod beam;
