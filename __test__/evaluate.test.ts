@@ -106,6 +106,10 @@ describe("a classifier", () => {
     await refused("OPTION_INVALID", { task: "nothing" });
     await refused("OPTION_INVALID", { labels: ["a", "b"] });
     await refused("OPTION_INVALID", { generate: true });
+    await refused("OPTION_INVALID", { masking: 0.3 });
+    await refused("OPTION_INVALID", { stride: 3 });
+    await refused("OPTION_INVALID", { separator: " " });
+    await refused("OPTION_INVALID", { format: "csv" });
     await refused("OPTION_INVALID", { columns: { nothing: "text" } });
     await refused("OPTION_UNKNOWN", { batch: 3 });
     await refused("OPTION_UNKNOWN", { generation: { beams: 3 } });

@@ -105,7 +105,7 @@ export async function trainTokenizer(options: TrainTokenizerOptions): Promise<Tr
     if (checked[name] !== undefined) throw invalid(where, name, `has no effect on ${texts === undefined ? type : "texts"}`, checked[name]);
   }
   await using data =
-    texts === undefined ? await openData(where, files!, signal) : await spool(where, texts, "jsonl", textLine, signal);
+    texts === undefined ? await openData(where, files!, checked) : await spool(where, texts, "jsonl", textLine, signal);
   const request = JSON.stringify({
     kind: type,
     data: data.paths,

@@ -1,5 +1,5 @@
 /** What may be said about a data set, in training and in evaluation alike. Defaults are those of `crates/train/src/data/task.rs`. */
-import { checks, isPlainObject, type Check, type OptionTable } from "../options.js";
+import { checks, invalid, isPlainObject, type Check, type OptionTable } from "../options.js";
 
 export const TASKS = [
   "text-generation",
@@ -75,6 +75,25 @@ export const dataOptions: OptionTable<DataOptions> = {
   separator: text,
   masking: checks.number("above 0, at most 1", (share) => share > 0 && share <= 1),
 };
+
+const CLASSES: readonly Task[] = ["text-classification", "sentiment-analysis", "token-classification"];
+
+/** Options that are some tasks' alone. */
+const ONLY: { readonly [K in keyof DataOptions]?: readonly Task[] } = {
+  stride: ["text-generation", "fill-mask", "question-answering"],
+  labels: CLASSES,
+  problemType: ["text-classification", "sentiment-analysis"],
+  separator: ["completion", "translation", "dialogue"],
+  masking: ["fill-mask"],
+};
+
+/** Throws `OPTION_INVALID` for an option that has no effect on the task. */
+export function refuseUseless(where: string, task: Task, options: DataOptions): void {
+  for (const [name, tasks] of Object.entries(ONLY) as [keyof DataOptions, readonly Task[]][]) {
+    const value = options[name];
+    if (value !== undefined && !tasks.includes(task)) throw invalid(where, name, `has no effect on ${task}`, value);
+  }
+}
 
 /** The data options among others: the addon's `DataOptions`. */
 export function pickDataOptions(options: DataOptions): DataOptions {

@@ -23,15 +23,20 @@ export interface OpenData extends AsyncDisposable {
 const CHUNK = 1 << 16;
 
 /**
- * @throws {CandlewickError} `OPTION_INVALID`: no source of rows. `DATA_INVALID`: something in it that is no row. `DATA_EMPTY`: nothing.
+ * @throws {CandlewickError} `OPTION_INVALID`: no source of rows, or a format of what is no file. `DATA_INVALID`: something in it that is no row. `DATA_EMPTY`: nothing.
  *   `IO`: the temporary folder cannot be written. `ABORTED`.
  */
-export async function openData(where: string, data: DataSource, signal?: AbortSignal): Promise<OpenData> {
+export async function openData(
+  where: string,
+  data: DataSource,
+  { format, signal }: { format?: unknown; signal?: AbortSignal } = {},
+): Promise<OpenData> {
   if (typeof data === "string" && data !== "") return files([data]);
   if (Array.isArray(data)) {
     if (data.length === 0) throw new CandlewickError("DATA_EMPTY", `${where}: no rows`);
     if (data.every((path) => typeof path === "string" && path !== "")) return files(data as string[]);
   }
+  if (format !== undefined) throw invalid(where, "format", "is that of files, and has no effect on rows", format);
   return spool(where, data as Iterable<DataRow>, "jsonl", toLine, signal);
 }
 

@@ -1,5 +1,5 @@
 import { loadBERT, BERT } from "../bert.js";
-import { CAUSAL_TASKS, dataOptions, pickDataOptions, TASKS, type DataOptions, type Task } from "../data/options.js";
+import { CAUSAL_TASKS, dataOptions, pickDataOptions, refuseUseless, TASKS, type DataOptions, type Task } from "../data/options.js";
 import { openData, type DataSource } from "../data/source.js";
 import { GPT2, loadGPT2 } from "../gpt2.js";
 import type { Device, Dtype, LoadProgress } from "../load.js";
@@ -109,13 +109,14 @@ export async function evaluate<T extends Task>(options: EvaluateOptions<T>): Pro
   const generation = checkOptions("evaluate: generation", checked.generation ?? {}, generationOptions);
   const { task, signal, onProgress, batchSize, samples, generate, bleuTokenizer, seed } = checked;
   const causal = CAUSAL_TASKS.has(task);
-  const useless = causal ? (task === "text-generation" ? ["generate", "generation", "bleuTokenizer"] : []) : ["generate", "generation", "bleuTokenizer", "separator"];
-  for (const name of useless as (keyof typeof checked)[]) {
+  refuseUseless("evaluate", task, checked);
+  const writes = causal && task !== "text-generation";
+  for (const name of writes ? [] : (["generate", "generation", "bleuTokenizer"] as const)) {
     if (checked[name] !== undefined) throw invalid("evaluate", name, `has no effect on ${task}`, checked[name]);
   }
   const started = performance.now();
   await using opened = await model(checked, causal);
-  await using data = await openData("evaluate", checked.data, signal);
+  await using data = await openData("evaluate", checked.data, checked);
   const request = {
     task,
     data: data.paths,

@@ -1,11 +1,11 @@
 import { resolve } from "node:path";
-import { CAUSAL_TASKS, dataOptions, pickDataOptions } from "../data/options.js";
+import { dataOptions, pickDataOptions, refuseUseless } from "../data/options.js";
 import { openData, type OpenData } from "../data/source.js";
 import { abortError } from "../errors.js";
 import { required } from "../evaluate/evaluate.js";
 import { resolveModel } from "../hub.js";
 import { native } from "../native.js";
-import { checkOptions, invalid } from "../options.js";
+import { checkOptions } from "../options.js";
 import { finetuneOptions, loraOptions, type FinetuneOptions } from "./options.js";
 import { TrainingRun, type Opened } from "./run.js";
 
@@ -31,9 +31,7 @@ export function finetune(options: FinetuneOptions): TrainingRun {
   const checked = checkOptions("finetune", options, finetuneOptions);
   required("finetune", checked, ["model", "task", "train", "output"]);
   const lora = checked.lora && checkOptions("finetune: lora", checked.lora, loraOptions);
-  if (checked.separator !== undefined && !CAUSAL_TASKS.has(checked.task)) {
-    throw invalid("finetune", "separator", `has no effect on ${checked.task}`, checked.separator);
-  }
+  refuseUseless("finetune", checked.task, checked);
   const opened = open({ ...checked, lora });
   // Whoever reads the run is told.
   opened.catch(() => {});
@@ -49,8 +47,8 @@ async function open(options: FinetuneOptions): Promise<Opened> {
     for (const each of data) await each[Symbol.asyncDispose]();
   };
   try {
-    data.push(await openData("finetune", train, signal));
-    if (validation !== undefined) data.push(await openData("finetune", validation, signal));
+    data.push(await openData("finetune", train, options));
+    if (validation !== undefined) data.push(await openData("finetune", validation, options));
     if (signal?.aborted) throw abortError(signal);
     const request = {
       ...pickTrainingOptions(options),
