@@ -536,3 +536,11 @@ fn opening_stops_when_asked() {
     };
     assert_eq!(code(open(&[path], &setup)), "ABORTED");
 }
+
+#[test]
+fn a_quotation_mark_that_is_never_closed_does_not_fill_the_memory() {
+    let bench = Bench::bert();
+    let table = format!("text,label\na,b\n\"c,d\n{}", "e,f\n".repeat(20 << 20));
+    let path = bench.file("open.csv", table);
+    assert_eq!(code(bench.open(Task::TextClassification, &[path], json!({}), &[])), "IO");
+}

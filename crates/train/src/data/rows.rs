@@ -1,9 +1,11 @@
 //! Rows of JSON lines, CSV, TSV or plain text, read where they lie: memory holds the offset of each row, 8 bytes, and nothing else
 //! of a file, so that a file may be larger than memory.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -178,7 +180,8 @@ impl Source {
         stop: &dyn Fn() -> bool,
         visit: &mut dyn FnMut(&Row) -> Result<()>,
     ) -> Result<()> {
-        let mut reader = self.table_reader(true, file);
+        let room = Rc::new(Cell::new(MAX_ROW_BYTES));
+        let mut reader = self.table_reader(true, Bounded { inner: file, room: room.clone() });
         let header = reader.headers().map_err(|error| table_error(&self.path, &error))?.clone();
         self.header = header.iter().map(|name| name.trim_start_matches('\u{feff}').to_string()).collect();
         let mut record = csv::StringRecord::new();
@@ -188,6 +191,7 @@ impl Source {
                 return Err(TrainError::Aborted);
             }
             let offset = reader.position().byte();
+            room.set(MAX_ROW_BYTES);
             if !reader.read_record(&mut record).map_err(|error| table_error(&self.path, &error))? {
                 break;
             }
@@ -249,6 +253,23 @@ impl Source {
     /// Lines are counted when something is wrong with a row; this names it without.
     fn place_of(&self, row: usize) -> String {
         format!("{}, row {}", self.path.display(), row + 1)
+    }
+}
+
+/// A quotation mark that is never closed makes one row of the rest of a table: it ends where a row has no more room.
+struct Bounded<'a> {
+    inner: &'a mut File,
+    room: Rc<Cell<u64>>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.room.get() == 0 {
+            return Err(std::io::Error::other(format!("a row of more than {MAX_ROW_BYTES} bytes")));
+        }
+        let read = self.inner.read(buffer)?;
+        self.room.set(self.room.get().saturating_sub(read as u64));
+        Ok(read)
     }
 }
 
