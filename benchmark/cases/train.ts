@@ -84,7 +84,7 @@ async function one(context: Context, size: Size, folder: string, texts: readonly
   const text = (i: number) => texts.slice(i).concat(texts.slice(0, i)).join(" ").slice(0, 12 * size.length);
   writeFileSync(rows, texts.map((_, i) => JSON.stringify({ text: text(i), label: i % 2 ? "a" : "b" })).join("\n"));
   const { task, config, batch, length } = size;
-  const [rounds, steps] = context.quick ? [1, 2] : [3, 6];
+  const [rounds, steps] = context.quick ? [1, 2] : [2, 4];
   const results = new Map<ContenderName, { version: string; values: Trained[] }>();
   const limits: Limits[] = [];
   for (let round = 1; round <= rounds; round++) {

@@ -142,7 +142,12 @@ impl Checkpoints {
     pub fn restore(&self, network: &mut Network) -> Result<(Option<Restored>, Vec<Skipped>)> {
         let mut skipped = Vec::new();
         let mut last = None;
-        for step in self.steps() {
+        let mut steps = self.steps();
+        // The last one written: a higher number may be left from an earlier run into the same folder.
+        let written =
+            |step: &u64| fs::metadata(self.path(*step).join(STATE)).and_then(|file| file.modified()).ok();
+        steps.sort_by_key(|step| std::cmp::Reverse((written(step), *step)));
+        for step in steps {
             let path = self.path(step);
             match self.check(&path) {
                 Ok(state) => {
