@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { finetune, trainTokenizer, type FinetuneOptions, type TrainTokenizerOptions } from "../../index.js";
+import { TrainingProgress } from "../../src/cli/training-progress.js";
 import { dataFile } from "./data.js";
 import { cache } from "./packages.js";
 
@@ -37,20 +38,12 @@ async function run(name: string, training: Training, output: string, signal: Abo
     resume: true,
     signal,
   });
-  let shown = 0;
-  for await (const event of run) {
-    if (event.type === "start") {
-      const from = event.resumedFrom ? `, from ${event.resumedFrom}` : "";
-      console.log(`${training.task}: ${event.totalSteps} steps, ${event.examples} examples, ${event.parameters} parameters${from}`);
-    }
-    if (event.type === "step" && Date.now() - shown > 10_000) {
-      shown = Date.now();
-      const speed = Math.round(event.tokens / event.seconds);
-      console.log(`step ${event.step} of ${event.totalSteps}  loss ${event.loss.toFixed(4)}  ${speed} tokens/s`);
-    }
-    if (event.type === "evaluation") {
-      console.log(`step ${event.step}  validation ${JSON.stringify(event.metrics)}${event.best ? "  best" : ""}`);
-    }
+  const progress = new TrainingProgress();
+  try {
+    for await (const event of run) await progress.show(event);
+    await run.result;
+  } finally {
+    progress.stop();
   }
   console.log(output);
 }
