@@ -145,7 +145,7 @@ impl<'a> Loader<'a> {
         let shape = if layout == Layout::OutIn { [n, k] } else { [k, n] };
         let stored: Vec<_> =
             names.iter().map(|name| self.weights.stored(name, &shape)).collect::<Result<_>>()?;
-        let mut weight_type = dtype.map_or(native(stored[0].source), WeightType::from);
+        let mut weight_type = WeightType::from(dtype.unwrap_or_else(|| self.weights.native_dtype(names[0])));
         if weight_type.is_block_quantized() && !k.is_multiple_of(candlewick_kernels::BLOCK) {
             weight_type = WeightType::F16;
         }
@@ -247,16 +247,6 @@ impl<'a> Loader<'a> {
         };
         self.hold(values.bytes());
         Ok(Table { values, width })
-    }
-}
-
-/// How a matrix is held that no type was asked for: as it is stored; bf16, whose range f16 does not have, as f32.
-fn native(source: SourceType) -> WeightType {
-    match source {
-        SourceType::F32 | SourceType::BF16 => WeightType::F32,
-        SourceType::F16 => WeightType::F16,
-        SourceType::Q8_0 => WeightType::Q8_0,
-        SourceType::Q4_0 => WeightType::Q4_0,
     }
 }
 

@@ -44,15 +44,6 @@ pub enum Values {
 }
 
 impl Values {
-    pub fn dtype(&self) -> Dtype {
-        match self {
-            Self::F32(_) => Dtype::F32,
-            Self::F16(_) => Dtype::F16,
-            Self::Q8_0(_) => Dtype::Q8_0,
-            Self::Q4_0(_) => Dtype::Q4_0,
-        }
-    }
-
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
