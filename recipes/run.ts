@@ -1,10 +1,15 @@
 // `npm run recipe -- <name> --data`: fetches a recipe's sources and prepares its data, in the cache.
-// `--train`: trains its model there (again: goes on where it was). `--evaluate`: measures it on the held-out data.
+// `--train`: trains its model there (again: goes on where it was). `--ship`: puts that model into its package in models/.
+// `--evaluate`: measures what is in the package on the held-out data.
 import { readdirSync, readFileSync, writeFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { CandlewickError, evaluate } from "../index.js";
+import { CandlewickError } from "../index.js";
+import { TRAINING_LOG } from "../src/evaluate/training-log.js";
+import { temperature } from "./lib/calibrate.js";
+import { drawCurve, measure } from "./lib/measure.js";
 import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
+import { ship } from "./lib/ship.js";
 import { train, trainedFolder, type Trained } from "./lib/train.js";
 
 export const recipes = readdirSync(__dirname, { withFileTypes: true })
@@ -29,35 +34,35 @@ async function data(name: string): Promise<void> {
   }
 }
 
+/** Of an adapter the adapter alone; of a classifier with its scores calibrated on the validation set. */
+async function shipTrained(name: string, { ships, training }: Trained): Promise<void> {
+  const folder = trainedFolder(name);
+  const classifies = training.task === "sentiment-analysis" || training.task === "text-classification";
+  const scale = classifies ? await temperature(folder, dataFile(name, "validation")) : 1;
+  if (classifies) console.log(`temperature ${scale.toFixed(3)}`);
+  await ship(training.lora ? join(folder, "adapter") : folder, ships, scale);
+  await drawCurve(join(folder, TRAINING_LOG), ships);
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { data: { type: "boolean" }, train: { type: "boolean" }, evaluate: { type: "boolean" } },
+    options: { data: { type: "boolean" }, train: { type: "boolean" }, ship: { type: "boolean" }, evaluate: { type: "boolean" } },
   });
   const [name] = positionals;
-  if (!(values.data || values.train || values.evaluate) || name === undefined || !recipes.includes(name)) {
-    console.error(`npm run recipe -- <name> --data|--train|--evaluate; the recipes: ${recipes.join(", ")}`);
+  if (!(values.data || values.train || values.ship || values.evaluate) || name === undefined || !recipes.includes(name)) {
+    console.error(`npm run recipe -- <name> --data|--train|--ship|--evaluate; the recipes: ${recipes.join(", ")}`);
     process.exitCode = 2;
     return;
   }
   const abort = new AbortController();
   process.once("SIGINT", () => abort.abort());
   if (values.data) await data(name);
-  if (!values.train && !values.evaluate) return;
+  if (!values.train && !values.ship && !values.evaluate) return;
   const { trained } = (await import(`./${name}/train.js`)) as { trained: Trained };
   if (values.train) await train(name, trained, abort.signal);
-  if (values.evaluate) {
-    const folder = trainedFolder(name);
-    const { samples: _, ...metrics } = await evaluate({
-      model: folder,
-      task: trained.training.task,
-      data: dataFile(name, "heldout"),
-      report: join(folder, "report"),
-      trainingLog: join(folder, "training-log.jsonl"),
-      signal: abort.signal,
-    });
-    console.log(JSON.stringify(metrics, undefined, 2));
-  }
+  if (values.ship) await shipTrained(name, trained);
+  if (values.evaluate) await measure(name, trained, abort.signal);
 }
 
 if (require.main === module) {

@@ -1,7 +1,8 @@
 /** How a recipe trains, from nothing to a model in the cache; an interrupted run goes on where it was. */
-import { existsSync } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { join } from "node:path";
-import { finetune, trainTokenizer, type FinetuneOptions, type TrainTokenizerOptions } from "../../index.js";
+import { createInterface } from "node:readline";
+import { finetune, trainTokenizer, type EvaluateOptions, type FinetuneOptions, type TrainTokenizerOptions } from "../../index.js";
 import { TrainingProgress } from "../../src/cli/training-progress.js";
 import { dataFile } from "./data.js";
 import { cache } from "./packages.js";
@@ -10,11 +11,19 @@ import { cache } from "./packages.js";
 export type Training = Omit<FinetuneOptions, "train" | "validation" | "output" | "resume" | "signal" | "onDownload">;
 
 export interface Trained {
-  /** Of a model from scratch: of the training set's `column`. Written to `trainedFolder(…, "tokenizer")`. */
-  readonly tokenizer?: Omit<TrainTokenizerOptions, "files" | "texts" | "output">;
+  /** The package that it ships in, `models/<name>/`. */
+  readonly ships: string;
+  /** Of a model from scratch: of these columns of the training set. Written to `trainedFolder(…, "tokenizer")`. */
+  readonly tokenizer?: Omit<TrainTokenizerOptions, "files" | "texts" | "output" | "column"> & { columns: readonly string[] };
   /** A run before the run, on the same texts; its model is in `trainedFolder(…, "pretrained")`. */
   readonly pretraining?: Training;
   readonly training: Training;
+  /** How its held-out figures are measured, beside what follows from the task. */
+  readonly evaluation?: Pick<EvaluateOptions, "batchSize" | "generation" | "maxLength">;
+  /** Rows that are measured apart: a row's language. Default: all are one group. */
+  readonly groups?: (row: Readonly<Record<string, unknown>>) => string;
+  /** Of a generator: what one request is made of. */
+  readonly request?: { readonly prompt: (row: Readonly<Record<string, unknown>>) => string; readonly maxNewTokens?: number };
 }
 
 /** Where `tools/fetch-models.sh` puts what it fetches. */
@@ -23,9 +32,19 @@ export const trainedFolder = (name: string, part = "model"): string => join(cach
 
 export async function train(name: string, { tokenizer, pretraining, training }: Trained, signal: AbortSignal): Promise<void> {
   const folder = trainedFolder(name, "tokenizer");
-  if (tokenizer && !existsSync(folder)) await trainTokenizer({ ...tokenizer, files: dataFile(name, "train"), output: folder, signal });
+  if (tokenizer && !existsSync(folder)) {
+    const { columns, ...options } = tokenizer;
+    await trainTokenizer({ ...options, texts: texts(dataFile(name, "train"), columns), output: folder, signal });
+  }
   if (pretraining) await run(name, pretraining, trainedFolder(name, "pretrained"), signal);
   await run(name, training, trainedFolder(name), signal);
+}
+
+async function* texts(file: string, columns: readonly string[]): AsyncGenerator<string> {
+  for await (const line of createInterface(createReadStream(file))) {
+    const row = JSON.parse(line) as Record<string, string>;
+    for (const column of columns) yield row[column]!;
+  }
 }
 
 async function run(name: string, training: Training, output: string, signal: AbortSignal): Promise<void> {

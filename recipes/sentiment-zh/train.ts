@@ -4,7 +4,8 @@ const NAME = "sentiment-zh";
 
 /** A small BERT over characters, from scratch: it learns the reviews' language first, then what they say of the thing. */
 export const trained: Trained = {
-  tokenizer: { type: "characters", column: "text", vocabularySize: 4500 },
+  ships: "sentiment-zh",
+  tokenizer: { type: "characters", columns: ["text"], vocabularySize: 4500 },
   pretraining: {
     model: trainedFolder(NAME, "tokenizer"),
     task: "fill-mask",

@@ -1,0 +1,23 @@
+import { trainedFolder, type Trained } from "../lib/train.js";
+
+/** The generator, which knows both languages a little, learns to answer. */
+export const trained: Trained = {
+  ships: "dialogue",
+  training: {
+    model: trainedFolder("generation"),
+    task: "dialogue",
+    epochs: 20,
+    batchSize: 16,
+    maxLength: 512,
+    dropout: 0.1,
+    learningRate: 5e-4,
+    lrSchedulerType: "cosine",
+    warmupRatio: 0.05,
+    weightDecay: 0.1,
+    metricForBestModel: "loss",
+    earlyStoppingPatience: 4,
+    seed: 1,
+  },
+  groups: ({ language }) => (language === "en" ? "English" : "Chinese"),
+  request: { prompt: ({ messages }) => `${(messages as { content: string }[])[0]!.content}<|endoftext|>` },
+};

@@ -1,0 +1,29 @@
+import { trainedFolder, type Trained } from "../lib/train.js";
+
+const NAME = "generation";
+
+/** GPT-2, 4 layers and 256 wide, from scratch: the shape of the first version, which PyTorch trained. */
+export const trained: Trained = {
+  ships: "default",
+  tokenizer: { type: "byte-level-bpe", columns: ["text"], vocabularySize: 8192 },
+  training: {
+    model: trainedFolder(NAME, "tokenizer"),
+    task: "text-generation",
+    fromScratch: true,
+    config: { model_type: "gpt2", n_layer: 4, n_head: 4, n_embd: 256, n_positions: 512 },
+    epochs: 1,
+    batchSize: 8,
+    maxLength: 512,
+    dropout: 0,
+    learningRate: 2e-3,
+    lrSchedulerType: "cosine",
+    warmupRatio: 0.03,
+    weightDecay: 0.1,
+    adamBeta2: 0.98,
+    evalSteps: 400,
+    saveSteps: 200,
+    seed: 1,
+  },
+  groups: ({ source }) => (["austen", "kjv"].includes(source as string) ? "English" : "Chinese"),
+  request: { prompt: ({ text }) => (text as string).slice(0, 40) },
+};
