@@ -32,7 +32,7 @@ export const trainedFolder = (name: string, part = "model"): string => join(cach
 
 export async function train(name: string, { tokenizer, pretraining, training }: Trained, signal: AbortSignal): Promise<void> {
   const folder = trainedFolder(name, "tokenizer");
-  if (tokenizer && !existsSync(folder)) {
+  if (tokenizer && !existsSync(join(folder, "tokenizer.json"))) {
     const { columns, ...options } = tokenizer;
     await trainTokenizer({ ...options, texts: texts(dataFile(name, "train"), columns), output: folder, signal });
   }
