@@ -75,7 +75,7 @@ async function main(): Promise<void> {
   const runs: object[] = [];
   for (const seed of SEEDS) {
     runs.push(await ours(seed, files));
-    const text = execFileSync(python, [join(__dirname, "character.py"), folder, String(seed), JSON.stringify(RECIPE)], { encoding: "utf8" });
+    const text = execFileSync(python, [join(__dirname, "pytorch.py"), folder, String(seed), JSON.stringify(RECIPE)], { encoding: "utf8" });
     runs.push(JSON.parse(text) as object);
     console.log(JSON.stringify(runs.slice(-2)));
   }

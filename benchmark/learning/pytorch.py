@@ -1,4 +1,8 @@
-"""The PyTorch side of character.ts: character.py FOLDER SEED RECIPE. Prints its run as JSON."""
+"""The PyTorch side of character.ts and generator.ts: pytorch.py FOLDER SEED RECIPE. Prints its run as JSON.
+
+FOLDER has tokenizer/, train.jsonl and validation.jsonl. Where the recipe has `saves`, the model goes into FOLDER/pytorch-<step> after each
+of those steps, and the run ends after the last of them, wherever the schedule is then.
+"""
 
 import json
 import math
@@ -57,11 +61,13 @@ def measure():
     return sum(losses) / len(validation)
 
 
+saves = recipe.get("saves", [])
+last = max(saves, default=recipe["steps"])
 curve, seconds, step = [], 0.0, 0
-while step < recipe["steps"]:
+while step < last:
     order = torch.randperm(len(train))
     for rows in order.split(recipe["batch"]):
-        if step == recipe["steps"] or len(rows) < recipe["batch"]:
+        if step == last or len(rows) < recipe["batch"]:
             break
         begin = time.perf_counter()
         batch = train[rows]
@@ -72,6 +78,8 @@ while step < recipe["steps"]:
         optimizer.zero_grad()
         seconds += time.perf_counter() - begin
         step += 1
-        if step % 250 == 0:
+        if step in saves:
+            model.save_pretrained(folder / f"pytorch-{step}")
+        elif not saves and step % 250 == 0:
             curve.append([step, measure()])
 print(json.dumps(dict(contender="pytorch", seed=seed, seconds=seconds, validation=curve)))
