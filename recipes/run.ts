@@ -9,7 +9,7 @@ import { TRAINING_LOG } from "../src/evaluate/training-log.js";
 import { temperature } from "./lib/calibrate.js";
 import { drawCurve, measure } from "./lib/measure.js";
 import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
-import { ship } from "./lib/ship.js";
+import { packageFolder, ship } from "./lib/ship.js";
 import { train, trainedFolder, type Trained } from "./lib/train.js";
 
 export const recipes = readdirSync(__dirname, { withFileTypes: true })
@@ -35,12 +35,19 @@ async function data(name: string): Promise<void> {
 }
 
 /** Of an adapter the adapter alone; of a classifier with its scores calibrated on the validation set. */
-async function shipTrained(name: string, { ships, training }: Trained): Promise<void> {
+async function shipTrained(name: string, { ships, training, parameters }: Trained): Promise<void> {
   const folder = trainedFolder(name);
   const classifies = training.task === "sentiment-analysis" || training.task === "text-classification";
   const scale = classifies ? await temperature(folder, dataFile(name, "validation")) : 1;
   if (classifies) console.log(`temperature ${scale.toFixed(3)}`);
   await ship(training.lora ? join(folder, "adapter") : folder, ships, scale);
+  if (parameters) {
+    const path = join(packageFolder(ships), "config.json");
+    const config = JSON.parse(readFileSync(path, "utf8")) as { task_specific_params?: Record<string, object> };
+    const { [training.task]: before, ...others } = config.task_specific_params ?? {};
+    config.task_specific_params = { ...others, [training.task]: { ...before, ...parameters } };
+    writeFileSync(path, `${JSON.stringify(config, undefined, 2)}\n`);
+  }
   await drawCurve(join(folder, TRAINING_LOG), ships);
 }
 

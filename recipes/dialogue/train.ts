@@ -18,6 +18,7 @@ export const trained: Trained = {
     earlyStoppingPatience: 4,
     seed: 1,
   },
+  parameters: { do_sample: true, temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1, max_new_tokens: 64 },
   groups: ({ language }) => (language === "en" ? "English" : "Chinese"),
   request: { prompt: ({ messages }) => `${(messages as { content: string }[])[0]!.content}<|endoftext|>` },
 };

@@ -18,6 +18,8 @@ export interface Trained {
   /** A run before the run, on the same texts; its model is in `trainedFolder(…, "pretrained")`. */
   readonly pretraining?: Training;
   readonly training: Training;
+  /** What its pipeline takes by default: `task_specific_params[task]` of `config.json`. */
+  readonly parameters?: Readonly<Record<string, unknown>>;
   /** How its held-out figures are measured, beside what follows from the task. */
   readonly evaluation?: Pick<EvaluateOptions, "batchSize" | "generation" | "maxLength">;
   /** Rows that are measured apart: a row's language. Default: all are one group. */

@@ -24,6 +24,7 @@ export const trained: Trained = {
     metricForBestModel: "loss",
     seed: 1,
   },
+  parameters: { separator: "\n", num_beams: 4, max_new_tokens: 96 },
   evaluation: { generation: { numBeams: 4, maxNewTokens: 96 } },
   request: { prompt: ({ source }) => `${source as string}\n`, maxNewTokens: 96 },
 };
