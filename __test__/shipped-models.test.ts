@@ -1,7 +1,7 @@
 /** The figures on the models' cards are those of the weights that ship: measured again on a tenth of the held-out rows. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { dataFile } from "../recipes/lib/data.js";
@@ -45,3 +45,13 @@ for (const name of recipes) {
     });
   });
 }
+
+test("the packages of weights are together at most 100 MB, the generator 16 MB", () => {
+  const models = join(__dirname, "../models");
+  const size = (folder: string): number =>
+    readdirSync(folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
+  assert.ok(size(models) <= 100e6, `${size(models)} bytes`);
+  assert.ok(size(join(models, "default")) <= 16e6);
+});

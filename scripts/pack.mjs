@@ -3,6 +3,7 @@
 // there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies. (In the
 // checkout those would make `npm ci` look for versions that are not published yet.)
 //   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
+//   node scripts/pack.mjs --models      also the packages of weights in models/
 //   node scripts/pack.mjs --cuda        also the package of the CUDA addon, which `npm run build:cuda` has put into npm/
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -71,6 +72,26 @@ function stagePlatform(folder, platform) {
   writeJson(join(folder, "package.json"), { ...manifest, files: [...manifest.files, "THIRD-PARTY-LICENSES"] });
 }
 
+/** The packages of weights beside the model inside the package itself, by their folders' names; each has the package's own version. */
+export function modelPackages() {
+  const { name, version } = readJson(at("package.json"));
+  return readdirSync(at("models")).toSorted().filter((model) => existsSync(at("models", model, "package.json"))).map((model) => {
+    const manifest = readJson(at("models", model, "package.json"));
+    if (manifest.name !== `${name}-model-${model}` || manifest.version !== version) {
+      throw new Error(`models/${model}/package.json must be ${name}-model-${model} ${version}`);
+    }
+    return model;
+  });
+}
+
+function stageModel(folder, model) {
+  const manifest = readJson(at("models", model, "package.json"));
+  for (const path of [...manifest.files, "README.md"]) cpSync(at("models", model, path), join(folder, path), { recursive: true });
+  const own = licences.filter((file) => file !== "LICENSE-MIT" || manifest.license.includes("MIT"));
+  for (const file of own) copyFileSync(at(file), join(folder, file));
+  writeJson(join(folder, "package.json"), { ...manifest, files: [...manifest.files, ...own] });
+}
+
 /** Runs the npm that runs this script (npm sets npm_execpath), or the one on PATH. */
 function npmPack(folder, out) {
   const args = ["pack", folder, "--pack-destination", out, "--json", "--ignore-scripts"];
@@ -85,10 +106,10 @@ function npmPack(folder, out) {
 }
 
 /**
- * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and `cuda` where it is asked for, each
- * `{ path, size, unpackedSize }`.
+ * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and where they are asked for `cuda` and the
+ * models by name, each `{ path, size, unpackedSize }`.
  */
-export function packAll(out = at("target", "npm"), { cuda = false } = {}) {
+export function packAll(out = at("target", "npm"), { cuda = false, models = false } = {}) {
   const platform = thisPlatform();
   if (!existsSync(at("npm", platform))) throw new Error(`There is no platform package for ${platform} in npm/`);
   const stage = join(out, "stage");
@@ -96,13 +117,21 @@ export function packAll(out = at("target", "npm"), { cuda = false } = {}) {
   stageMain(join(stage, "candlewick"));
   stagePlatform(join(stage, platform), platform);
   const tarballs = { main: npmPack(join(stage, "candlewick"), out), platform: npmPack(join(stage, platform), out) };
-  if (!cuda) return tarballs;
-  stagePlatform(join(stage, `${platform}-cuda`), `${platform}-cuda`);
-  return { ...tarballs, cuda: npmPack(join(stage, `${platform}-cuda`), out) };
+  if (models) {
+    for (const model of modelPackages()) {
+      stageModel(join(stage, `model-${model}`), model);
+      tarballs[model] = npmPack(join(stage, `model-${model}`), out);
+    }
+  }
+  if (cuda) {
+    stagePlatform(join(stage, `${platform}-cuda`), `${platform}-cuda`);
+    tarballs.cuda = npmPack(join(stage, `${platform}-cuda`), out);
+  }
+  return tarballs;
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" } } });
+  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" }, models: { type: "boolean" } } });
   await orExplain(() => build({ profile: values.profile }));
   const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const tarballs = Object.values(packAll(values.out && resolve(values.out), values));
