@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import type { Recipe } from "../lib/data.js";
-import { cache } from "../lib/packages.js";
+import { cache, python } from "../lib/packages.js";
 import { bucket, letters, type Split } from "../lib/split.js";
 
 const exec = promisify(execFile);
@@ -32,7 +32,7 @@ export const recipe: Recipe = {
   ],
   async read() {
     const missing = SOURCES.some((source) => !existsSync(join(texts, `${source}.jsonl`)));
-    if (missing) await exec(process.env["PYTHON"] ?? "python3", [join(__dirname, "../../tools/default-model/prepare.py")]);
+    if (missing) await exec(await python("opencc==1.4.2"), [join(__dirname, "../../tools/default-model/prepare.py")]);
     const splits: Record<Split, Document[]> = { train: [], validation: [], heldout: [] };
     const counts = { rows: 0, duplicates: 0, shared: 0 };
     const once: Document[] = [];

@@ -26,26 +26,45 @@ async function once(name: string, fetch: (folder: string) => Promise<void>): Pro
   return folder;
 }
 
+/** A Python with the wheels that a script needs. */
+export const python = (...wheels: string[]): Promise<string> =>
+  once(`python-${wheels.join("-")}`, async (folder) => {
+    await exec(process.env["PYTHON"] ?? "python3", ["-m", "venv", folder]);
+    await exec(join(folder, "bin/python"), ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", ...wheels]);
+  }).then((folder) => join(folder, "bin/python"));
+
 const only = async (folder: string, ending: string): Promise<string> => {
   const names = (await readdir(folder)).filter((name) => name.endsWith(ending));
   if (names.length !== 1) throw new Error(`${folder}: ${names.length} files that end in ${ending}`);
   return join(folder, names[0]!);
 };
 
-/** A Debian package, of the release that this machine has; its files from the root on. */
-export const debian = (name: string): Promise<string> =>
-  once(`debian-${name}`, async (folder) => {
-    await exec("apt-get", ["download", "-qq", name], { cwd: folder });
-    const file = await only(folder, ".deb");
-    await exec("dpkg", ["-x", file, folder]);
-    await rm(file);
-  });
+/** Debian packages, of the release that this machine has; the files of each from the root on. */
+export async function debian(...names: string[]): Promise<string[]> {
+  const missing = names.filter((name) => !existsSync(join(packages, `debian-${name}`)));
+  await mkdir(packages, { recursive: true });
+  const aside = await mkdtemp(join(packages, ".fetch-"));
+  try {
+    // One call for all: apt takes seconds to read its lists.
+    if (missing.length > 0) await exec("apt-get", ["download", "-qq", ...missing], { cwd: aside });
+    const files = await readdir(aside);
+    return await Promise.all(
+      names.map((name) =>
+        once(`debian-${name}`, async (folder) => {
+          await exec("dpkg", ["-x", join(aside, files.find((file) => file.startsWith(`${name}_`))!), folder]);
+        }),
+      ),
+    );
+  } finally {
+    await rm(aside, { recursive: true, force: true });
+  }
+}
 
 /** A wheel's files, or with `source` those of the source distribution. */
 export const pypi = (name: string, version: string, { source = false } = {}): Promise<string> =>
   once(`pypi-${name}-${version}`, async (folder) => {
     const python = process.env["PYTHON"] ?? "python3";
-    const kind = source ? ["--no-binary", ":all:", "--no-build-isolation"] : ["--only-binary", ":all:"];
+    const kind = source ? ["--no-binary", name] : ["--only-binary", ":all:"];
     await exec(python, ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", ...kind, `${name}==${version}`], { cwd: folder });
     const file = await only(folder, source ? ".tar.gz" : ".whl");
     if (source) await exec("tar", ["xzf", file, "-C", folder, "--strip-components=1"]);

@@ -20,7 +20,7 @@ const clean = (text: string): string =>
 export const recipe: Recipe = {
   sources: [{ package: "Debian 12 fortunes", what: `the files ${TOPICS.join(", ")}`, license: "BSD (the collection; see its copyright file for what it says of the sayings)" }],
   async read() {
-    const folder = join(await debian("fortunes"), "usr/share/games/fortunes");
+    const folder = join((await debian("fortunes"))[0]!, "usr/share/games/fortunes");
     const rows: Saying[] = [];
     for (const label of TOPICS) {
       const sayings = (await readFile(join(folder, label), "utf8")).split(/\n%\n/);

@@ -32,8 +32,8 @@ function pair([source, target]: readonly [string, string]): Pair | undefined {
 }
 
 async function* pairs(): AsyncGenerator<Pair> {
-  for (const name of PACKAGES) {
-    const folder = join(await debian(name), "usr/share/locale/zh_CN/LC_MESSAGES");
+  for (const unpacked of await debian(...PACKAGES)) {
+    const folder = join(unpacked, "usr/share/locale/zh_CN/LC_MESSAGES");
     for (const file of (await readdir(folder).catch(() => [])).sort().filter((file) => file.endsWith(".mo"))) {
       for (const row of readCatalogue(await readFile(join(folder, basename(file))))) {
         const found = pair(row);
