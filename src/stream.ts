@@ -191,6 +191,8 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
     this.#failure = failure;
     this.#unlisten();
     this.#over?.(this.#tokens, whole);
+    // Whoever listened may hold on to the stream before this one.
+    this.#over = undefined;
     this.#settle(this.#finish(failure));
     this.#serve();
   }

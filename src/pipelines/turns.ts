@@ -76,9 +76,12 @@ export class Joiner {
   #turn(message: Message, ids: Uint32Array | readonly number[]): Turn {
     // Whoever writes the name of the end of text into a message has not ended it.
     const { eosTokenIds } = this.#model.info;
-    const own = Array.from(ids).filter((id) => !eosTokenIds.includes(id));
-    if (this.#end !== undefined && (message.role === "assistant" || this.#endsAll)) own.push(this.#end);
-    return { message, ids: Uint32Array.from(own) };
+    const own = Uint32Array.from(ids).filter((id) => !eosTokenIds.includes(id));
+    if (this.#end === undefined || !(message.role === "assistant" || this.#endsAll)) return { message, ids: own };
+    const ended = new Uint32Array(own.length + 1);
+    ended.set(own);
+    ended[own.length] = this.#end;
+    return { message, ids: ended };
   }
 }
 
