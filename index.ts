@@ -43,6 +43,7 @@ export { GPT2, loadGPT2 } from "./src/gpt2.js";
 export type { EncodeOptions, GPT2Info, GPT2LoadOptions } from "./src/gpt2.js";
 export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";
 export type { DecodeOptions, Model } from "./src/model.js";
+export type { Language } from "./src/shipped.js";
 export type { ReadableOptions, ResponseOptions, StreamFormat } from "./src/response.js";
 export { TokenStream } from "./src/stream.js";
 export type {
@@ -72,6 +73,7 @@ export type {
 } from "./src/types.js";
 export type { Answer, AnswerOptions, AnswerTask, Question } from "./src/pipelines/answer.js";
 export type { Classification, ClassifyOptions, ClassifyTask, ScoreFunction } from "./src/pipelines/classify.js";
+export type { Conversation, DialogueOptions, DialogueTask, Reply, SessionOptions } from "./src/pipelines/dialogue.js";
 export type { Embedding, EmbedOptions, EmbedTask } from "./src/pipelines/embed.js";
 export type { AggregationStrategy, EntitiesOptions, EntitiesTask, EntityGroup, TokenEntity } from "./src/pipelines/entities.js";
 export type { Fill, FillMaskOptions, FillMaskResult, FillMaskTask } from "./src/pipelines/fill-mask.js";
@@ -80,8 +82,12 @@ export { pipeline } from "./src/pipelines/pipeline.js";
 export type { BERTTask, PipelineModel, PipelineOptions, Pipelines, PipelineTask, PipelineTaskOptions } from "./src/pipelines/pipeline.js";
 export type { Precision, Ranges } from "./src/pipelines/precision.js";
 export type { RankedDocument, RerankInput, RerankOptions, RerankTask } from "./src/pipelines/rerank.js";
+export { DialogueSession } from "./src/pipelines/session.js";
+export type { ReplyOptions } from "./src/pipelines/speaker.js";
 export type { FailedRow, Inputs, Row, StreamOptions } from "./src/pipelines/stream.js";
 export type { SimpleTask, Task, TaskOptions } from "./src/pipelines/task.js";
+export type { Translated, Translation, TranslationOptions, TranslationTask } from "./src/pipelines/translate.js";
+export type { Message } from "./src/pipelines/turns.js";
 export type { ZeroShotOptions, ZeroShotResult, ZeroShotTask } from "./src/pipelines/zero-shot.js";
 export type { Progress } from "./src/slices.js";
 export { similarity, VectorIndex } from "./src/vectors.js";

@@ -142,7 +142,7 @@ describe("the command line", () => {
   });
 
   for (const [args, code] of [
-    [["embed", "text"], 2],
+    [["fill", "text"], 2],
     [["embedd"], 2],
     [["classify", ...model("classify"), "x", "--multi-label"], 2],
     [["classify", ...model("classify"), "x", "--top-k", "two"], 2],

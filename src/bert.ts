@@ -395,5 +395,6 @@ function split(data: Float32Array, parts: number): Float32Array[] {
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
  */
 export async function loadBERT(source: string, options: LoadOptions = {}): Promise<BERT> {
-  return BERT.of(source, await load<NativeEncoder, LoadOptions>("loadBERT", native.loadEncoder, source, options, loadOptions));
+  const { model } = await load<NativeEncoder, LoadOptions>("loadBERT", native.loadEncoder, source, options, loadOptions);
+  return BERT.of(source, model);
 }

@@ -15,6 +15,7 @@ import { type Check, checkOptions, checks, isPlainObject, type OptionTable } fro
 import { abortable, callSync, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import { TokenStream } from "./stream.js";
+import { readTaskParameters, type TaskParameters } from "./task-parameters.js";
 import type { GenerateOptions, Prompt } from "./types.js";
 
 /** What is known about a loaded GPT-2. */
@@ -50,6 +51,12 @@ export interface EncodeOptions {
 
 const encodeOptions: OptionTable<EncodeOptions> = { signal: checks.signal };
 
+/** @internal What a generation starts from. */
+export interface Making {
+  readonly prompts: readonly Uint32Array[];
+  readonly options: GenerateOptions;
+}
+
 /**
  * A GPT-2 in memory, with threads of its own; {@link loadGPT2} makes it. Any number of generations may run on it at once;
  * they are computed together, and each gets the tokens that it would get alone. An idle model does not keep the process
@@ -57,17 +64,20 @@ const encodeOptions: OptionTable<EncodeOptions> = { signal: checks.signal };
  */
 export class GPT2 extends Model {
   readonly info: GPT2Info;
+  /** @internal What the model's files say of how it is used. */
+  readonly tasks: TaskParameters;
   readonly #native: NativeGenerator;
 
-  private constructor(source: string, generator: NativeGenerator) {
+  private constructor(source: string, generator: NativeGenerator, tasks: TaskParameters) {
     super(source, generator);
     this.#native = generator;
     this.info = Object.freeze(generator.info);
+    this.tasks = tasks;
   }
 
   /** @internal */
-  static of(source: string, generator: NativeGenerator): GPT2 {
-    return new GPT2(source, generator);
+  static of(source: string, generator: NativeGenerator, tasks: TaskParameters): GPT2 {
+    return new GPT2(source, generator, tasks);
   }
 
   /**
@@ -85,6 +95,25 @@ export class GPT2 extends Model {
     this.checkOpen();
     const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, request);
     return TokenStream.of(this.source, stream, signal);
+  }
+
+  /** @internal Starts a generation from ids and options that are still being made; what is wrong with them comes through the stream. */
+  generateFrom(make: () => Promise<Making>, signal?: AbortSignal): TokenStream {
+    this.checkOpen();
+    const begin = async () => {
+      if (signal?.aborted) throw abortError(signal);
+      const { prompts, options } = await make();
+      if (signal?.aborted) throw abortError(signal);
+      return this.begin(nativePrompts("generate", prompts), nativeOptions(options));
+    };
+    return TokenStream.of(this.source, begin(), signal);
+  }
+
+  /** @internal The ids of each text by itself, as training sees it: nothing is put around it. */
+  async plainIds(texts: readonly string[], signal?: AbortSignal): Promise<Uint32Array[]> {
+    this.checkOpen();
+    const packed = await abortable<PackedIds>(signal, (id, cancel) => this.#native.encode(mailbox, id, texts.slice(), false, cancel));
+    return unpack(packed);
   }
 
   /** @internal */
@@ -136,5 +165,6 @@ const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters
  */
 export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): Promise<GPT2> {
   const table = gpt2LoadOptions;
-  return GPT2.of(source, await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table));
+  const { model, path } = await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table);
+  return GPT2.of(source, model, await readTaskParameters(path));
 }

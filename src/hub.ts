@@ -8,6 +8,7 @@ import { MAX_FAILURES, retrying, type Connection } from "./hub/http.js";
 import { list, type Listing } from "./hub/listing.js";
 import { readSettings, type HubSettings } from "./hub/settings.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
+import { MODEL_PREFIX, modelFolder } from "./package.js";
 
 export type { DownloadProgress } from "./hub/download.js";
 
@@ -25,8 +26,8 @@ export interface ResolveOptions {
 const PARALLEL = 4;
 
 /**
- * The absolute path of a model's files. What exists on this machine comes first; otherwise `source` is a hub id, and what
- * the hub's cache lacks of it is downloaded there.
+ * The absolute path of a model's files. What exists on this machine comes first, then the package of weights of this name
+ * (`candlewick-model-…`); otherwise `source` is a hub id, and what the hub's cache lacks of it is downloaded there.
  *
  * A commit that is cached whole needs no network. Of a branch or tag the hub is asked for the present commit, in one
  * request; if it cannot or does not say, the commit in the cache is used.
@@ -36,8 +37,11 @@ export async function resolveModel(source: string, options: ResolveOptions = {})
   const checked = checkOptions("model", options, resolveOptions);
   const { revision, signal } = checked;
   if (signal?.aborted) throw abortError(signal);
-  const path = resolve(source);
-  if (await exists(path)) {
+  let path = resolve(source);
+  const there = await exists(path);
+  const named = !there && source.startsWith(MODEL_PREFIX);
+  if (named) path = modelFolder(source);
+  if (there || named) {
     if (revision === undefined) return path;
     throw invalid(`revision: ${path} is a path, and only the hub's models have revisions`);
   }

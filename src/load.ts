@@ -48,14 +48,14 @@ export type LoadProgress =
 
 type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 
-/** Finds the model's files, downloads them if need be, and has `loader` load them. */
+/** Finds the model's files, downloads them if need be, and has `loader` load them; `path` is where they are. */
 export async function load<T, Options extends LoadOptions & { adapters?: Readonly<Record<string, string>> }>(
   where: string,
   loader: Loader,
   source: string,
   options: Options,
   table: OptionTable<Options>,
-): Promise<T> {
+): Promise<{ model: T; path: string }> {
   const problem = checks.string(source);
   if (problem) throw invalid(where, "the model", problem, source);
   const checked = checkOptions(where, options, table);
@@ -74,9 +74,10 @@ export async function load<T, Options extends LoadOptions & { adapters?: Readonl
     adapters: adapters && Object.entries(adapters),
     progress: onProgress !== undefined,
   };
-  return abortable<T>(
+  const model = await abortable<T>(
     signal,
     (id, cancel) => loader(mailbox, id, request, cancel),
     onProgress && ((loaded, total) => onProgress({ stage: "load", loaded, total })),
   );
+  return { model, path };
 }

@@ -41,6 +41,7 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
   /** Somebody wants the result, and nobody has read on since: the stream runs by itself. */
   #wanted = false;
   #unlisten = () => {};
+  #over: ((tokens: readonly Token[], whole: boolean) => void) | undefined;
 
   private constructor(model: string, stream: NativeTokenStream | Promise<NativeTokenStream>, signal?: AbortSignal) {
     this.#model = model;
@@ -89,7 +90,7 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
    * the result has `finishReason: "aborted"`. Harmless on a stream that has ended.
    */
   cancel(): void {
-    this.#read = this.#tokens.length;
+    this.#tokens.length = this.#read;
     this.#end();
   }
 
@@ -109,6 +110,11 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
     if (!this.#iterated || this.#waiters.length === 0) this.#wanted = true;
     void this.#fetch();
     return this.#result;
+  }
+
+  /** @internal `listener` is told once, when no more tokens come: those that there are for the reader, and whether they are all. */
+  whenOver(listener: (tokens: readonly Token[], whole: boolean) => void): void {
+    this.#over = listener;
   }
 
   /** The generated text as a whole: `(await stream.result).text`. */
@@ -139,7 +145,7 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
 
   #abort(signal: AbortSignal): void {
     if (this.#ended) return;
-    this.#read = this.#tokens.length;
+    this.#tokens.length = this.#read;
     this.#end(abortError(signal));
   }
 
@@ -153,7 +159,7 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
         const batch = await call<Token[] | null>((id) => stream.next(mailbox, id, BATCH));
         if (this.#ended) break;
         if (batch) this.#tokens.push(...batch);
-        else this.#end();
+        else this.#end(undefined, true);
         this.#serve();
       }
     } catch (error) {
@@ -178,12 +184,15 @@ export class TokenStream implements AsyncIterable<Token>, AsyncDisposable {
     }
   }
 
-  /** The one way to end, whatever the reason; the first reason counts. */
-  #end(failure?: CandlewickError): void {
+  /** The one way to end, whatever the reason; the first reason counts. `whole`: by itself. */
+  #end(failure?: CandlewickError, whole = false): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#failure = failure;
     this.#unlisten();
+    this.#over?.(this.#tokens, whole);
+    // Whoever listened may hold on to the stream before this one.
+    this.#over = undefined;
     this.#settle(this.#finish(failure));
     this.#serve();
   }

@@ -1,15 +1,18 @@
-// `candlewick classify`: labels of texts, those that the model was trained on or those that are given.
+// `candlewick classify`: labels of texts, those that the model was trained on or those that are given. `candlewick sentiment`: the same of
+// what a text feels.
 import { Option, type Command } from "commander";
 import type { TextPair } from "../bert.js";
 import type { Classification, ScoreFunction } from "../pipelines/classify.js";
 import type { ZeroShotResult } from "../pipelines/zero-shot.js";
 import { number, several } from "./arguments.js";
+import type { ShippedTask } from "../shipped.js";
 import { textOf, type InputRow } from "./input.js";
 import { runRows, withRowOptions, type RowArguments } from "./rows.js";
 
 interface Arguments extends RowArguments {
   topK?: number;
   function?: ScoreFunction;
+  language?: string;
   label?: string[];
   template?: string;
   multiLabel?: boolean;
@@ -28,20 +31,34 @@ export function addClassify(program: Command): void {
     .option("-l, --label <name>", "a label that a text may have; may be repeated", several(String))
     .option("--template <text>", 'with --label: a sentence with {} for the label (default: "This example is {}.")')
     .option("--multi-label", "with --label: several labels may hold")
-    .addHelpText("after", '\nJSON lines may hold pairs: {"text": …, "textPair": …}.\nFor instance: candlewick classify -m ./sentiment "I loved it" --top-k 2');
-  withRowOptions(command).action((texts: string[], options: Arguments) => {
+    .addHelpText("after", '\nJSON lines may hold pairs: {"text": …, "textPair": …}.\nFor instance: candlewick classify -m ./my-bert "I loved it" --top-k 2');
+  withRowOptions(command, "text-classification").action((texts: string[], options: Arguments) => {
     if (options.label) return zeroShot(texts, options);
     if (options.template !== undefined || options.multiLabel) command.error("error: --template and --multi-label need --label");
-    return classify(texts, options);
+    return classify(texts, options, "text-classification");
   });
 }
 
-function classify(texts: string[], options: Arguments): Promise<void> {
-  const { topK = 1, function: functionToApply } = options;
+export function addSentiment(program: Command): void {
+  const command = program
+    .command("sentiment")
+    .summary("what texts feel")
+    .description("Writes whether each text is positive or negative, and the score.")
+    .argument("[text...]", "texts, if they are not read from files or standard input")
+    .addOption(new Option("-l, --language <language>", "of the texts (default: en)").choices(["en", "zh"]))
+    .option("-k, --top-k <n>", "how many labels (default: 1)", number)
+    .addHelpText("after", '\nFor instance: candlewick sentiment --language zh "这家店的服务很好"');
+  withRowOptions(command, "sentiment-analysis").action((texts: string[], options: Arguments) => classify(texts, options, "sentiment-analysis"));
+}
+
+function classify(texts: string[], options: Arguments, shipped: ShippedTask): Promise<void> {
+  const { topK = 1, function: functionToApply, language } = options;
   return runRows<string | TextPair, Classification[]>({
     texts,
     options,
     read: textOrPairOf,
+    shipped,
+    language,
     task: (model) => ({ stream: (inputs, call) => model.classify.stream(inputs, { ...call, topK, functionToApply }) }),
     text: (labels, input) => line(typeof input === "string" ? input : `${input.text}\t${input.textPair}`, labels),
     json: (labels, input) => ({ ...(typeof input === "string" ? { text: input } : input), labels }),
@@ -55,6 +72,7 @@ function zeroShot(texts: string[], options: Arguments): Promise<void> {
     texts,
     options,
     read: textOf,
+    shipped: "zero-shot-classification",
     task: (model) => ({ stream: (inputs, call) => model.zeroShot.stream(inputs, { ...call, candidateLabels, hypothesisTemplate, multiLabel }) }),
     text: (result, text) => line(text, labelsOf(result)),
     json: (result, text) => ({ text, labels: labelsOf(result), method: result.method }),

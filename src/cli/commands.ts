@@ -1,6 +1,8 @@
 import type { Command } from "commander";
 import { addAnswer } from "./answer.js";
-import { addClassify } from "./classify.js";
+import { addChat } from "./chat.js";
+import { addClassify, addSentiment } from "./classify.js";
+import { addDemo } from "./demo.js";
 import { addEmbed } from "./embed.js";
 import { addEntities } from "./entities.js";
 import { addEvaluate } from "./evaluate.js";
@@ -9,12 +11,17 @@ import { addGenerate } from "./generate.js";
 import { addRerank } from "./rerank.js";
 import { addTokenizer } from "./tokenizer.js";
 import { addTrain } from "./train.js";
+import { addTranslate } from "./translate.js";
 
 /** Every command, in the order of `--help`: each function adds its own to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
+  addDemo,
   addGenerate,
-  addEmbed,
+  addChat,
+  addTranslate,
+  addSentiment,
   addClassify,
+  addEmbed,
   addFill,
   addEntities,
   addAnswer,

@@ -24,13 +24,14 @@ export function addEmbed(program: Command): void {
     .option("--prompt <text>", "text that goes before each text")
     .option("--prompt-name <name>", "the model's own prompt of this name")
     .addOption(new Option("--precision <type>", "what vectors are made of").choices(["float32", "binary", "ubinary"]))
-    .addHelpText("after", "\nFor instance: candlewick embed -m ./minilm --json -f questions.txt -o questions.jsonl");
-  withRowOptions(command).action((texts: string[], options: Arguments) => {
+    .addHelpText("after", "\nFor instance: candlewick embed --json -f questions.txt -o questions.jsonl");
+  withRowOptions(command, "feature-extraction").action((texts: string[], options: Arguments) => {
     const { pooling, normalize, prompt, promptName, precision } = options;
     return runRows<string, Vector>({
       texts,
       options,
       read: textOf,
+      shipped: "feature-extraction",
       task: (model) => ({ stream: (inputs, call) => model.embed.stream(inputs, { ...call, pooling, normalize, prompt, promptName, precision }) }),
       text: (vector) => vector.join(" "),
       json: (vector, text) => ({ text, embedding: Array.from(vector) }),

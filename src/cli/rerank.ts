@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { loadBERT } from "../bert.js";
 import { loadOptions, number } from "./arguments.js";
 import { openInput, textOf } from "./input.js";
-import { callOptions, output, withRowOptions, type RowArguments } from "./rows.js";
+import { callOptions, modelOf, output, withRowOptions, type RowArguments } from "./rows.js";
 
 interface Arguments extends RowArguments {
   query: string;
@@ -18,15 +18,15 @@ export function addRerank(program: Command): void {
     .argument("[document...]", "documents, if they are not read from files or standard input")
     .requiredOption("-q, --query <text>", "what is looked for")
     .option("-k, --top-k <n>", "how many documents (default: all)", number)
-    .addHelpText("after", '\nFor instance: candlewick rerank -m ./cross-encoder -q "how to reset a password" -f faq.txt -k 3');
-  withRowOptions(command).action(rerank);
+    .addHelpText("after", '\nFor instance: candlewick rerank -q "how to reset a password" -f faq.txt -k 3');
+  withRowOptions(command, "rerank").action(rerank);
 }
 
 async function rerank(texts: string[], options: Arguments): Promise<void> {
   const input = await openInput(texts, options);
   const documents: string[] = [];
   for await (const row of input.rows()) documents.push(textOf(row));
-  await using model = await loadBERT(options.model, loadOptions(options));
+  await using model = await loadBERT(modelOf(options, "rerank"), loadOptions(options));
   const ranked = await model.rerank({ query: options.query, documents }, { ...callOptions(options), topK: options.topK });
   const out = output(options);
   try {

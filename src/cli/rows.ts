@@ -7,31 +7,49 @@ import { loadBERT, type BERT } from "../bert.js";
 import { CandlewickError } from "../errors.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "../pipelines/stream.js";
 import type { TaskOptions } from "../pipelines/task.js";
+import { MODEL_PREFIX } from "../package.js";
+import { shippedModel, shippedName, type ShippedTask } from "../shipped.js";
 import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
 import { openInput, withInputOptions, type Input, type InputArguments, type InputRow } from "./input.js";
 import { Progress } from "./progress.js";
 import { signal } from "./terminal.js";
 
-export interface RowArguments extends LoadArguments, InputArguments {
-  model: string;
-  maxLength?: number;
-  /** False: a longer text is an error. */
-  truncate: boolean;
+export interface WritingArguments extends LoadArguments, InputArguments {
+  model?: string;
   json?: boolean;
   output?: string;
   skipBad?: boolean;
 }
 
-/** The options that all of these commands have. */
-export function withRowOptions(command: Command): Command {
+export interface RowArguments extends WritingArguments {
+  maxLength?: number;
+  /** False: a longer text is an error. */
+  truncate: boolean;
+}
+
+/** The options of every command over rows, but for the model. */
+export function withWritingOptions(command: Command): Command {
   command
-    .requiredOption("-m, --model <path>", "a folder with a BERT, or a hub id")
-    .option("--max-length <n>", "most tokens of a text", number)
-    .option("--no-truncate", "fail on longer texts instead of cutting them")
     .option("--json", "write JSON lines")
     .option("-o, --output <path>", "write to a file")
     .option("--skip-bad", "report rows that cannot be read, and go on");
   return withLoadOptions(withInputOptions(command));
+}
+
+/** The options of every command over the rows of a BERT, which must be named unless one is shipped for the task. */
+export function withRowOptions(command: Command, shipped?: ShippedTask): Command {
+  const what = "a folder with a BERT, or a hub id";
+  if (shipped === undefined) command.requiredOption("-m, --model <path>", what);
+  else command.option("-m, --model <path>", `${what} (default: the package ${MODEL_PREFIX}${shippedName(shipped)})`);
+  command.option("--max-length <n>", "most tokens of a text", number).option("--no-truncate", "fail on longer texts instead of cutting them");
+  return withWritingOptions(command);
+}
+
+/** What was named, or what is shipped for the task. */
+export function modelOf({ model }: WritingArguments, task: ShippedTask | undefined, language?: string): string {
+  if (model === undefined && task !== undefined) return shippedModel(task, language);
+  if (model !== undefined && language !== undefined) throw new CandlewickError("OPTION_INVALID", "--language has no effect beside --model");
+  return model!;
 }
 
 /** The options of a task's call that {@link withRowOptions} reads. */
@@ -41,23 +59,42 @@ type StreamingTask<In, Out> = {
   stream(inputs: Inputs<In>, options: StreamOptions): AsyncIterableIterator<Row<In, Out> | FailedRow<In>>;
 };
 
-interface Work<In, Out> {
+interface Work<In, Out, Options> {
   /** The texts of the command line. */
   readonly texts: readonly string[];
-  readonly options: RowArguments;
+  readonly options: Options;
   /** An input of a row; throws `INPUT_INVALID` for what is none. */
   read(row: InputRow): In;
-  task(model: BERT): StreamingTask<In, Out>;
   /** A line, or several, for a person. */
   text(result: Out, input: In): string;
   /** What `--json` writes. */
   json(result: Out, input: In): object;
 }
 
-/** Streams the rows of a command through its task. */
-export async function runRows<In, Out>({ texts, options, read, task, text, json }: Work<In, Out>): Promise<void> {
+interface BERTWork<In, Out> extends Work<In, Out, RowArguments> {
+  /** Whose package is taken where no model is named. */
+  readonly shipped?: ShippedTask;
+  readonly language?: string | undefined;
+  task(model: BERT): StreamingTask<In, Out>;
+}
+
+/** Streams the rows of a command through a task of a BERT. */
+export function runRows<In, Out>({ shipped, language, task, ...work }: BERTWork<In, Out>): Promise<void> {
+  const { options } = work;
+  return runThrough(work, async () => {
+    const model = await loadBERT(modelOf(options, shipped, language), loadOptions(options));
+    const stream: StreamingTask<In, Out>["stream"] = (inputs, call) => task(model).stream(inputs, { ...callOptions(options), ...call });
+    return { stream, [Symbol.asyncDispose]: () => model.close() };
+  });
+}
+
+/** Streams the rows of a command through the task that `open` opens. */
+export async function runThrough<In, Out>(
+  { texts, options, read, text, json }: Work<In, Out, WritingArguments>,
+  open: () => Promise<StreamingTask<In, Out> & AsyncDisposable>,
+): Promise<void> {
   const input = await openInput(texts, options);
-  await using model = await loadBERT(options.model, loadOptions(options));
+  await using task = await open();
   const out = output(options, input);
   let failed = 0;
   try {
@@ -74,7 +111,7 @@ export async function runRows<In, Out>({ texts, options, read, task, text, json 
         }
       }
     }
-    const rows = task(model).stream(inputs(), { ...callOptions(options), onError: "row" } as StreamOptions);
+    const rows = task.stream(inputs(), { onError: "row" });
     for await (const row of rows) {
       const where = places[row.index]!;
       places[row.index] = "";
@@ -104,7 +141,7 @@ interface Output {
 }
 
 /** Rows to standard output or a file, with a bar on a terminal that shows how much of the input they are of. */
-export function output({ output: path }: RowArguments, input?: Input): Output {
+export function output({ output: path }: WritingArguments, input?: Input): Output {
   const progress = new Progress(input?.total ?? 0, "rows");
   const file = path === undefined ? undefined : createWriteStream(path);
   const written = file && finished(file).catch((error) => {

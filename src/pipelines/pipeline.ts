@@ -4,15 +4,17 @@ import { CandlewickError } from "../errors.js";
 import { GPT2, loadGPT2 } from "../gpt2.js";
 import { LOAD_OPTION_NAMES, type LoadOptions } from "../load.js";
 import { checks, isPlainObject, invalid } from "../options.js";
-import { defaultModelPath } from "../package.js";
+import { isShipped, shippedModel, type Language } from "../shipped.js";
 import { answering, type AnswerOptions, type AnswerTask } from "./answer.js";
 import { classification, type ClassifyOptions, type ClassifyTask } from "./classify.js";
+import { createDialogue, type DialogueOptions, type DialogueTask } from "./dialogue.js";
 import { embedding, type EmbedOptions, type EmbedTask } from "./embed.js";
 import { entities, type EntitiesOptions, type EntitiesTask } from "./entities.js";
 import { fillMask, type FillMaskOptions, type FillMaskTask } from "./fill-mask.js";
 import { createTextGeneration, type TextGenerationOptions, type TextGenerationTask } from "./generate-text.js";
 import { reranking, type RerankOptions, type RerankTask } from "./rerank.js";
 import { createTask, type TaskDefinition } from "./task.js";
+import { createTranslation, type TranslationOptions, type TranslationTask } from "./translate.js";
 import { zeroShot, type ZeroShotOptions, type ZeroShotTask } from "./zero-shot.js";
 
 /** The tasks by name, and what each is as a function. */
@@ -29,6 +31,8 @@ export interface Pipelines {
   "question-answering": AnswerTask;
   rerank: RerankTask;
   "text-generation": TextGenerationTask;
+  translation: TranslationTask;
+  dialogue: DialogueTask;
 }
 
 /** The options of each task's calls. */
@@ -43,17 +47,22 @@ export interface PipelineTaskOptions {
   "question-answering": AnswerOptions;
   rerank: RerankOptions;
   "text-generation": TextGenerationOptions;
+  translation: TranslationOptions;
+  dialogue: DialogueOptions;
 }
 
 export type PipelineTask = keyof Pipelines;
 /** Those that a BERT does: each is also a method of it. */
-export type BERTTask = Exclude<PipelineTask, "text-generation">;
+export type BERTTask = Exclude<PipelineTask, "text-generation" | "translation" | "dialogue">;
 /** A loaded model for the task. */
 export type PipelineModel<Name extends PipelineTask> = Name extends BERTTask ? BERT : GPT2;
 
 /** How the model is loaded, if it is named; and the defaults of the task's calls. `signal` and `onProgress` are the load's. */
 export type PipelineOptions<Name extends PipelineTask = PipelineTask> = LoadOptions &
-  Partial<Omit<PipelineTaskOptions[Name], keyof LoadOptions>>;
+  Partial<Omit<PipelineTaskOptions[Name], keyof LoadOptions>> & {
+    /** Where no model is named: the language of the texts, which decides the model. Default: the task's first, `"en"`. */
+    language?: Language;
+  };
 
 // Each definition is of its own types, which `Pipelines` says.
 type AnyDefinition = TaskDefinition<any, any, any>;
@@ -78,17 +87,14 @@ interface Kind {
   isModel(value: unknown): boolean;
   load(source: string, options: LoadOptions): Promise<BERT | GPT2>;
   create(model: BERT | GPT2, defaults: object, owned: boolean): unknown;
-  /** What is taken if no model is named. */
-  readonly shipped?: string;
 }
 
-const generation: Kind = {
+const generating = (create: (model: GPT2, defaults: object, owned: boolean) => unknown): Kind => ({
   model: "GPT2",
   isModel: (value) => value instanceof GPT2,
   load: (source, options) => loadGPT2(source, options),
-  create: (model, defaults, owned) => createTextGeneration(model as GPT2, defaults, owned),
-  shipped: defaultModelPath,
-};
+  create: (model, defaults, owned) => create(model as GPT2, defaults, owned),
+});
 
 const understanding = (definition: AnyDefinition): Kind => ({
   model: "BERT",
@@ -102,11 +108,17 @@ const understanding = (definition: AnyDefinition): Kind => ({
   },
 });
 
-const TASKS: readonly string[] = [...Object.keys(definitions), "text-generation"];
+const generators = {
+  "text-generation": createTextGeneration,
+  translation: createTranslation,
+  dialogue: createDialogue,
+} satisfies Record<Exclude<PipelineTask, BERTTask>, unknown>;
+
+const TASKS: readonly string[] = [...Object.keys(definitions), ...Object.keys(generators)];
 
 function kindOf(task: PipelineTask): Kind {
-  if (task === "text-generation") return generation;
-  if (Object.hasOwn(definitions, task)) return understanding(definitions[task]);
+  if (Object.hasOwn(generators, task)) return generating(generators[task as keyof typeof generators]);
+  if (Object.hasOwn(definitions, task)) return understanding(definitions[task as BERTTask]);
   throw new CandlewickError("TASK_UNSUPPORTED", `There is no task "${String(task)}"; there are ${TASKS.join(", ")}`);
 }
 
@@ -119,29 +131,47 @@ function kindOf(task: PipelineTask): Kind {
  * for await (const { input, result } of classify.stream(lines)) …
  * ```
  *
- * `model` is what {@link loadBERT} takes (for `"text-generation"` what {@link loadGPT2} takes, or nothing, for the model that
- * ships), or a loaded model, which then stays open when the task is closed.
+ * `model` is what {@link loadBERT} takes (for `"text-generation"`, `"translation"` and `"dialogue"` what {@link loadGPT2} takes), or a
+ * loaded model, which then stays open when the task is closed. Without one, the package of weights for the task is taken
+ * (`candlewick-model-…`), and the options may stand in its place:
+ *
+ * ```ts
+ * const feel = await pipeline("sentiment-analysis", { language: "zh" });
+ * ```
  *
  * @throws {CandlewickError} `TASK_UNSUPPORTED`: there is no such task, or this model cannot do it (the message says what it can);
- *   `OPTION_UNKNOWN`, `OPTION_INVALID`, and what {@link loadBERT} throws.
+ *   `MODEL_NOT_FOUND`: also where the package of weights is not installed (the message says how to); `OPTION_UNKNOWN`,
+ *   `OPTION_INVALID`, and what {@link loadBERT} throws.
  */
-export async function pipeline<Name extends PipelineTask>(
+export function pipeline<Name extends PipelineTask>(task: Name, options: PipelineOptions<Name>): Promise<Pipelines[Name]>;
+export function pipeline<Name extends PipelineTask>(
   task: Name,
   model?: string | PipelineModel<Name>,
-  options: PipelineOptions<Name> = {} as PipelineOptions<Name>,
+  options?: PipelineOptions<Name>,
+): Promise<Pipelines[Name]>;
+export async function pipeline<Name extends PipelineTask>(
+  task: Name,
+  first?: string | PipelineModel<Name> | PipelineOptions<Name>,
+  second?: PipelineOptions<Name>,
 ): Promise<Pipelines[Name]> {
   const kind = kindOf(task);
+  const alone = isPlainObject(first) && second === undefined;
+  const [model, options] = alone ? [undefined, first] : [first, second ?? {}];
   if (!isPlainObject(options)) throw invalid("pipeline", "options", "must be a plain object", options);
+  const { language, ...rest } = options;
   const ofLoad = ([name]: [string, unknown]) => LOAD_OPTION_NAMES.includes(name);
-  const given = Object.entries(options);
+  const given = Object.entries(rest);
   const load = Object.fromEntries(given.filter(ofLoad));
   const defaults = Object.fromEntries(given.filter((entry) => !ofLoad(entry)));
+  if (language !== undefined && (model !== undefined || !isShipped(task))) {
+    throw invalid("pipeline", "language", "has no effect where a model is named", language);
+  }
   if (kind.isModel(model)) {
     const [idle] = Object.keys(load);
     if (idle !== undefined) throw invalid("pipeline", idle, "has no effect on a model that is loaded", load[idle]);
     return kind.create(model as BERT | GPT2, defaults, false) as Pipelines[Name];
   }
-  const source = model ?? kind.shipped;
+  const source = model ?? (isShipped(task) ? shippedModel(task, language as Language | undefined) : undefined);
   const problem = checks.string(source);
   if (problem) throw invalid("pipeline", `the model for ${task}`, `${problem}, or a ${kind.model}`, source);
   const loaded = await kind.load(source as string, load);

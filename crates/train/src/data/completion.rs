@@ -44,6 +44,11 @@ impl Completion {
         Ok(Self { rows, reader, tokenizer, max_length: setup.length()? })
     }
 
+    /// What stands after a prompt, or between turns.
+    pub fn separator(&self) -> &str {
+        &self.reader.separator
+    }
+
     pub fn turns(&mut self, index: usize) -> Result<Turns> {
         let row = self.rows.get(index)?;
         self.reader.turns(&row)

@@ -79,11 +79,13 @@ pub struct Opened {
     pub labels: Vec<String>,
     /// Of text classification.
     pub problem_type: Option<ProblemType>,
+    /// Of a completion, a translation, a dialogue: what was put after a prompt, or between turns.
+    pub separator: Option<String>,
 }
 
 impl Opened {
     fn plain(examples: impl Examples + 'static) -> Self {
-        Self { examples: Box::new(examples), labels: Vec::new(), problem_type: None }
+        Self { examples: Box::new(examples), labels: Vec::new(), problem_type: None, separator: None }
     }
 }
 
@@ -94,19 +96,21 @@ pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Opened> {
         Task::TextGeneration => blocks::Blocks::open(paths, setup).map(Opened::plain),
         Task::FillMask => masked::Masked::open(paths, setup).map(Opened::plain),
         Task::Completion | Task::Translation | Task::Dialogue => {
-            Completion::open(paths, setup).map(Opened::plain)
+            let examples = Completion::open(paths, setup)?;
+            let separator = Some(examples.separator().to_string());
+            Ok(Opened { separator, ..Opened::plain(examples) })
         }
         Task::FeatureExtraction => Pairs::open(paths, setup).map(Opened::plain),
         Task::QuestionAnswering => Questions::open(paths, setup).map(Opened::plain),
         Task::TextClassification => {
             let examples = Classification::open(paths, setup)?;
             let (labels, problem_type) = (examples.labels().to_vec(), Some(examples.problem_type()));
-            Ok(Opened { examples: Box::new(examples), labels, problem_type })
+            Ok(Opened { labels, problem_type, ..Opened::plain(examples) })
         }
         Task::TokenClassification => {
             let examples = TokenLabels::open(paths, setup)?;
             let labels = examples.labels().to_vec();
-            Ok(Opened { examples: Box::new(examples), labels, problem_type: None })
+            Ok(Opened { labels, ..Opened::plain(examples) })
         }
     }
 }

@@ -160,7 +160,7 @@ impl Network {
             params,
             adapter: None,
             new,
-            config: written_config(&folder.config, head, data),
+            config: written_config(&folder.config, head, options.task, data),
             files: side_files(&folder.path)?,
             prefix: match head {
                 None => "transformer.",
@@ -370,8 +370,16 @@ fn head_kind(task: Task, data: &Opened) -> Result<HeadKind> {
     })
 }
 
+/// `value` as an object, which it becomes if it is none.
+fn object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("made one above")
+}
+
 /// `config.json` of what is trained.
-fn written_config(config: &Value, head: Option<HeadKind>, data: &Opened) -> Value {
+fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Opened) -> Value {
     let mut config = config.as_object().cloned().unwrap_or_default();
     let architecture = match head {
         None => "GPT2LMHeadModel",
@@ -396,6 +404,12 @@ fn written_config(config: &Value, head: Option<HeadKind>, data: &Opened) -> Valu
         config.insert("id2label".into(), Value::Object(id2label));
         config.insert("label2id".into(), Value::Object(label2id));
         config.remove("num_labels");
+    }
+    // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the task stay.
+    if let Some(separator) = &data.separator {
+        let tasks = object(config.entry("task_specific_params").or_insert(Value::Null));
+        let name = json!(task).as_str().unwrap_or_default().to_string();
+        object(tasks.entry(name).or_insert(Value::Null)).insert("separator".into(), json!(separator));
     }
     Value::Object(config)
 }

@@ -1,0 +1,89 @@
+/** Conversation with a GPT-2: replies to lists of messages, and sessions that keep their history. */
+import type { GPT2 } from "../gpt2.js";
+import { checkOptions, type OptionTable } from "../options.js";
+import type { TokenStream } from "../stream.js";
+import { useOf } from "../task-parameters.js";
+import type { GenerateOptions } from "../types.js";
+import { DialogueSession } from "./session.js";
+import { replyOptions, Speaker, type ReplyOptions } from "./speaker.js";
+import { Joiner, readMessage, readMessages, type Message } from "./turns.js";
+
+export interface DialogueOptions extends ReplyOptions {
+  /** What ends the user's turns, as in training. Default: what the model's files say, else nothing but the end of text. */
+  separator?: string;
+}
+
+export interface SessionOptions extends DialogueOptions {
+  /** What was said before. Default: nothing. */
+  messages?: readonly Message[];
+}
+
+/** The assistant's message. */
+export interface Reply extends Message {
+  readonly role: "assistant";
+}
+
+export type Conversation = string | readonly Message[];
+
+/** Answers. A history that is too long for the model's positions is read from a later turn on. */
+export interface DialogueTask extends AsyncDisposable {
+  /** The reply to a conversation that ends with the user's message; a string is a conversation of one. */
+  (conversation: Conversation, options?: DialogueOptions): Promise<Reply>;
+  /** Of several conversations, which run together. */
+  (conversations: readonly (readonly Message[])[], options?: DialogueOptions): Promise<Reply[]>;
+  /** The reply's tokens as they come. */
+  stream(conversation: Conversation, options?: DialogueOptions): TokenStream;
+  /** A conversation with a memory. */
+  session(options?: SessionOptions): DialogueSession;
+  readonly model: GPT2;
+  /** Closes the model, if `pipeline()` loaded it for this task. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+const NAME = "dialogue";
+/** For what small models say: likely words, and not the same ones again. */
+const SENSIBLE: GenerateOptions = { temperature: 0.7, topK: 40, topP: 0.9, repetitionPenalty: 1.1 };
+
+const options: OptionTable<DialogueOptions> = {
+  ...replyOptions,
+  separator: (value) => (typeof value === "string" ? undefined : "must be a string"),
+};
+const sessionOptions: OptionTable<SessionOptions> = {
+  ...options,
+  messages: (value) => (Array.isArray(value) ? undefined : "must be a list of messages"),
+};
+
+export function createDialogue(model: GPT2, defaults: DialogueOptions, owned: boolean): DialogueTask {
+  const standing = checkOptions(NAME, defaults, options);
+  const use = useOf(model.tasks, NAME);
+  const learned = use.generation ?? SENSIBLE;
+
+  const open = (given: DialogueOptions) => {
+    const { separator = use.separator, ...generation } = { ...standing, ...given };
+    model.checkOpen();
+    return new Speaker(model, new Joiner(model, separator), generation, learned);
+  };
+
+  const task = async (input: Conversation | readonly (readonly Message[])[], given: DialogueOptions = {}) => {
+    const speaker = open(checkOptions(NAME, given, options));
+    const several = Array.isArray(input) && Array.isArray(input[0]);
+    const conversations = several ? Array.from(input, (one) => readMessages(NAME, one)) : [readMessages(NAME, input)];
+    const { sequences } = await speaker.answer(() => speaker.all(conversations)).result;
+    const replies = sequences.map(({ text }): Reply => ({ role: "assistant", content: text }));
+    return several ? replies : replies[0]!;
+  };
+  const stream = (conversation: Conversation, given: DialogueOptions = {}) => {
+    const speaker = open(checkOptions(NAME, given, options));
+    const conversations = [readMessages(NAME, conversation)];
+    return speaker.answer(() => speaker.all(conversations));
+  };
+  const session = (given: SessionOptions = {}) => {
+    const { messages = [], ...rest } = checkOptions(NAME, given, sessionOptions);
+    return new DialogueSession(open(rest), Array.from(messages, (message) => readMessage(NAME, message)));
+  };
+  const close = async (): Promise<void> => {
+    if (owned) await model.close();
+  };
+  return Object.assign(task, { model, stream, session, close, [Symbol.asyncDispose]: close }) as DialogueTask;
+}
