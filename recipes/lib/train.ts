@@ -15,8 +15,8 @@ export interface Trained {
   readonly ships: string;
   /** Of a model from scratch: of these columns of the training set. Written to `trainedFolder(…, "tokenizer")`. */
   readonly tokenizer?: Omit<TrainTokenizerOptions, "files" | "texts" | "output" | "column"> & { columns: readonly string[] };
-  /** A run before the run, on the same texts; its model is in `trainedFolder(…, "pretrained")`. */
-  readonly pretraining?: Training;
+  /** Runs before the last one, on the same texts; their models are in `trainedFolder(…, "before-1")` and so on. */
+  readonly before?: readonly Training[];
   readonly training: Training;
   /** What its pipeline takes by default: `task_specific_params[task]` of `config.json`. */
   readonly parameters?: Readonly<Record<string, unknown>>;
@@ -32,13 +32,13 @@ export interface Trained {
 export const fetched = (name: string): string => join(cache, "..", "models", name);
 export const trainedFolder = (name: string, part = "model"): string => join(cache, "trained", name, part);
 
-export async function train(name: string, { tokenizer, pretraining, training }: Trained, signal: AbortSignal): Promise<void> {
+export async function train(name: string, { tokenizer, before = [], training }: Trained, signal: AbortSignal): Promise<void> {
   const folder = trainedFolder(name, "tokenizer");
   if (tokenizer && !existsSync(join(folder, "tokenizer.json"))) {
     const { columns, ...options } = tokenizer;
     await trainTokenizer({ ...options, texts: texts(dataFile(name, "train"), columns), output: folder, signal });
   }
-  if (pretraining) await run(name, pretraining, trainedFolder(name, "pretrained"), signal);
+  for (const [i, one] of before.entries()) await run(name, one, trainedFolder(name, `before-${i + 1}`), signal);
   await run(name, training, trainedFolder(name), signal);
 }
 

@@ -1,37 +1,35 @@
-import { trainedFolder, type Trained } from "../lib/train.js";
+import { trainedFolder, type Trained, type Training } from "../lib/train.js";
 
 const NAME = "sentiment-zh";
+
+const common = { batchSize: 32, maxLength: 160, weightDecay: 0.01, seed: 1 } satisfies Partial<Training>;
+const masked = { ...common, task: "fill-mask", warmupRatio: 0.05, loadBestModelAtEnd: false } satisfies Partial<Training>;
 
 /** A small BERT over characters, from scratch: it learns the reviews' language first, then what they say of the thing. */
 export const trained: Trained = {
   ships: "sentiment-zh",
   tokenizer: { type: "characters", columns: ["text"], vocabularySize: 4500 },
-  pretraining: {
-    model: trainedFolder(NAME, "tokenizer"),
-    task: "fill-mask",
-    fromScratch: true,
-    config: {
-      model_type: "bert", hidden_size: 192, num_hidden_layers: 3, num_attention_heads: 6, intermediate_size: 768, max_position_embeddings: 160,
+  before: [
+    {
+      ...masked,
+      model: trainedFolder(NAME, "tokenizer"),
+      fromScratch: true,
+      config: {
+        model_type: "bert", hidden_size: 192, num_hidden_layers: 3, num_attention_heads: 6, intermediate_size: 768, max_position_embeddings: 160,
+      },
+      epochs: 4,
+      learningRate: 1e-3,
     },
-    epochs: 4,
-    batchSize: 32,
-    maxLength: 160,
-    learningRate: 1e-3,
-    warmupRatio: 0.05,
-    weightDecay: 0.01,
-    loadBestModelAtEnd: false,
-    seed: 1,
-  },
+    // More masks teach more in the same time once the easy characters are known.
+    { ...masked, model: trainedFolder(NAME, "before-1"), epochs: 10, masking: 0.3, learningRate: 1.5e-3, dropout: 0.05 },
+  ],
   training: {
-    model: trainedFolder(NAME, "pretrained"),
+    ...common,
+    model: trainedFolder(NAME, "before-2"),
     task: "sentiment-analysis",
     epochs: 4,
-    batchSize: 32,
-    maxLength: 160,
     learningRate: 3e-4,
     warmupRatio: 0.1,
-    weightDecay: 0.01,
     metricForBestModel: "accuracy",
-    seed: 1,
   },
 };
