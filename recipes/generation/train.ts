@@ -11,7 +11,7 @@ export const trained: Trained = {
     task: "text-generation",
     fromScratch: true,
     config: { model_type: "gpt2", n_layer: 4, n_head: 4, n_embd: 256, n_positions: 512 },
-    epochs: 1,
+    epochs: 0.75,
     batchSize: 8,
     maxLength: 512,
     dropout: 0,
