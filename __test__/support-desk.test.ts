@@ -194,6 +194,22 @@ describe("a client that goes away", () => {
     assert.equal((await eventsOf(again)).at(-1)!.event, "done");
   });
 
+  test("too many at once are told so, and a crowd that leaves leaves nothing behind", async () => {
+    await using server = await startDesk({ models: { reply: endlessModel() }, mostRequests: 8 }).then(disposable);
+    const url = `${server.url}/api/reply`;
+    const gone = new AbortController();
+    const crowd = await Promise.all(Array.from({ length: 8 }, () => post(url, { message: "Hello" }, { signal: gone.signal })));
+    assert.ok(crowd.every(({ status }) => status === 200));
+    const one = await post(url, { message: "Hello" });
+    assert.deepEqual([one.status, ((await one.json()) as { error: { code: string } }).error.code], [503, "BUSY"]);
+    assert.ok(Number(one.headers.get("retry-after")) > 0);
+    gone.abort();
+    await until(async () => (await health(server.url)).requests === 0);
+    const again = await post(url, { message: "Hello" });
+    assert.equal(again.status, 200);
+    await again.body!.cancel();
+  });
+
   test("closing the server ends what is at work", { timeout: 30_000 }, async () => {
     const server = await startDesk({ models: { reply: endlessModel() } });
     const response = await post(`${server.url}/api/reply`, { message: "Hello" });

@@ -21,9 +21,6 @@ import { languageOf } from "./language.js";
 /** In bytes: the longest message and the longest answer, in Chinese. */
 const LARGEST_BODY = 32 * 1024;
 const LONGEST_TEXT = 4000;
-/** Requests at work at one time. More would only wait for the same processor. */
-const MOST_REQUESTS = 128;
-
 const text = v.pipe(v.string(), v.trim(), v.nonEmpty("must not be empty"), v.maxLength(LONGEST_TEXT));
 const seed = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
 const messageBody = v.strictObject({ message: text });
@@ -73,12 +70,17 @@ const page: Record<string, [file: string, type: string]> = {
   "/icon.svg": ["icon.svg", "image/svg+xml"],
 };
 
-export function createApp(desk: Desk): Hono<Server> {
+export interface AppOptions {
+  /** Requests at work at one time; more would only wait for the same processor. Default 128. */
+  mostRequests?: number;
+}
+
+export function createApp(desk: Desk, { mostRequests = 128 }: AppOptions = {}): Hono<Server> {
   const app = new Hono<Server>();
   let requests = 0;
 
   const limited: MiddlewareHandler<Server> = async (c, next) => {
-    if (requests >= MOST_REQUESTS) throw new RequestError(503, "BUSY", "The desk has too much to do; try again in a moment");
+    if (requests >= mostRequests) throw new RequestError(503, "BUSY", "The desk has too much to do; try again in a moment");
     requests++;
     // A response that streams is at work until its last byte, or until the client has gone.
     c.env.outgoing.once("close", () => requests--);

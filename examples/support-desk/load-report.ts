@@ -1,6 +1,36 @@
 /** The load test's figures as Markdown, and as one HTML page: no script, no other file. */
 import { curves, escape, type Series } from "../../src/evaluate/plot.js";
-import { type Level, type LoadReport, TIMED } from "./load.js";
+
+/** What is timed, in the order of the report. */
+export const TIMED = ["topic", "sentiment", "similar", "translation", "first token", "reply", "message"] as const;
+export type Timed = (typeof TIMED)[number];
+
+/** One number of clients. Times in milliseconds. */
+export interface Level {
+  clients: number;
+  messagesPerSecond: number;
+  requestsPerSecond: number;
+  tokensPerSecond: number;
+  times: Record<Timed, { p50: number; p99: number }>;
+  /** How late the server's event loop was, and that of a process that did nothing meanwhile. */
+  lag: Lag;
+  bystander: Lag;
+}
+
+export interface Lag {
+  p50: number;
+  p99: number;
+  max: number;
+}
+
+export interface LoadReport {
+  machine: string;
+  node: string;
+  date: string;
+  seconds: number;
+  models: Record<string, string>;
+  levels: Level[];
+}
 
 const COLOURS = ["#d9480f", "#3b6ea5", "#5b8c5a", "#8a6fb0", "#c2527a", "#b8860b", "#444"];
 

@@ -14,40 +14,9 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { quantile } from "../../benchmark/stats.js";
-import { html, markdown } from "./load-report.js";
+import { html, type Lag, type Level, type LoadReport, markdown, TIMED, type Timed } from "./load-report.js";
 import type { Answered, Asked } from "./load-server.js";
 import { SHIPPED } from "./models.js";
-
-/** What is timed, in the order of the report. */
-export const TIMED = ["topic", "sentiment", "similar", "translation", "first token", "reply", "message"] as const;
-export type Timed = (typeof TIMED)[number];
-
-/** One number of clients. Times in milliseconds. */
-export interface Level {
-  clients: number;
-  messagesPerSecond: number;
-  requestsPerSecond: number;
-  tokensPerSecond: number;
-  times: Record<Timed, { p50: number; p99: number }>;
-  /** How late the server's event loop was, and that of a process that did nothing meanwhile. */
-  lag: Lag;
-  bystander: Lag;
-}
-
-interface Lag {
-  p50: number;
-  p99: number;
-  max: number;
-}
-
-export interface LoadReport {
-  machine: string;
-  node: string;
-  date: string;
-  seconds: number;
-  models: Record<string, string>;
-  levels: Level[];
-}
 
 /** Of several lengths and subjects; one in four is Chinese. */
 const MESSAGES = [

@@ -23,8 +23,10 @@ async function main(): Promise<void> {
   });
   const { host, database, help } = values;
   if (help) return console.log(USAGE);
+  const port = Number(values.port);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error(`--port: not a port: ${values.port}`);
   const models = values.models === undefined ? undefined : (JSON.parse(readFileSync(values.models, "utf8")) as Partial<ModelNames>);
-  const server = await startServer({ port: Number(values.port), host, database, models });
+  const server = await startServer({ port, host, database, models });
   console.log(`The support desk is open: ${server.url}`);
 
   // The first signal ends it in order, the second at once.

@@ -3,13 +3,13 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import type { Server, ServerResponse } from "node:http";
 import { serve } from "@hono/node-server";
-import { createApp } from "./app.js";
+import { type AppOptions, createApp } from "./app.js";
 import { Desk, type DeskOptions } from "./desk.js";
 
 /** How long replies that are being written may take once the server is to end. */
 const GRACE = 5000;
 
-export interface ServerOptions extends DeskOptions {
+export interface ServerOptions extends DeskOptions, AppOptions {
   /** Default 3000; 0 takes one that is free. */
   port?: number;
   /** Default `"127.0.0.1"`: this machine alone, since the desk asks nobody who they are. */
@@ -23,12 +23,12 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
-export async function startServer({ port = 3000, host = "127.0.0.1", ...options }: ServerOptions): Promise<RunningServer> {
+export async function startServer({ port = 3000, host = "127.0.0.1", mostRequests, ...options }: ServerOptions): Promise<RunningServer> {
   const desk = await Desk.open(options);
   const atWork = new Set<ServerResponse>();
   let server: Server;
   try {
-    server = await listen(desk, port, host);
+    server = await listen(createApp(desk, { mostRequests }), port, host);
     server.on("request", (_request, response) => {
       atWork.add(response);
       response.once("close", () => atWork.delete(response));
@@ -52,9 +52,9 @@ export async function startServer({ port = 3000, host = "127.0.0.1", ...options 
   return { desk, url: `http://${shown}:${(server.address() as AddressInfo).port}`, close: () => (closing ??= close()) };
 }
 
-function listen(desk: Desk, port: number, hostname: string): Promise<Server> {
+function listen({ fetch }: ReturnType<typeof createApp>, port: number, hostname: string): Promise<Server> {
   return new Promise((resolve, reject) => {
-    const server = serve({ fetch: createApp(desk).fetch, port, hostname }, () => resolve(server)) as Server;
+    const server = serve({ fetch, port, hostname }, () => resolve(server)) as Server;
     server.once("error", reject);
   });
 }
