@@ -165,6 +165,6 @@ const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters
  */
 export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): Promise<GPT2> {
   const table = gpt2LoadOptions;
-  const { model, path } = await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table);
-  return GPT2.of(source, model, await readTaskParameters(path));
+  const { model, folders } = await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table);
+  return GPT2.of(source, model, await readTaskParameters(folders));
 }

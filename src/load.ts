@@ -1,4 +1,5 @@
-import { resolveModel } from "./hub.js";
+import { adapterBase } from "./adapter.js";
+import { resolveModel, type DownloadProgress } from "./hub.js";
 import type { native } from "./native.js";
 import { checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
@@ -48,26 +49,28 @@ export type LoadProgress =
 
 type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 
-/** Finds the model's files, downloads them if need be, and has `loader` load them; `path` is where they are. */
+/** Finds the model's files, downloads them if need be, and has `loader` load them; `folders` is where they are, an adapter's before its base's. */
 export async function load<T, Options extends LoadOptions & { adapters?: Readonly<Record<string, string>> }>(
   where: string,
   loader: Loader,
   source: string,
   options: Options,
   table: OptionTable<Options>,
-): Promise<{ model: T; path: string }> {
+): Promise<{ model: T; folders: readonly string[] }> {
   const problem = checks.string(source);
   if (problem) throw invalid(where, "the model", problem, source);
   const checked = checkOptions(where, options, table);
   const { dtype, device, threads, signal, onProgress, revision, localFilesOnly, adapters } = checked;
-  const path = await resolveModel(source, {
-    revision,
+  const resolving = {
     localFilesOnly,
     signal,
-    onProgress: onProgress && ((progress) => onProgress({ stage: "download", ...progress })),
-  });
+    onProgress: onProgress && ((progress: DownloadProgress) => onProgress({ stage: "download", ...progress })),
+  };
+  const path = await resolveModel(source, { ...resolving, revision });
+  const base = await adapterBase(path, resolving);
   const request = {
     path,
+    base: base?.path,
     dtype,
     device,
     threads,
@@ -79,5 +82,5 @@ export async function load<T, Options extends LoadOptions & { adapters?: Readonl
     (id, cancel) => loader(mailbox, id, request, cancel),
     onProgress && ((loaded, total) => onProgress({ stage: "load", loaded, total })),
   );
-  return { model, path };
+  return { model, folders: base ? [path, base.path] : [path] };
 }

@@ -17,15 +17,21 @@ export interface TaskParameters {
   readonly generation: Json;
 }
 
-/** Of a model's folder; nothing of a file. A file that is no JSON is no business of this: loading has said what there is to say. */
-export async function readTaskParameters(path: string): Promise<TaskParameters> {
+/**
+ * Of a model's folders, the first of which that has a file counts; nothing of a file. One that is no JSON is no business of this: loading has said
+ * what there is to say.
+ */
+export async function readTaskParameters(folders: readonly string[]): Promise<TaskParameters> {
   const read = async (name: string): Promise<Json> => {
-    try {
-      const value: unknown = JSON.parse(await readFile(join(path, name), "utf8"));
-      return isPlainObject(value) ? value : {};
-    } catch {
-      return {};
+    for (const folder of folders) {
+      try {
+        const value: unknown = JSON.parse(await readFile(join(folder, name), "utf8"));
+        return isPlainObject(value) ? value : {};
+      } catch {
+        // In the next one, perhaps.
+      }
     }
+    return {};
   };
   const [config, generation] = await Promise.all([read("config.json"), read("generation_config.json")]);
   const tasks = config["task_specific_params"];

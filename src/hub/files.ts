@@ -23,6 +23,10 @@ export const SIDE_FILES: readonly string[] = [
 /** Stands for the shards that it names. */
 export const SHARD_INDEX = "model.safetensors.index.json";
 
+/** An adapter in PEFT's layout, which may be all that there is: its base is another model. */
+export const ADAPTER_CONFIG = "adapter_config.json";
+export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
+
 /** In the order in which the loader looks for them. */
 const WEIGHTS = ["model.safetensors", SHARD_INDEX, "pytorch_model.bin"];
 
@@ -33,12 +37,14 @@ const WEIGHTS = ["model.safetensors", SHARD_INDEX, "pytorch_model.bin"];
 export function chooseFiles(listed: readonly string[], model: string): string[] {
   for (const name of listed) assertInside(name);
   const there = new Set(listed);
+  const sideFiles = SIDE_FILES.filter((name) => there.has(name));
+  if (there.has(ADAPTER_CONFIG) && there.has(ADAPTER_WEIGHTS)) return [...sideFiles, ADAPTER_CONFIG, ADAPTER_WEIGHTS];
   const weights = WEIGHTS.find((file) => there.has(file));
   if (!there.has("config.json") || !weights) {
     const lacks = weights ? "config.json" : "model.safetensors, its shard index or pytorch_model.bin";
     throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${model}" has no ${lacks}`);
   }
-  return [...SIDE_FILES.filter((name) => there.has(name)), weights];
+  return [...sideFiles, weights];
 }
 
 /** The shards of `folder`'s index, if it has one. Names with a backslash are other names on Windows. */
@@ -63,11 +69,13 @@ const escape = (name: string): CandlewickError =>
 
 /** The files that a model cannot be loaded without and `folder` lacks. */
 export async function missingFrom(folder: string): Promise<string[]> {
+  if (await exists(join(folder, ADAPTER_CONFIG))) return (await exists(join(folder, ADAPTER_WEIGHTS))) ? [] : [ADAPTER_WEIGHTS];
   const config = (await exists(join(folder, "config.json"))) ? [] : ["config.json"];
   return [...config, ...(await missingWeights(folder))];
 }
 
-async function missingWeights(folder: string): Promise<string[]> {
+/** Of the weights of a model alone. */
+export async function missingWeights(folder: string): Promise<string[]> {
   for (const file of WEIGHTS) {
     if (!(await exists(join(folder, file)))) continue;
     if (file !== SHARD_INDEX) return [];

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { adapterBase } from "../adapter.js";
 import { dataOptions, pickDataOptions, refuseUseless } from "../data/options.js";
 import { openData, type OpenData } from "../data/source.js";
 import { abortError } from "../errors.js";
@@ -41,7 +42,11 @@ export function finetune(options: FinetuneOptions): TrainingRun {
 async function open(options: FinetuneOptions): Promise<Opened> {
   const { model, task, train, validation, output, signal, onDownload } = options;
   if (signal?.aborted) throw abortError(signal);
-  const path = await resolveModel(model, { signal, onProgress: onDownload });
+  const resolving = { signal, onProgress: onDownload };
+  const path = await resolveModel(model, resolving);
+  const base = await adapterBase(path, resolving);
+  // Of a hub model or a package the name, which is good on any machine.
+  const named = path === resolve(model) ? path : model;
   const data: OpenData[] = [];
   const close = async () => {
     for (const each of data) await each[Symbol.asyncDispose]();
@@ -53,6 +58,8 @@ async function open(options: FinetuneOptions): Promise<Opened> {
     const request = {
       ...pickTrainingOptions(options),
       model: path,
+      base: base?.path,
+      baseName: base?.name ?? named,
       task,
       train: data[0]!.paths,
       validation: data[1]?.paths ?? [],

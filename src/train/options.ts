@@ -17,7 +17,7 @@ export interface LoraOptions {
 }
 
 export interface FinetuneOptions extends DataOptions {
-  /** A folder or a hub id. */
+  /** A folder or a hub id. That of an adapter in PEFT's layout is trained on: its matrices, and the modules that it holds whole. */
   model: string;
   task: Task;
   train: DataSource;
@@ -63,7 +63,10 @@ export interface FinetuneOptions extends DataOptions {
   gradientCheckpointing?: boolean;
   /** The embeddings and so many layers stay as they are. Default 0. */
   freezeLayers?: number;
-  /** Train adapters. The output then holds them in PEFT's format in `adapter/`, and the model with them merged. */
+  /**
+   * Train adapters. The output then holds them in PEFT's format in `adapter/`, and the model with them merged. Where the model is an adapter, which keeps
+   * its shape, nothing but `dropout` may differ from it.
+   */
   lora?: LoraOptions;
   /** Of the order of the data, dropout, new weights. Default 42. */
   seed?: number;

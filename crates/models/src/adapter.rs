@@ -1,9 +1,10 @@
 //! LoRA adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`. Hu et al., "LoRA: Low-Rank
-//! Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ.
+//! Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ. How they become part of the weights: `delta.rs`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use candlewick_kernels::Layout;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,11 +25,23 @@ pub struct LoraWeights {
     pub scale: f32,
 }
 
-/// An adapter: what it adds, by the module's name in the checkpoint without the model's prefix (`h.0.attn.c_attn`).
-#[derive(Debug, Clone)]
+/// An adapter. Names are the checkpoint's without the model's prefix (`h.0.attn.c_attn`).
 pub struct Adapter {
+    pub folder: PathBuf,
+    /// `adapter_config.json`.
+    pub config: Value,
+    /// What it adds, by module.
     pub modules: BTreeMap<String, LoraWeights>,
+    /// Tensors that take the place of the base's (`modules_to_save`, biases): their names in `weights`.
+    pub(crate) whole: BTreeMap<String, String>,
+    pub(crate) weights: Weights,
 }
+
+pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Whole modules that a base need not have: heads, and what lies under them.
+const HEADS: [&str; 5] = ["classifier.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
 
 /// What of `adapter_config.json` changes the mathematics. Anything else that would is refused.
 #[derive(Deserialize)]
@@ -41,15 +54,15 @@ struct AdapterConfig {
     #[serde(default)]
     use_dora: bool,
     #[serde(default)]
+    modules_to_save: Option<Vec<String>>,
+    #[serde(default)]
     rank_pattern: BTreeMap<String, usize>,
     #[serde(default)]
     alpha_pattern: BTreeMap<String, f64>,
 }
 
 /// Fields that add to plain LoRA when they are set.
-const EXTRAS: [&str; 10] = [
-    "bias",
-    "modules_to_save",
+const EXTRAS: [&str; 11] = [
     "target_parameters",
     "trainable_token_indices",
     "layer_replication",
@@ -58,7 +71,14 @@ const EXTRAS: [&str; 10] = [
     "use_bdlora",
     "alora_invocation_tokens",
     "arrow_config",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
 ];
+
+/// Beginnings that leave the base's weights as they are. The others (PiSSA, OLoRA, LoftQ, …) subtract from them, by a computation
+/// of PEFT's that its files do not hold; PEFT can save them converted to plain LoRA.
+const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// PEFT's pattern keys end a module's name; that they may be regular expressions is not followed.
 fn pattern<'a, T>(patterns: &'a BTreeMap<String, T>, module: &str) -> Option<&'a T> {
@@ -74,7 +94,7 @@ impl Adapter {
     /// `UnsupportedModel` for what is not plain LoRA over linear layers; `Config`, `MissingTensor`, `TensorShape` for an
     /// adapter that is not whole.
     pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
-        let value = read_json(&folder.join("adapter_config.json"))?;
+        let value = read_json(&folder.join(ADAPTER_CONFIG))?;
         let unsupported =
             |what: String| ModelError::UnsupportedModel(format!("{}: {what}", folder.display()));
         let extra = |key: &str| match &value[key] {
@@ -92,15 +112,24 @@ impl Adapter {
         if let Some(key) = EXTRAS.into_iter().find(|key| extra(key)) {
             return Err(unsupported(format!("{key}: {}", value[key])));
         }
+        if let Some(beginning) = value["init_lora_weights"].as_str()
+            && !PLAIN_BEGINNINGS.contains(&beginning)
+        {
+            return Err(unsupported(format!("init_lora_weights: {beginning}, which changes the base")));
+        }
 
-        let weights = Weights::open_file(&folder.join("adapter_model.safetensors"), prefix)?;
-        let mut modules = BTreeMap::new();
+        let weights = Weights::open_file(&folder.join(ADAPTER_WEIGHTS), prefix)?;
+        let (mut modules, mut whole) = (BTreeMap::new(), BTreeMap::new());
         for name in weights.names() {
             let Some(module) = name.strip_suffix(".lora_A.weight") else {
                 if name.ends_with(".lora_B.weight") {
                     continue;
                 }
-                return Err(unsupported(format!("tensor {name}")));
+                if name.contains("lora_") {
+                    return Err(unsupported(format!("tensor {name}")));
+                }
+                whole.insert(plain_name(&name, prefix).replace(".base_layer.", "."), name);
+                continue;
             };
             let b_name = format!("{module}.lora_B.weight");
             let shape = |name: &str| -> Result<[usize; 2]> {
@@ -136,7 +165,80 @@ impl Adapter {
         if modules.is_empty() {
             return Err(ModelError::MissingTensor(format!("{}: any lora_A.weight", folder.display())));
         }
-        Ok(Self { modules })
+        if value["bias"].as_str().is_some_and(|bias| bias != "none")
+            && !whole.keys().any(|name| name.ends_with(".bias"))
+        {
+            return Err(ModelError::MissingTensor(format!("{}: any bias", folder.display())));
+        }
+        // Some of them may be no module of this model: PEFT adds names that a classifier may have.
+        let wanted = config.modules_to_save.unwrap_or_default();
+        let there = |module: &String| {
+            let inside = format!(".{module}.");
+            whole.values().any(|name: &String| name.contains(&inside))
+        };
+        if !wanted.is_empty() && !wanted.iter().any(there) {
+            return Err(ModelError::MissingTensor(format!("{}: any of {wanted:?}", folder.display())));
+        }
+        Ok(Self { folder: folder.to_path_buf(), config: value, modules, whole, weights })
+    }
+
+    /// Names of the tensors that take the place of the base's.
+    pub fn whole(&self) -> impl Iterator<Item = &str> {
+        self.whole.keys().map(String::as_str)
+    }
+
+    /// The transformers class that the adapter was made for, if it says.
+    pub(crate) fn architecture(&self) -> Option<&str> {
+        match self.config["task_type"].as_str() {
+            Some("SEQ_CLS") => Some("BertForSequenceClassification"),
+            Some("TOKEN_CLS") => Some("BertForTokenClassification"),
+            Some("QUESTION_ANS") => Some("BertForQuestionAnswering"),
+            Some("FEATURE_EXTRACTION") => Some("BertModel"),
+            _ if self.whole().any(|name| name.starts_with("cls.")) => Some("BertForMaskedLM"),
+            _ => self.config["auto_mapping"]["base_model_class"].as_str(),
+        }
+    }
+
+    /// A head of the adapter's own is tied to nothing. An embedding of its own alone would be, to a head that must stay as it was.
+    pub(crate) fn untie(&self, config: &mut serde_json::Map<String, Value>) -> Result<()> {
+        let masked = config.get("architectures").is_some_and(|names| names[0] == "BertForMaskedLM");
+        for (embedding, head, has_head) in [
+            ("wte.weight", "lm_head.weight", true),
+            ("embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", masked),
+        ] {
+            if self.whole.contains_key(head) {
+                config.insert("tie_word_embeddings".into(), false.into());
+            } else if self.whole.contains_key(embedding)
+                && has_head
+                && config.get("tie_word_embeddings") != Some(&Value::Bool(false))
+            {
+                let folder = self.folder.display();
+                let reason = format!("{folder}: {embedding} as a whole, without the head that is tied to it");
+                return Err(ModelError::UnsupportedModel(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the base has all that this changes, in the shapes that it changes.
+    pub(crate) fn check(&self, base: &Weights) -> Result<()> {
+        let of = |name: &str| format!("{name}, which the adapter {} changes,", self.folder.display());
+        for (module, lora) in &self.modules {
+            let name = format!("{module}.weight");
+            let found = base.shape(&name).ok_or_else(|| ModelError::MissingTensor(of(&name)))?;
+            let expected = match base.layout_of(module) {
+                Layout::OutIn => vec![lora.output, lora.input],
+                Layout::InOut => vec![lora.input, lora.output],
+            };
+            if found != expected {
+                return Err(ModelError::TensorShape { name: of(&name), expected, found });
+            }
+        }
+        let head = |name: &str| HEADS.iter().any(|head| name.starts_with(head));
+        match self.whole().find(|name| !base.contains(name) && !head(name)) {
+            Some(name) => Err(ModelError::MissingTensor(of(name))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -160,7 +160,8 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
     if classes == 0 || classes > MAX_CLASSES {
         return Err(ModelError::Config(format!("a classifier of {classes} classes")));
     }
-    let names = folder.config.get("id2label").and_then(Value::as_object);
+    // An adapter's head may have other classes than its base's configuration.
+    let names = folder.config["id2label"].as_object().filter(|names| names.len() == classes);
     let label = |i: usize| match names.and_then(|names| names.get(&i.to_string())).and_then(Value::as_str) {
         Some(name) => name.to_string(),
         None => format!("LABEL_{i}"),

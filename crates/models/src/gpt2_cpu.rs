@@ -317,6 +317,11 @@ impl BlockAdapter {
 
 fn load_adapter(folder: &str, cpu: &Cpu, config: &Config) -> Result<Vec<BlockAdapter>> {
     let adapter = Adapter::open(folder.as_ref(), "transformer")?;
+    if let Some(name) = adapter.whole().next() {
+        return Err(ModelError::UnsupportedModel(format!(
+            "{folder}: {name} as a whole, which an adapter beside others cannot have"
+        )));
+    }
     let (d, inner) = (config.n_embd, config.n_inner());
     let mut blocks: Vec<_> = (0..config.n_layer).map(|_| BlockAdapter::default()).collect();
     for (name, lora) in &adapter.modules {

@@ -2,12 +2,13 @@
 //!
 //! `model.rs` is what the engine sees. `gpt2.rs` and `bert.rs` are the differentiable Candle models, `gpt2_cpu.rs` and
 //! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `weights.rs` reads them,
-//! `adapter.rs` LoRA adapters; `usage.rs` reads how a BERT's texts are to be read. `tokenizer.rs` makes ids of texts, `windows.rs`
+//! `adapter.rs` LoRA adapters, which `delta.rs` merges; `usage.rs` reads how a BERT's texts are to be read. `tokenizer.rs` makes ids of texts, `windows.rs`
 //! windows with offsets of long ones.
 
 mod adapter;
 pub mod bert;
 mod bert_cpu;
+mod delta;
 mod error;
 mod gguf;
 pub mod gpt2;

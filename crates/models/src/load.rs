@@ -16,7 +16,7 @@ pub struct Loaded<M: ?Sized> {
     pub tokenizer: Option<Tokenizer>,
 }
 
-/// Loads a GPT-2 from a folder in Hugging Face's layout, or from a GGUF file.
+/// Loads a GPT-2 from a folder in Hugging Face's layout, from a GGUF file, or from an adapter's folder in PEFT's layout.
 pub fn load_causal(
     source: &str,
     options: &LoadOptions,
@@ -24,7 +24,7 @@ pub fn load_causal(
 ) -> Result<Loaded<dyn CausalLm>> {
     let is_gguf = Path::new(source).is_file();
     let Opened { config, tokenizer, weights, bos, eos } =
-        if is_gguf { open_gguf(source)? } else { open_folder(source)? };
+        if is_gguf { open_gguf(source)? } else { open_folder(source, options)? };
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let (device, device_name) = open_device(options, is_gguf)?;
     let info = CausalInfo {
@@ -61,12 +61,12 @@ struct Opened {
     eos: Vec<u32>,
 }
 
-fn open_folder(source: &str) -> Result<Opened> {
-    let folder = ModelFolder::open(source)?;
+fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
+    let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
     Ok(Opened {
         config: gpt2::Config::from_folder(&folder)?,
-        tokenizer: Tokenizer::open(&folder.path)?,
-        weights: Weights::open(&folder.path, "transformer")?,
+        tokenizer: folder.tokenizer()?,
+        weights: folder.weights("transformer")?,
         bos: folder.token_ids("bos_token_id").first().copied(),
         eos: folder.token_ids("eos_token_id"),
     })
@@ -84,17 +84,17 @@ fn open_gguf(source: &str) -> Result<Opened> {
     })
 }
 
-/// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout.
+/// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout or an adapter's in PEFT's.
 pub fn load_encoder(
     source: &str,
     options: &LoadOptions,
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn Encoder>> {
-    let folder = ModelFolder::open(source)?;
+    let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
     let config = bert::Config::from_folder(&folder)?;
-    let tokenizer = Tokenizer::open(&folder.path)?;
+    let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
-    let weights = Weights::open(&folder.path, "bert")?;
+    let weights = folder.weights("bert")?;
     let (device, device_name) = open_device(options, false)?;
     let head = bert::head_of(&folder, &weights);
     let labels = bert::labels_of(&folder, &weights, head)?;

@@ -32,13 +32,23 @@ pub struct LoadOptions {
     pub threads: usize,
     /// LoRA adapters in PEFT's files: name and folder. The packed CPU models only.
     pub adapters: Vec<(String, String)>,
+    /// Where what is loaded is an adapter's folder: that of its base. `None`: the path that the adapter gives, absolute or from
+    /// its own folder.
+    pub base: Option<String>,
     /// Run the differentiable Candle model on the CPU too, instead of the packed kernels: slower, for comparison.
     pub reference: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, device: Device::Auto, threads: 0, adapters: Vec::new(), reference: false }
+        Self {
+            dtype: None,
+            device: Device::Auto,
+            threads: 0,
+            adapters: Vec::new(),
+            base: None,
+            reference: false,
+        }
     }
 }
 

@@ -6,15 +6,20 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{ModelError, Result};
+use crate::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use crate::{Adapter, ModelError, Result, Tokenizer, Weights};
 
 /// No configuration file is larger than this; a tokenizer's may be (see `tokenizer.rs`).
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
-/// A model's folder and its parsed configuration.
-#[derive(Debug, Clone)]
+/// A model's folder and its parsed configuration; or an adapter's in PEFT's layout, over that of its base.
 pub struct ModelFolder {
+    /// Where the weights are.
     pub path: PathBuf,
+    /// An adapter's folder, whose files come before those of `path`.
+    over: Option<PathBuf>,
+    /// Until [`Self::weights`] takes it.
+    pub adapter: Option<Adapter>,
     /// `config.json`, an object.
     pub config: Value,
     /// `generation_config.json`, or an empty object.
@@ -22,7 +27,13 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
+    /// As `open_over`, and an adapter's base is looked up by the path that the adapter gives, absolute or from its own folder.
     pub fn open(source: &str) -> Result<Self> {
+        Self::open_over(source, None)
+    }
+
+    /// A folder in Hugging Face's layout, or one of an adapter, whose base is in the folder `base`.
+    pub fn open_over(source: &str, base: Option<&str>) -> Result<Self> {
         let path = PathBuf::from(source);
         if !path.is_dir() {
             return Err(if path.exists() {
@@ -31,14 +42,77 @@ impl ModelFolder {
                 ModelError::NotFound(source.to_string())
             });
         }
-        let config = read_json(&path.join("config.json"))?;
-        let generation_path = path.join("generation_config.json");
-        let generation = if generation_path.is_file() {
-            read_json(&generation_path)?
-        } else {
-            Value::Object(Default::default())
+        if !is_adapter(&path) {
+            return Self::plain(path, None);
+        }
+        let named = read_json(&path.join(ADAPTER_CONFIG))?;
+        let named = named["base_model_name_or_path"].as_str().unwrap_or_default();
+        let base = path.join(base.unwrap_or(named));
+        if named.is_empty() || !base.is_dir() {
+            let (adapter, base) = (path.display(), base.display());
+            return Err(ModelError::NotFound(format!(
+                "{named:?}, the base of the adapter {adapter} (looked in {base})"
+            )));
+        }
+        if !has_weights(&base) && is_adapter(&base) {
+            let base = base.display();
+            return Err(ModelError::UnsupportedModel(format!("the base {base} is an adapter itself")));
+        }
+        let mut folder = Self::plain(base, Some(path.clone()))?;
+        let adapter =
+            Adapter::open(&path, if folder.model_type()? == "gpt2" { "transformer" } else { "bert" })?;
+        let own_config = path.join("config.json").is_file();
+        let config = folder.config.as_object_mut().expect("read as an object");
+        if let Some(architecture) = adapter.architecture().filter(|_| !own_config) {
+            config.insert("architectures".into(), serde_json::json!([architecture]));
+        }
+        adapter.untie(config)?;
+        folder.adapter = Some(adapter);
+        Ok(folder)
+    }
+
+    fn plain(path: PathBuf, over: Option<PathBuf>) -> Result<Self> {
+        let mut folder = Self {
+            path,
+            over,
+            adapter: None,
+            config: Value::Null,
+            generation: Value::Object(Default::default()),
         };
-        Ok(Self { path, config, generation })
+        folder.config = read_json(&folder.file("config.json"))?;
+        let generation = folder.file("generation_config.json");
+        if generation.is_file() {
+            folder.generation = read_json(&generation)?;
+        }
+        Ok(folder)
+    }
+
+    /// A folder that has a tokenizer alone.
+    pub fn without_config(path: PathBuf) -> Self {
+        let empty = Value::Object(Default::default());
+        Self { path, over: None, adapter: None, config: empty.clone(), generation: empty }
+    }
+
+    /// Where the file `name` is, if it is there: the adapter's own comes first.
+    pub fn file(&self, name: &str) -> PathBuf {
+        let own = self.over.as_ref().map(|over| over.join(name)).filter(|own| own.is_file());
+        own.unwrap_or_else(|| self.path.join(name))
+    }
+
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        match &self.over {
+            Some(over) => Ok(Tokenizer::open(over)?.or(Tokenizer::open(&self.path)?)),
+            None => Tokenizer::open(&self.path),
+        }
+    }
+
+    /// The weights, with the adapter merged if there is one.
+    pub fn weights(&mut self, prefix: &'static str) -> Result<Weights> {
+        let weights = Weights::open(&self.path, prefix)?;
+        match self.adapter.take() {
+            Some(adapter) => weights.merge(adapter),
+            None => Ok(weights),
+        }
     }
 
     /// `model_type`, which must be there.
@@ -58,6 +132,17 @@ impl ModelFolder {
             one => id(one).into_iter().collect(),
         }
     }
+}
+
+fn has_weights(folder: &Path) -> bool {
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+        .iter()
+        .any(|name| folder.join(name).is_file())
+}
+
+/// As in transformers an adapter comes before weights that lie beside it.
+fn is_adapter(folder: &Path) -> bool {
+    folder.join(ADAPTER_CONFIG).is_file() && (folder.join(ADAPTER_WEIGHTS).is_file() || !has_weights(folder))
 }
 
 /// Opens a regular file: a pipe would block, a device never end.

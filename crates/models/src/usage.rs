@@ -76,7 +76,7 @@ pub struct EncoderUsage {
 
 impl EncoderUsage {
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let object = |name: &str| optional(&folder.path, name);
+        let object = |name: &str| optional(&folder.file(name));
         let (config, tokenizer) = (&folder.config, object("tokenizer_config.json")?);
         let special = object("special_tokens_map.json")?;
         let token = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_string);
@@ -105,13 +105,13 @@ impl EncoderUsage {
         let read = object("sentence_bert_config.json")?;
         usage.sentence_max_length = size(&read["max_seq_length"]);
         usage.lower_case = read["do_lower_case"].as_bool().unwrap_or(false);
-        usage.read_modules(&folder.path)?;
+        usage.read_modules(folder)?;
         Ok(usage)
     }
 
     /// `modules.json`: the transformer, its pooling, and what follows.
-    fn read_modules(&mut self, folder: &Path) -> Result<()> {
-        let path = folder.join("modules.json");
+    fn read_modules(&mut self, folder: &ModelFolder) -> Result<()> {
+        let path = folder.file("modules.json");
         if !path.is_file() {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl EncoderUsage {
                         let file = path.display().to_string();
                         return Err(ModelError::PathEscape { file, path: inside.into() });
                     }
-                    self.pooling = pooling(&optional(&folder.join(inside), "config.json")?)?;
+                    self.pooling = pooling(&optional(&folder.file(&format!("{inside}/config.json")))?)?;
                 }
                 "Normalize" => self.normalize = true,
                 _ => self.unsupported_module = Some(name.to_string()),
@@ -169,9 +169,8 @@ fn pooling(config: &Value) -> Result<Pooling> {
 }
 
 /// A JSON object's file, or an empty object where there is none.
-fn optional(folder: &Path, name: &str) -> Result<Value> {
-    let path = folder.join(name);
-    if path.is_file() { read_json(&path) } else { Ok(Value::Object(Default::default())) }
+fn optional(path: &Path) -> Result<Value> {
+    if path.is_file() { read_json(path) } else { Ok(Value::Object(Default::default())) }
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -14,9 +14,11 @@ use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 use serde::Deserialize;
 
+use crate::adapter::Adapter;
+use crate::delta::Delta;
 use crate::gguf::Gguf;
 use crate::source::{open_regular, read_text};
-use crate::{Dtype, ModelError, Result};
+use crate::{Dtype, LoraWeights, ModelError, Result};
 
 /// The format's own bound on a header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -105,8 +107,14 @@ enum Store {
 }
 
 enum Place<'a> {
-    File { file_name: &'a str, file: &'a File, begin: u64 },
+    File {
+        file_name: &'a str,
+        file: &'a File,
+        begin: u64,
+    },
     Memory(Vec<u8>),
+    /// The base's tensor, to which an adapter's delta is added as it is read.
+    Merged(Box<Stored<'a>>, Delta<'a>),
 }
 
 /// A tensor that can be read in parts.
@@ -119,12 +127,17 @@ pub struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// Fills `buffer` from byte `at` on.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Fills `buffer` from byte `at` on: whole rows, if an adapter is being merged.
     pub fn read(&self, at: usize, buffer: &mut [u8]) -> Result<()> {
         match &self.place {
             Place::Memory(bytes) => buffer.copy_from_slice(&bytes[at..][..buffer.len()]),
             Place::File { file_name, file, begin } => read_exact_at(file, buffer, begin + at as u64)
                 .map_err(|e| corrupt(file_name, format!("cannot read {}: {e}", self.name)))?,
+            Place::Merged(base, delta) => delta.read(base, at, buffer)?,
         }
         Ok(())
     }
@@ -135,6 +148,8 @@ pub struct Weights {
     store: Store,
     /// `transformer` or `bert`: checkpoints come with and without it.
     prefix: &'static str,
+    /// What lies over the tensors and is part of what is read.
+    adapter: Option<Box<Adapter>>,
 }
 
 impl Weights {
@@ -155,12 +170,39 @@ impl Weights {
                 folder.display()
             )));
         };
-        Ok(Self { store, prefix })
+        Ok(Self { store, prefix, adapter: None })
     }
 
     /// The tensors of one safetensors file.
     pub fn open_file(path: &Path, prefix: &'static str) -> Result<Self> {
-        Ok(Self { store: safetensors(&[path.to_path_buf()])?, prefix })
+        Ok(Self { store: safetensors(&[path.to_path_buf()])?, prefix, adapter: None })
+    }
+
+    /// From now on every tensor is read with what `adapter` changes of it: added in f32, a part at a time as it is read, so that
+    /// nothing is read or held twice.
+    ///
+    /// # Errors
+    /// `MissingTensor`, `TensorShape`: the adapter is another model's.
+    pub fn merge(mut self, adapter: Adapter) -> Result<Self> {
+        adapter.check(&self)?;
+        self.adapter = Some(Box::new(adapter));
+        Ok(self)
+    }
+
+    /// What the adapter adds, which from now on is not added any more: for whoever keeps it beside the weights.
+    pub fn take_deltas(&mut self) -> BTreeMap<String, LoraWeights> {
+        self.adapter.as_mut().map(|adapter| std::mem::take(&mut adapter.modules)).unwrap_or_default()
+    }
+
+    /// The adapter's tensor that stands for `name`, if there is one.
+    fn replaced(&self, name: &str) -> Option<(&Self, &str)> {
+        let adapter = self.adapter.as_deref()?;
+        Some((&adapter.weights, adapter.whole.get(name)?))
+    }
+
+    /// How the checkpoint has a linear layer's matrix: GPT-2's blocks are of `Conv1D`.
+    pub(crate) fn layout_of(&self, module: &str) -> Layout {
+        if self.prefix == "transformer" && module.starts_with("h.") { Layout::InOut } else { Layout::OutIn }
     }
 
     /// All names as the checkpoint has them, sorted.
@@ -176,7 +218,7 @@ impl Weights {
 
     /// The tensors of a GGUF file that holds a GPT-2, under the checkpoint's names.
     pub(crate) fn from_gguf(gguf: Gguf) -> Self {
-        Self { store: Store::Gguf(gguf), prefix: "transformer" }
+        Self { store: Store::Gguf(gguf), prefix: "transformer", adapter: None }
     }
 
     /// How the matrix `name`, which the checkpoint has in `layout`, lies here: GGUF has all of them as (out, in).
@@ -203,11 +245,14 @@ impl Weights {
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.resolve(name).is_some()
+        self.replaced(name).is_some() || self.resolve(name).is_some()
     }
 
     /// The shape of `name`, if it is there.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        if let Some((weights, own)) = self.replaced(name) {
+            return weights.shape(own);
+        }
         let resolved = self.resolve(name)?;
         match &self.store {
             Store::Safetensors { entries, .. } => Some(entries[&resolved].shape.clone()),
@@ -218,7 +263,8 @@ impl Weights {
 
     /// Bytes of all tensors: what a load reports progress against.
     pub fn total_bytes(&self) -> u64 {
-        match &self.store {
+        let own = self.adapter.as_ref().map_or(0, |adapter| adapter.weights.total_bytes());
+        let base: u64 = match &self.store {
             Store::Safetensors { entries, .. } => entries.values().map(|e| e.bytes as u64).sum(),
             Store::Pickle { reader, .. } => reader
                 .tensor_infos()
@@ -226,11 +272,15 @@ impl Weights {
                 .map(|i| (i.layout.shape().elem_count() * i.dtype.size_in_bytes()) as u64)
                 .sum(),
             Store::Gguf(gguf) => gguf.tensors.values().map(|e| e.bytes as u64).sum(),
-        }
+        };
+        base + own
     }
 
     /// How `name` is best held: as it is stored; bf16, whose range f16 does not have, as f32.
     pub fn native_dtype(&self, name: &str) -> Dtype {
+        if let Some((weights, own)) = self.replaced(name) {
+            return weights.native_dtype(own);
+        }
         let dtype = self.resolve(name).map(|resolved| match &self.store {
             Store::Safetensors { entries, .. } if entries[&resolved].stored == Some(SourceType::F16) => {
                 Dtype::F16
@@ -246,6 +296,23 @@ impl Weights {
 
     /// Where the values of `name` are, which must have `shape`.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        if let Some((weights, own)) = self.replaced(name) {
+            return weights.stored(own, shape);
+        }
+        let base = self.stored_in_base(name, shape)?;
+        let module = name.strip_suffix(".weight");
+        let lora = module.and_then(|module| Some((module, self.adapter.as_ref()?.modules.get(module)?)));
+        let Some((module, lora)) = lora else { return Ok(base) };
+        if matches!(base.source, SourceType::Q8_0 | SourceType::Q4_0) {
+            return Err(ModelError::UnsupportedDtype(format!("an adapter over {:?} weights", base.source)));
+        }
+        let delta = Delta::new(lora, self.layout_of(module));
+        let bytes = 4 * shape.iter().product::<usize>();
+        let (name, place) = (base.name.clone(), Place::Merged(Box::new(base), delta));
+        Ok(Stored { name, source: SourceType::F32, place, bytes })
+    }
+
+    fn stored_in_base(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let resolved = self.resolve(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
         let found = self.shape(name).unwrap_or_default();
         if found != shape {

@@ -117,13 +117,20 @@ fn what_is_not_plain_lora_is_refused_at_load() {
         ("r", 4.into(), None),
         ("use_dora", true.into(), Some("UNSUPPORTED_MODEL")),
         ("peft_type", "IA3".into(), Some("UNSUPPORTED_MODEL")),
-        ("bias", "all".into(), Some("UNSUPPORTED_MODEL")),
-        ("modules_to_save", serde_json::json!(["lm_head"]), Some("UNSUPPORTED_MODEL")),
+        ("init_lora_weights", "pissa".into(), Some("UNSUPPORTED_MODEL")),
+        ("bias", "all".into(), Some("TENSOR_MISSING")),
+        ("modules_to_save", serde_json::json!(["lm_head"]), Some("TENSOR_MISSING")),
         ("r", 5.into(), Some("TENSOR_SHAPE")),
         ("r", "four".into(), Some("CONFIG_INVALID")),
     ] {
         assert_eq!(code("gpt2-base", set(key, value.clone()).path()), expected, "{key}: {value}");
     }
+    let head = format!("{}/head", Fixture::open("adapter-models").source());
+    assert_eq!(
+        code("gpt2-base", head.as_ref()),
+        Some("UNSUPPORTED_MODEL"),
+        "a head for one sequence of a batch"
+    );
     let whole = altered(|_| ());
     assert_eq!(code("gpt2-wide", whole.path()), Some("TENSOR_SHAPE"), "an adapter of a narrower model");
     std::fs::write(whole.path().join("adapter_model.safetensors"), [255; 64]).unwrap();

@@ -15,6 +15,8 @@ use crate::mailbox::{Cancel, Mailbox};
 #[napi(object, object_to_js = false)]
 pub struct LoadOptions {
     pub path: String,
+    /// The folder of an adapter's base.
+    pub base: Option<String>,
     #[napi(ts_type = "'f32' | 'f16' | 'q8_0' | 'q4_0'")]
     pub dtype: Option<String>,
     #[napi(ts_type = "'auto' | 'cpu' | 'cuda'")]
@@ -35,6 +37,7 @@ impl LoadOptions {
             request.options.device = device(&name).map_err(thrown)?;
         }
         request.options.threads = self.threads.unwrap_or(0) as usize;
+        request.options.base = self.base;
         request.options.adapters = self.adapters.unwrap_or_default();
         request.progress = self.progress.then(|| mailbox.progress(id));
         Ok(request)

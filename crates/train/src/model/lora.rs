@@ -1,6 +1,9 @@
 //! LoRA beside a stack's linear layers, and into them.
 
+use std::collections::BTreeMap;
+
 use candlewick_kernels::train::{Floats, Gemm, View, random, scale};
+use candlewick_models::{LoraWeights, ModelError};
 
 use super::cpu::Cpu;
 use super::linear::{Linear, Lora};
@@ -15,7 +18,45 @@ pub struct LoraShape {
     pub dropout: f32,
 }
 
-/// Puts a pair of matrices beside each linear layer whose name ends in one of `targets`.
+/// Two matrices and their scale, as they begin.
+struct Pair {
+    rank: usize,
+    scale: f32,
+    /// (rank, in)
+    a: Floats,
+    /// (out, rank)
+    b: Floats,
+}
+
+/// Asks `pair` for each linear layer, by its name and its place (block, layer of the block).
+fn attach_each(
+    stack: &mut Stack,
+    params: &mut Params,
+    dropout: f32,
+    mut pair: impl FnMut(&str, &Linear, [u64; 2]) -> Option<Pair>,
+) {
+    for (index, block) in stack.blocks.iter_mut().enumerate() {
+        // Those that the block does not use itself.
+        let first_site = block.site + 8;
+        for (place, linear) in block.linears_mut().into_iter().enumerate() {
+            let weight = params[linear.weight].name.clone();
+            let name = weight.strip_suffix(".weight").unwrap_or(&weight);
+            let Some(Pair { rank, scale, a, b }) = pair(name, linear, [index as u64, place as u64]) else {
+                continue;
+            };
+            linear.lora = Some(Lora {
+                a: params.push(Param::new(format!("{name}.lora_A.weight"), &[rank, linear.input], a)),
+                b: params.push(Param::new(format!("{name}.lora_B.weight"), &[linear.output, rank], b)),
+                rank,
+                scale,
+                dropout,
+                site: first_site + place as u64,
+            });
+        }
+    }
+}
+
+/// Puts a new pair of matrices beside each linear layer whose name ends in one of `targets`.
 pub fn attach(
     stack: &mut Stack,
     params: &mut Params,
@@ -24,37 +65,40 @@ pub fn attach(
     seed: u64,
 ) -> Result<()> {
     let mut unused: Vec<&String> = targets.iter().collect();
-    for (index, block) in stack.blocks.iter_mut().enumerate() {
-        // Those that the block does not use itself.
-        let first_site = block.site + 8;
-        for (place, linear) in block.linears_mut().into_iter().enumerate() {
-            let weight = params[linear.weight].name.clone();
-            let name = weight.strip_suffix(".weight").unwrap_or(&weight);
-            let fits = |target: &String| name == target || name.ends_with(&format!(".{target}"));
-            if !targets.iter().any(fits) {
-                continue;
-            }
-            unused.retain(|target| !fits(target));
-            // As PEFT: A is uniform within 1 / √in (Kaiming's with a = √5), B is zero.
-            let mut a = Floats::zeroed(lora.rank * linear.input);
-            let bound = 1.0 / (linear.input as f32).sqrt();
-            let key = random::key(&[seed, u64::MAX, index as u64, place as u64]);
-            a.iter_mut().enumerate().for_each(|(i, x)| {
-                *x = (2.0 * random::uniform(key, i as u32) - 1.0) * bound;
-            });
-            let b = Floats::zeroed(linear.output * lora.rank);
-            linear.lora = Some(Lora {
-                a: params.push(Param::new(format!("{name}.lora_A.weight"), &[lora.rank, linear.input], a)),
-                b: params.push(Param::new(format!("{name}.lora_B.weight"), &[linear.output, lora.rank], b)),
-                rank: lora.rank,
-                scale: lora.alpha / lora.rank as f32,
-                dropout: lora.dropout,
-                site: first_site + place as u64,
-            });
+    attach_each(stack, params, lora.dropout, |name, linear, [index, place]| {
+        let fits = |target: &String| name == target || name.ends_with(&format!(".{target}"));
+        if !targets.iter().any(fits) {
+            return None;
         }
-    }
+        unused.retain(|target| !fits(target));
+        // As PEFT: A is uniform within 1 / √in (Kaiming's with a = √5), B is zero.
+        let mut a = Floats::zeroed(lora.rank * linear.input);
+        let bound = 1.0 / (linear.input as f32).sqrt();
+        let key = random::key(&[seed, u64::MAX, index, place]);
+        a.iter_mut().enumerate().for_each(|(i, x)| *x = (2.0 * random::uniform(key, i as u32) - 1.0) * bound);
+        let b = Floats::zeroed(linear.output * lora.rank);
+        Some(Pair { rank: lora.rank, scale: lora.alpha / lora.rank as f32, a, b })
+    });
     match unused.first() {
         Some(target) => Err(TrainError::option("lora", format!("no linear layer is named {target}"))),
+        None => Ok(()),
+    }
+}
+
+/// Puts the matrices of an adapter beside the linear layers that it names.
+pub fn attach_given(
+    stack: &mut Stack,
+    params: &mut Params,
+    mut modules: BTreeMap<String, LoraWeights>,
+    dropout: f32,
+) -> Result<()> {
+    attach_each(stack, params, dropout, |name, linear, _| {
+        let fits = |lora: &LoraWeights| (lora.input, lora.output) == (linear.input, linear.output);
+        let LoraWeights { rank, scale, a, b, .. } = modules.remove(name).filter(fits)?;
+        Some(Pair { rank, scale, a: Floats::from(&a[..]), b: Floats::from(&b[..]) })
+    });
+    match modules.into_keys().next() {
+        Some(name) => Err(ModelError::UnsupportedModel(format!("training an adapter of {name}")).into()),
         None => Ok(()),
     }
 }

@@ -23,7 +23,7 @@ pub use cpu::Cpu;
 pub use gpt2::{Dropouts, Gpt2};
 pub use linear::{Linear, Lora};
 pub use load::Source;
-pub use lora::{LoraShape, attach, merge};
+pub use lora::{LoraShape, attach, attach_given, merge};
 pub use loss::Outcome;
 pub use params::{Id, Param, Params};
 pub use stack::Stack;

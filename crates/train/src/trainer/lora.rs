@@ -3,31 +3,69 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::json;
+use candlewick_models::{self as models, LoraWeights, ModelError};
+use serde_json::{Map, Value, json};
 
 use super::network::Network;
 use super::options::{FinetuneOptions, LoraOptions};
 use super::tensors::{self, Sum, Tensor};
 use crate::data::Task;
-use crate::model::{Cpu, LoraShape, Param, attach, merge};
+use crate::model::{Cpu, LoraShape, Param, attach, attach_given, merge};
 use crate::{Result, TrainError};
 
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
 
-/// What `adapter_config.json` says.
+/// An adapter that is there already, from which a run goes on.
+pub struct Start {
+    config: Map<String, Value>,
+    /// Tensors that the adapter holds whole.
+    whole: Vec<String>,
+    /// Its matrices, when the weights have been read.
+    pub deltas: BTreeMap<String, LoraWeights>,
+}
+
+impl Start {
+    pub fn new(adapter: &models::Adapter) -> Result<Self> {
+        let config = adapter.config.as_object().cloned().unwrap_or_default();
+        if config.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
+            let reason = format!("{}: training the biases of an adapter", adapter.folder.display());
+            return Err(ModelError::UnsupportedModel(reason).into());
+        }
+        let whole = adapter.whole().map(str::to_string).collect();
+        Ok(Self { config, whole, deltas: BTreeMap::new() })
+    }
+
+    /// An adapter keeps the shape that it has.
+    fn contradicts(&self, lora: &LoraOptions) -> Result<()> {
+        let fail = |name: &str, has: &Value| {
+            Err(TrainError::option("lora", format!("the adapter has {name} {has}")))
+        };
+        let of = |key: &str| self.config.get(key).unwrap_or(&Value::Null);
+        if lora.rank.is_some_and(|rank| of("r").as_u64() != Some(rank as u64)) {
+            return fail("rank", of("r"));
+        }
+        if lora.alpha.is_some_and(|alpha| of("lora_alpha").as_f64().map(|has| has as f32) != Some(alpha)) {
+            return fail("alpha", of("lora_alpha"));
+        }
+        if let Some(targets) = &lora.target_modules {
+            let sorted = |mut names: Vec<String>| {
+                names.sort_unstable();
+                names
+            };
+            let has: Option<Vec<String>> = serde_json::from_value(of("target_modules").clone()).ok();
+            if has.map(sorted) != Some(sorted(targets.clone())) {
+                return fail("targetModules", of("target_modules"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adapters beside a network's linear layers: `adapter_config.json` as it will be written.
 #[derive(Debug, Clone)]
 pub struct Adapter {
-    rank: usize,
-    alpha: f32,
-    dropout: f32,
-    targets: Vec<String>,
-    /// The base layers are `Conv1D`.
-    fan_in_fan_out: bool,
-    task: Task,
-    base: String,
-    /// Modules beside the adapters that are trained and saved whole.
-    whole: Vec<&'static str>,
+    config: Map<String, Value>,
 }
 
 impl Adapter {
@@ -37,43 +75,27 @@ impl Adapter {
         let defaults = if causal { vec!["c_attn"] } else { vec!["query", "value"] };
         let targets =
             lora.target_modules.clone().unwrap_or_else(|| defaults.into_iter().map(str::to_string).collect());
-        let alpha = lora.alpha.unwrap_or(2.0 * lora.rank as f32);
-        let mut whole = Vec::new();
-        let new = network.new.clone();
-        let mut trains = |module: &'static str, trains: bool| {
-            if trains {
-                whole.push(module);
-            }
+        let rank = lora.rank.unwrap_or(8);
+        let shape = LoraShape {
+            rank,
+            alpha: lora.alpha.unwrap_or(2.0 * rank as f32),
+            dropout: lora.dropout.unwrap_or(0.0),
         };
-        trains("classifier", matches!(options.task, Task::TextClassification | Task::TokenClassification));
-        trains("qa_outputs", options.task == Task::QuestionAnswering);
-        trains("pooler", new.iter().any(|name| name.starts_with("pooler.")));
-        trains("cls", new.iter().any(|name| name.starts_with("cls.")));
+        let mut whole = new_modules(network);
+        let head = match options.task {
+            Task::TextClassification | Task::TokenClassification => Some("classifier"),
+            Task::QuestionAnswering => Some("qa_outputs"),
+            _ => None,
+        };
+        if let Some(head) = head.filter(|head| !whole.contains(head)) {
+            whole.push(head);
+        }
         for param in &mut network.params.all {
             param.trainable = whole.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
-        let shape = LoraShape { rank: lora.rank, alpha, dropout: lora.dropout };
         let (stack, params) = network.parts();
         attach(stack, params, shape, &targets, options.seed)?;
-        Ok(Self {
-            rank: lora.rank,
-            alpha,
-            dropout: lora.dropout,
-            targets,
-            fan_in_fan_out: causal,
-            task: options.task,
-            base: options.model.clone(),
-            whole,
-        })
-    }
-
-    /// Whether the parameter is an adapter's own.
-    pub fn owns(param: &Param) -> bool {
-        param.name.ends_with(".lora_A.weight") || param.name.ends_with(".lora_B.weight")
-    }
-
-    pub fn save(&self, network: &Network, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
-        let task = match self.task {
+        let task = match options.task {
             task if task.is_causal() => json!("CAUSAL_LM"),
             Task::TextClassification => json!("SEQ_CLS"),
             Task::TokenClassification => json!("TOKEN_CLS"),
@@ -84,19 +106,75 @@ impl Adapter {
         let config = json!({
             "peft_type": "LORA",
             "task_type": task,
-            "base_model_name_or_path": self.base,
-            "r": self.rank,
-            "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout,
-            "target_modules": self.targets,
-            "fan_in_fan_out": self.fan_in_fan_out,
+            "base_model_name_or_path": options.base_name.as_ref().unwrap_or(&options.model),
+            "r": rank,
+            "lora_alpha": shape.alpha,
+            "lora_dropout": shape.dropout,
+            "target_modules": targets,
+            "fan_in_fan_out": causal,
             "bias": "none",
-            "modules_to_save": if self.whole.is_empty() { json!(null) } else { json!(self.whole) },
+            "modules_to_save": if whole.is_empty() { json!(null) } else { json!(whole) },
             "inference_mode": true,
             "use_rslora": false,
             "use_dora": false,
         });
-        let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::Internal(e.to_string()))?;
+        let Value::Object(config) = config else { unreachable!("it was an object") };
+        Ok(Self { config })
+    }
+
+    /// Goes on with an adapter as PEFT does with `is_trainable`: its matrices and the modules that it holds whole are trained, as is
+    /// a head that neither it nor its base has.
+    pub fn go_on(network: &mut Network, start: Start, options: &FinetuneOptions) -> Result<Self> {
+        if let Some(lora) = &options.lora {
+            start.contradicts(lora)?;
+        }
+        let new = new_modules(network);
+        let Start { mut config, whole, deltas } = start;
+        for param in &mut network.params.all {
+            param.trainable = whole.contains(&param.name)
+                || new.iter().any(|module| param.name.starts_with(&format!("{module}.")));
+        }
+        let unused = whole.iter().find(|name| network.params.find(name).is_none());
+        if let Some(name) = unused {
+            let reason = format!("the adapter holds {name}, which this task has not");
+            return Err(TrainError::option("task", reason));
+        }
+        let given = options.lora.as_ref().and_then(|lora| lora.dropout);
+        let dropout =
+            given.unwrap_or(config.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0) as f32);
+        let (stack, params) = network.parts();
+        attach_given(stack, params, deltas, dropout)?;
+        if let Some(dropout) = given {
+            config.insert("lora_dropout".into(), json!(dropout));
+        }
+        config.insert("inference_mode".into(), json!(true));
+        if let Some(base) = options.base_name.as_ref().or(options.base.as_ref()) {
+            config.insert("base_model_name_or_path".into(), json!(base));
+        }
+        if !new.is_empty() {
+            let mut modules: Vec<Value> =
+                config.get("modules_to_save").and_then(Value::as_array).cloned().unwrap_or_default();
+            modules.extend(new.iter().map(|module| json!(module)));
+            config.insert("modules_to_save".into(), json!(modules));
+        }
+        Ok(Self { config })
+    }
+
+    /// What makes two runs' adapters one.
+    pub fn facts(&self) -> String {
+        let mut config = self.config.clone();
+        config.remove("base_model_name_or_path");
+        Value::Object(config).to_string()
+    }
+
+    /// Whether the parameter is an adapter's own.
+    pub fn owns(param: &Param) -> bool {
+        param.name.ends_with(".lora_A.weight") || param.name.ends_with(".lora_B.weight")
+    }
+
+    pub fn save(&self, network: &Network, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
+        let text =
+            serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert(CONFIG.into(), tensors::write_bytes(&folder.join(CONFIG), &text)?);
         let own = network.params.all.iter().filter(|param| param.trainable);
         let tensors: Vec<Tensor> =
@@ -104,6 +182,12 @@ impl Adapter {
         sums.insert(WEIGHTS.into(), tensors::write(&folder.join(WEIGHTS), &tensors)?);
         Ok(())
     }
+}
+
+/// Modules that the checkpoint had not, so that they must be trained and saved whole.
+fn new_modules(network: &Network) -> Vec<&'static str> {
+    let is_new = |module: &&str| network.new.iter().any(|name| name.starts_with(&format!("{module}.")));
+    ["classifier", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()
 }
 
 impl Network {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candlewick_models::{EncoderHead, ModelError, ModelFolder, Tokenizer, Weights, bert, gpt2};
 use serde_json::{Map, Value, json};
 
-use super::lora::Adapter;
+use super::lora::{Adapter, Start};
 use super::options::FinetuneOptions;
 use super::tensors::{self, Sum};
 use crate::data::{Example, Opened, ProblemType, Task};
@@ -38,6 +38,8 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 pub struct Opening {
     folder: ModelFolder,
     weights: Option<Weights>,
+    /// Where the model is an adapter: what the run goes on with.
+    start: Option<Start>,
     pub tokenizer: Tokenizer,
     /// Of the checkpoint's classifier.
     pub labels: Vec<String>,
@@ -48,7 +50,13 @@ pub struct Opening {
 impl Opening {
     pub fn new(options: &FinetuneOptions) -> Result<Self> {
         let mut folder = open_folder(options)?;
-        let tokenizer = Tokenizer::open(&folder.path)?.ok_or(TrainError::TokenizerMissing)?;
+        let tokenizer = folder.tokenizer()?.ok_or(TrainError::TokenizerMissing)?;
+        if options.from_scratch && folder.adapter.is_some() {
+            return Err(TrainError::option(
+                "fromScratch",
+                "the model is an adapter, which begins where it is",
+            ));
+        }
         if let Some(config) = folder.config.as_object_mut() {
             config.extend(options.config.clone());
             if options.from_scratch {
@@ -64,7 +72,12 @@ impl Opening {
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
         }
         let prefix = if causal { "transformer" } else { "bert" };
-        let weights = if options.from_scratch { None } else { Some(Weights::open(&folder.path, prefix)?) };
+        let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
+        let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
+        if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
+            // They stay beside the weights.
+            start.deltas = weights.take_deltas();
+        }
         let (positions, vocabulary) = if causal {
             let config = gpt2::Config::from_folder(&folder)?;
             (config.n_positions, config.vocab_size)
@@ -89,7 +102,7 @@ impl Opening {
             _ => Vec::new(),
         };
         let eos = folder.token_ids("eos_token_id").first().copied();
-        Ok(Self { folder, weights, tokenizer, labels, positions, eos })
+        Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }
 }
 
@@ -97,9 +110,9 @@ impl Opening {
 fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
     let path = PathBuf::from(&options.model);
     if options.from_scratch && path.is_dir() && !path.join("config.json").exists() {
-        return Ok(ModelFolder { path, config: json!({}), generation: json!({}) });
+        return Ok(ModelFolder::without_config(path));
     }
-    Ok(ModelFolder::open(&options.model)?)
+    Ok(ModelFolder::open_over(&options.model, options.base.as_deref())?)
 }
 
 enum Net {
@@ -122,8 +135,9 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(opening: &Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
-        let Opening { folder, weights, .. } = opening;
+    pub fn new(opening: Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
+        let Opening { folder, weights, start, .. } = opening;
+        let folder = &folder;
         let deviation = folder.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
         let mut source = Source::new(weights.as_ref(), deviation, options.seed);
         let probability = |key: &str| match (options.dropout, folder.config[key].as_f64()) {
@@ -161,14 +175,16 @@ impl Network {
             adapter: None,
             new,
             config: written_config(&folder.config, head, options.task, data),
-            files: side_files(&folder.path)?,
+            files: side_files(folder)?,
             prefix: match head {
                 None => "transformer.",
                 Some(HeadKind::Embedding) => "",
                 Some(_) => "bert.",
             },
         };
-        if let Some(lora) = &options.lora {
+        if let Some(start) = start {
+            network.adapter = Some(Adapter::go_on(&mut network, start, options)?);
+        } else if let Some(lora) = &options.lora {
             network.adapter = Some(Adapter::attach(&mut network, lora, options)?);
         }
         network.freeze(options)?;
@@ -286,6 +302,7 @@ impl Network {
         let mut sums = BTreeMap::new();
         self.write_side_files(folder, &mut sums)?;
         if let Some(adapter) = &self.adapter {
+            self.save_config(folder, &mut sums)?;
             adapter.save(self, folder, &mut sums)?;
         } else {
             self.save_weights(folder, &mut sums)?;
@@ -293,10 +310,15 @@ impl Network {
         Ok(sums)
     }
 
-    fn save_weights(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
+    fn save_config(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
         let config =
             serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert("config.json".into(), tensors::write_bytes(&folder.join("config.json"), &config)?);
+        Ok(())
+    }
+
+    fn save_weights(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
+        self.save_config(folder, sums)?;
         let own = self.params.all.iter().filter(|param| !Adapter::owns(param));
         let tensors: Vec<tensors::Tensor> =
             own.map(|param| (self.base_name(param), param.shape.clone(), &param.value[..])).collect();
@@ -337,6 +359,8 @@ impl Network {
             let mut adapter_sums = BTreeMap::new();
             fs::create_dir(aside.join("adapter")).map_err(io)?;
             let adapter = self.adapter.as_ref().expect("checked above");
+            // Its classes' names travel with it.
+            self.save_config(&aside.join("adapter"), &mut adapter_sums)?;
             adapter.save(self, &aside.join("adapter"), &mut adapter_sums)?;
             sums.extend(adapter_sums.into_iter().map(|(name, sum)| (format!("adapter/{name}"), sum)));
             self.merge(cpu);
@@ -414,8 +438,8 @@ fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Ope
     Value::Object(config)
 }
 
-fn side_files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let there = SIDE_FILES.iter().map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
+fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
+    let there = SIDE_FILES.iter().map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
     there
         .map(|(name, path): (_, PathBuf)| {
             let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;

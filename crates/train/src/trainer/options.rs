@@ -20,25 +20,25 @@ pub enum Schedule {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoraOptions {
-    #[serde(default = "rank")]
-    pub rank: usize,
+    /// `None`: 8.
+    pub rank: Option<usize>,
     /// The delta is scaled by alpha / rank. `None`: twice the rank.
     pub alpha: Option<f32>,
-    #[serde(default)]
-    pub dropout: f32,
+    /// `None`: 0.
+    pub dropout: Option<f32>,
     /// Last parts of the names of linear layers. `None`: `c_attn`, or `query` and `value`.
     pub target_modules: Option<Vec<String>>,
-}
-
-fn rank() -> usize {
-    8
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FinetuneOptions {
-    /// A folder.
+    /// A folder; that of an adapter is trained on.
     pub model: String,
+    /// The folder of an adapter's base. `None`: the path that the adapter gives, absolute or from its own folder.
+    pub base: Option<String>,
+    /// What `adapter_config.json` will call the base. `None`: its folder.
+    pub base_name: Option<String>,
     pub task: Task,
     pub train: Vec<PathBuf>,
     #[serde(default)]
@@ -188,7 +188,8 @@ impl FinetuneOptions {
             return fail("saveTotalLimit", "expected at least 1");
         }
         if let Some(lora) = &self.lora {
-            if lora.rank == 0 || lora.rank > 4096 || !probability(lora.dropout) {
+            let rank = lora.rank.unwrap_or(1);
+            if rank == 0 || rank > 4096 || !lora.dropout.is_none_or(probability) {
                 return fail("lora", "expected a rank of 1 to 4096 and a dropout below 1");
             }
             if lora.alpha.is_some_and(|alpha| !(alpha.is_finite() && alpha > 0.0)) {

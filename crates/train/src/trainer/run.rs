@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::checkpoint::{Checkpoints, State};
 use super::event::{Event, Finish, TrainObserver};
 use super::log::Log;
+use super::lora::Adapter;
 use super::network::{Network, Opening};
 use super::optimizer::Optimizer;
 use super::options::FinetuneOptions;
@@ -64,10 +65,9 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
         Some(Validation { examples, labels, problem_type, options: evaluate })
     };
     let mut cpu = Cpu::new(options.threads);
-    let network = Network::new(&opening, options, &train)?;
     let tokenizer = opening.tokenizer.clone();
     let (positions, eos) = (opening.positions, opening.eos);
-    drop(opening);
+    let network = Network::new(opening, options, &train)?;
     let facts = Facts { tokenizer, positions, eos };
     Run::new(options, observer, network, train, validation, facts)?.go(&mut cpu)
 }
@@ -424,7 +424,7 @@ fn facts_of(
         ("gradientAccumulationSteps", options.gradient_accumulation_steps.to_string()),
         ("steps", total.to_string()),
         ("optimiser's options", format!("{optimizer:?}")),
-        ("lora", format!("{:?}", options.lora)),
+        ("lora", network.adapter.as_ref().map_or_else(String::new, Adapter::facts)),
     ];
     facts.map(|(name, value)| (name.to_string(), value)).into_iter().collect()
 }
