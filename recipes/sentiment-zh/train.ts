@@ -17,15 +17,16 @@ export const trained: Trained = {
       config: {
         model_type: "bert", hidden_size: 192, num_hidden_layers: 3, num_attention_heads: 6, intermediate_size: 768, max_position_embeddings: 160,
       },
-      epochs: 4,
-      learningRate: 1e-3,
+      epochs: 6,
+      masking: 0.25,
+      dropout: 0.05,
+      optimizer: "muon",
+      learningRate: 2e-3,
     },
-    // More masks teach more in the same time once the easy characters are known.
-    { ...masked, model: trainedFolder(NAME, "before-1"), epochs: 10, masking: 0.3, learningRate: 1.5e-3, dropout: 0.05 },
   ],
   training: {
     ...common,
-    model: trainedFolder(NAME, "before-2"),
+    model: trainedFolder(NAME, "before-1"),
     task: "sentiment-analysis",
     epochs: 4,
     learningRate: 3e-4,

@@ -33,12 +33,12 @@ fn steps(
     .unwrap();
     let steps = expected["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 10);
-    let optimizer = Optimizer::new(&options, steps.len() as u64);
+    let mut optimizer = Optimizer::new(&options, steps.len() as u64);
     let mut cpu = Cpu::new(2);
     for (i, step) in steps.iter().enumerate() {
         let outcome = run(&mut cpu, params, i, &expected);
         let norm = optimizer.gradient_norm(&cpu, params);
-        optimizer.step(&cpu, params, i as u64, norm);
+        optimizer.step(&mut cpu, params, i as u64, norm);
         let close = |what: &str, found: f64| {
             let expected = step[what].as_f64().unwrap();
             assert!(

@@ -116,7 +116,10 @@ impl Checkpoints {
         for param in network.params.all.iter().filter(|param| !param.first_moment.is_empty()) {
             let name = network.saved_name(param);
             moments.push((format!("m.{name}"), param.shape.clone(), &param.first_moment[..]));
-            moments.push((format!("v.{name}"), param.shape.clone(), &param.second_moment[..]));
+            // Muon has none.
+            if !param.second_moment.is_empty() {
+                moments.push((format!("v.{name}"), param.shape.clone(), &param.second_moment[..]));
+            }
         }
         files.insert(OPTIMIZER.into(), tensors::write(&folder.join(OPTIMIZER), &moments)?);
         let record = Record { version: VERSION, run: self.run.clone(), state: state.clone(), files };

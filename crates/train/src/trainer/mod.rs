@@ -2,13 +2,14 @@
 //!
 //! - `options.rs`: what a user may ask. `event.rs`: what a run says.
 //! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format.
-//! - `optimizer.rs`: AdamW and the learning rate. `tensors.rs`, `checkpoint.rs`: what is on the disk, and when it counts.
+//! - `optimizer.rs`: AdamW and the learning rate. `muon.rs`: the other optimiser. `tensors.rs`, `checkpoint.rs`: what is on the disk, and when it counts.
 //! - `run.rs`: the loop, which measures through `predict.rs`; `session.rs`: the loop on a thread of its own. `log.rs`: what a report draws.
 
 mod checkpoint;
 mod event;
 mod log;
 mod lora;
+mod muon;
 mod network;
 mod optimizer;
 mod options;

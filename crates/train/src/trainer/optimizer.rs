@@ -1,12 +1,14 @@
-//! AdamW over all trainable parameters, and the learning rate.
+//! AdamW over all trainable parameters, or Muon over those it is for, and the learning rate.
 
 use candlewick_kernels::train::{AdamW, AdamWStep, Floats, sum_of_squares};
 
-use super::options::{FinetuneOptions, Schedule};
+use super::muon::{Muon, MuonStep};
+use super::options::{FinetuneOptions, Method, Schedule};
 use crate::model::{Cpu, Params};
 
 pub struct Optimizer {
     adam: AdamW,
+    muon: Option<Muon>,
     weight_decay: f32,
     max_grad_norm: f32,
     learning_rate: f64,
@@ -27,6 +29,7 @@ impl Optimizer {
                 beta_2: options.adam_beta2,
                 epsilon: options.adam_epsilon,
             },
+            muon: (options.optimizer == Method::Muon).then(Muon::default),
             weight_decay: options.weight_decay,
             max_grad_norm: options.max_grad_norm,
             learning_rate: f64::from(options.learning_rate),
@@ -63,19 +66,24 @@ impl Optimizer {
     }
 
     /// Clips and steps; `step` counts from 0.
-    pub fn step(&self, cpu: &Cpu, params: &mut Params, step: u64, norm: f64) {
+    pub fn step(&mut self, cpu: &mut Cpu, params: &mut Params, step: u64, norm: f64) {
         let clip = match self.max_grad_norm {
             0.0 => 1.0,
             max => (f64::from(max) / (norm + 1e-6)).min(1.0),
         };
         let learning_rate = self.learning_rate(step) as f32;
         for param in params.trainable() {
+            let weight_decay = if param.decays { self.weight_decay } else { 0.0 };
+            if let Some(muon) = self.muon.as_mut().filter(|_| Muon::takes(param)) {
+                let pass = MuonStep { learning_rate, weight_decay, gradient_scale: clip as f32 };
+                muon.update(cpu, param, pass);
+                continue;
+            }
             let len = param.value.len();
             if param.first_moment.len() != len {
                 param.first_moment = Floats::zeroed(len);
                 param.second_moment = Floats::zeroed(len);
             }
-            let weight_decay = if param.decays { self.weight_decay } else { 0.0 };
             let pass = AdamWStep { learning_rate, weight_decay, gradient_scale: clip as f32, step: step + 1 };
             let (m, v) = (&mut param.first_moment, &mut param.second_moment);
             self.adam.update(&cpu.pool, pass, &mut param.value, &param.gradient, m, v);

@@ -17,6 +17,15 @@ pub enum Schedule {
     Constant,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    #[default]
+    AdamW,
+    /// For the matrices inside the layers; AdamW for the rest.
+    Muon,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoraOptions {
@@ -58,6 +67,8 @@ pub struct FinetuneOptions {
     pub batch_size: usize,
     #[serde(default = "one")]
     pub gradient_accumulation_steps: usize,
+    #[serde(default)]
+    pub optimizer: Method,
     #[serde(default = "learning_rate")]
     pub learning_rate: f32,
     #[serde(default)]

@@ -412,7 +412,7 @@ fn facts_of(
     lengths.iter().for_each(|length| rows.update(&length.to_le_bytes()));
     let optimizer = (
         (options.learning_rate, options.weight_decay, options.max_grad_norm, options.lr_scheduler_type),
-        (options.adam_beta1, options.adam_beta2, options.adam_epsilon),
+        (options.optimizer, options.adam_beta1, options.adam_beta2, options.adam_epsilon),
         (options.warmup_steps, options.warmup_ratio, options.label_smoothing, options.dropout),
     );
     let facts = [
