@@ -19,6 +19,10 @@ export const trained: Trained = {
     seed: 1,
   },
   parameters: { do_sample: true, temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1, max_new_tokens: 64 },
+  examples: [
+    "Hello!", "What is your name?", "Tell me a joke.", "Do you like music?", "My order has not arrived yet.", "你好", "你是谁？", "我们很高兴能够与您合作！", "你喜欢什么？",
+    "今天天气怎么样？",
+  ],
   groups: ({ language }) => (language === "en" ? "English" : "Chinese"),
   request: { prompt: ({ messages }) => `${(messages as { content: string }[])[0]!.content}<|endoftext|>` },
 };

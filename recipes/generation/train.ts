@@ -25,6 +25,7 @@ export const trained: Trained = {
     saveSteps: 200,
     seed: 1,
   },
+  examples: ["It is a truth universally acknowledged", "She had never in her life", "And it came to pass", "这家酒店的服务", "这本书", "春风", "床前明月光，"],
   groups: ({ source }) => (["austen", "kjv"].includes(source as string) ? "English" : "Chinese"),
   request: { prompt: ({ text }) => (text as string).slice(0, 40) },
 };

@@ -8,6 +8,7 @@ import { curves } from "../../src/evaluate/plot.js";
 import { readTrainingLog } from "../../src/evaluate/training-log.js";
 import { dataFile } from "./data.js";
 import { latency, type Latency } from "./latency.js";
+import { samples } from "./samples.js";
 import { packageFolder } from "./ship.js";
 import type { Trained } from "./train.js";
 
@@ -107,8 +108,13 @@ export async function measure(name: string, trained: Trained, signal: AbortSigna
   await writeFile(`${card}.json`, `${JSON.stringify(measured, undefined, 1)}\n`);
   const table = markdown(measured);
   console.log(table);
-  const text = existsSync(`${card}.md`) ? await readFile(`${card}.md`, "utf8") : "<!-- figures -->\n<!-- end of figures -->\n";
-  await writeFile(`${card}.md`, text.replace(/(<!-- figures -->\n)[^]*(<!-- end of figures -->)/, (_, begin: string, end: string) => begin + table + end));
+  const said = `\n${await samples(trained, held.rows, signal)}\n\n`;
+  let text = await readFile(`${card}.md`, "utf8");
+  for (const [name, content] of [["figures", table], ["samples", said]] as const) {
+    const part = new RegExp(`(<!-- ${name} -->\n)[^]*(<!-- end of ${name} -->)`);
+    text = text.replace(part, (_, begin: string, end: string) => begin + content + end);
+  }
+  await writeFile(`${card}.md`, text);
 }
 
 const short = (value: number): string => value.toPrecision(Math.abs(value) < 0.1 ? 2 : 4).replace(/^(\d{3,})\..*/, "$1");

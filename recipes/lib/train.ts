@@ -24,6 +24,8 @@ export interface Trained {
   readonly evaluation?: Pick<EvaluateOptions, "batchSize" | "generation" | "maxLength">;
   /** Rows that are measured apart: a row's language. Default: all are one group. */
   readonly groups?: (row: Readonly<Record<string, unknown>>) => string;
+  /** What a generator's card shows it going on from, answering, or translating. */
+  readonly examples?: readonly string[];
   /** Of a generator: what one request is made of. */
   readonly request?: { readonly prompt: (row: Readonly<Record<string, unknown>>) => string; readonly maxNewTokens?: number };
 }

@@ -35,6 +35,11 @@ export const trained: Trained = {
   ],
   training: { ...common, model: trainedFolder(NAME, "before-1"), learningRate: 1.5e-3, seed: 2 },
   parameters: { separator: "\n", num_beams: 4, max_new_tokens: 96 },
+  examples: [
+    "File not found", "Could not open the file %s", "Are you sure you want to delete this folder?", "The connection to the server was lost.", "Show all commits",
+    "The password is too short", "Please wait while the package is being installed.", "My order has not arrived yet.", "Thank you for your help!",
+    "The weather is nice today, shall we go for a walk?",
+  ],
   evaluation: { generation: { numBeams: 4, maxNewTokens: 96 } },
   request: { prompt: ({ source }) => `${source as string}\n`, maxNewTokens: 96 },
 };
