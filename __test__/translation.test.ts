@@ -99,6 +99,7 @@ describe("translation", () => {
 
   test("refuses what cannot be", async () => {
     await assert.rejects(translate("word ".repeat(200)), hasCode("CONTEXT_OVERFLOW"));
+    await assert.rejects(translate("x".repeat(1 << 22)), hasCode("CONTEXT_OVERFLOW"));
     await assert.rejects(translate([]), hasCode("INPUT_INVALID"));
     await assert.rejects(translate([1 as unknown as string]), hasCode("INPUT_INVALID"));
     await assert.rejects(translate("a", { beams: 2 } as object), hasCode("OPTION_UNKNOWN"));
