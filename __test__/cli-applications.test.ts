@@ -163,6 +163,12 @@ function atTerminal(args: string[], state: string) {
   let screen = "";
   let seen = 0;
   let changed = () => {};
+  const limit = () => Date.now() + 60_000;
+  const more = () =>
+    new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, 500);
+      changed = () => (clearTimeout(timer), resolve());
+    });
   child.stdout.setEncoding("utf8").on("data", (text) => {
     screen += text;
     changed();
@@ -171,16 +177,15 @@ function atTerminal(args: string[], state: string) {
     type: (text: string) => void child.stdin.write(text),
     /** Waits until the screen has said this, after what was waited for before. */
     async sees(text: string): Promise<void> {
-      const limit = Date.now() + 60_000;
-      for (;;) {
+      for (const until = limit(); ; await more()) {
         const at = screen.indexOf(text, seen);
         if (at !== -1) return void (seen = at + text.length);
-        if (Date.now() > limit) throw new Error(`never saw ${JSON.stringify(text)} at the end of ${JSON.stringify(screen.slice(seen).slice(-200))}`);
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, 500);
-          changed = () => (clearTimeout(timer), resolve());
-        });
+        if (Date.now() > until) throw new Error(`never saw ${JSON.stringify(text)} at the end of ${JSON.stringify(screen.slice(seen).slice(-200))}`);
       }
+    },
+    /** Waits until there is so much more on the screen. */
+    async grows(by: number): Promise<void> {
+      for (const until = limit(); screen.length < seen + by; await more()) assert.ok(Date.now() < until, "nothing more came");
     },
     async ends(): Promise<number> {
       const [code] = child.exitCode === null ? ((await once(child, "close")) as [number]) : [child.exitCode];
@@ -221,9 +226,13 @@ describe("chat at a terminal", { skip: noTerminal }, () => {
     await chat.sees("> ");
     chat.type("hello\r");
     await chat.sees("hello\r");
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await chat.grows(40);
+    // Typed meanwhile, it waits for the reply's end.
+    chat.type("/reset\r");
     chat.type(ctrlC);
     await chat.sees("(stopped)");
+    await chat.sees("> /reset");
+    await chat.sees("Forgotten.");
     await chat.sees("> ");
     chat.type("not this");
     await chat.sees("not this");

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { join } from "node:path";
-import { loadBERT, loadGPT2, VectorIndex } from "../index.js";
+import { loadBERT, loadGPT2, pipeline, VectorIndex } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { randomModel } from "./support/models.js";
 
@@ -47,6 +47,16 @@ describe("the event loop", () => {
     const rows = Array.from({ length: 20_000 }, () => new Float32Array(384).fill(0.1));
     await steady(() => index.add(rows));
     await steady(() => index.search(rows.slice(0, 20)));
+  });
+
+  test("turns while texts are translated, and while a session talks", async () => {
+    await using lm = await loadGPT2(randomModel({ n_embd: 128, n_layer: 4 }), { threads: 1 });
+    const translate = await pipeline("translation", lm, { maxNewTokens: 16 });
+    await steady(() => translate(Array.from({ length: 200 }, (_, i) => `text ${i} of many`)));
+    await using session = (await pipeline("dialogue", lm, { maxNewTokens: 100 })).session();
+    await steady(async () => {
+      for (let turn = 0; turn < 8; turn++) await session.say("and then? ".repeat(5)).result;
+    });
   });
 
   test("loading does not hold it either, and reports progress", async () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { evaluate, loadGPT2, pipeline, type TranslationTask } from "../index.js";
+import { evaluate, finetune, loadGPT2, pipeline, type TranslationTask } from "../index.js";
 import { pairs, translator } from "./support/apprentices.js";
 import { collect, hasCode } from "./support/assertions.js";
 import { newFolder } from "./support/models.js";
@@ -75,10 +75,13 @@ describe("translation", () => {
       assert.deepEqual(task_specific_params, { translation: { separator: separator ?? "\n" } });
       await using gpt2 = await loadGPT2(odd, { threads: 1 });
       const data = ["the file", "the file ", "窗口？\n", "full  disk"].map((source) => ({ source, target: "x" }));
-      const { samples } = await evaluate({ model: gpt2, task: "translation", data, samples: 4, ...(separator === undefined ? {} : { separator }), generation: { maxNewTokens: 12 } });
+      const { samples } = await evaluate({ model: gpt2, task: "translation", data, samples: 4, generation: { maxNewTokens: 12 } });
       const task = await pipeline("translation", gpt2, { numBeams: 1, maxNewTokens: 12 });
       const ours = await task(data.map(({ source }) => source));
       assert.deepEqual(ours.map(({ translationText }) => translationText), samples.map(({ predicted }) => predicted));
+      const further = newFolder("further");
+      await finetune({ model: odd, task: "translation", train: data, output: further, maxSteps: 1 }).result;
+      assert.deepEqual(JSON.parse(readFileSync(join(further, "config.json"), "utf8")).task_specific_params, task_specific_params, "training goes on with it");
     }
   });
 
@@ -96,6 +99,7 @@ describe("translation", () => {
 
   test("refuses what cannot be", async () => {
     await assert.rejects(translate("word ".repeat(200)), hasCode("CONTEXT_OVERFLOW"));
+    await assert.rejects(translate("x".repeat(1 << 22)), hasCode("CONTEXT_OVERFLOW"));
     await assert.rejects(translate([]), hasCode("INPUT_INVALID"));
     await assert.rejects(translate([1 as unknown as string]), hasCode("INPUT_INVALID"));
     await assert.rejects(translate("a", { beams: 2 } as object), hasCode("OPTION_UNKNOWN"));

@@ -1,4 +1,4 @@
-import { abortError } from "./errors.js";
+import { abortError, CandlewickError } from "./errors.js";
 import { generateOptions, nativeOptions } from "./generation-options.js";
 import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
 import { load, loadOptions, type LoadOptions } from "./load.js";
@@ -50,6 +50,9 @@ export interface EncodeOptions {
 }
 
 const encodeOptions: OptionTable<EncodeOptions> = { signal: checks.signal };
+
+/** Characters of a token, more than any vocabulary has (GPT-2's longest: 128). A megabyte need not be tokenised to know that it does not fit. */
+const LONGEST_TOKEN = 512;
 
 /** @internal What a generation starts from. */
 export interface Making {
@@ -109,9 +112,14 @@ export class GPT2 extends Model {
     return TokenStream.of(this.source, begin(), signal);
   }
 
-  /** @internal The ids of each text by itself, as training sees it: nothing is put around it. */
+  /** @internal The ids of each text by itself, as training sees it: nothing is put around it. Of one that cannot fit, `CONTEXT_OVERFLOW` at once. */
   async plainIds(texts: readonly string[], signal?: AbortSignal): Promise<Uint32Array[]> {
     this.checkOpen();
+    const most = this.info.positions * LONGEST_TOKEN;
+    const long = texts.find((text) => text.length > most);
+    if (long !== undefined) {
+      throw new CandlewickError("CONTEXT_OVERFLOW", `A text of ${long.length} characters does not fit in the model's ${this.info.positions} positions`);
+    }
     const packed = await abortable<PackedIds>(signal, (id, cancel) => this.#native.encode(mailbox, id, texts.slice(), false, cancel));
     return unpack(packed);
   }

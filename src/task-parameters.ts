@@ -60,12 +60,27 @@ export interface Use {
   readonly generation?: GenerateOptions;
 }
 
-/** @throws {CandlewickError} `CONFIG_INVALID`: a value that cannot be. */
-export function useOf({ tasks, generation }: TaskParameters, task: "translation" | "dialogue"): Use {
+const parametersOf = ({ tasks }: TaskParameters, task: string): Json => {
   const own = tasks[task];
-  const given: Json = isPlainObject(own) ? own : {};
-  const { separator } = given;
-  if (separator !== undefined && typeof separator !== "string") throw wrong(task, "separator", "must be a string");
+  return isPlainObject(own) ? own : {};
+};
+
+/**
+ * What stood between a prompt and what follows it, or between turns, when the model was trained for the task.
+ *
+ * @throws {CandlewickError} `CONFIG_INVALID`: it is no string.
+ */
+export function separatorOf(parameters: TaskParameters, task: string): string | undefined {
+  const { separator } = parametersOf(parameters, task);
+  if (separator === undefined || typeof separator === "string") return separator;
+  throw wrong(task, "separator", "must be a string");
+}
+
+/** @throws {CandlewickError} `CONFIG_INVALID`: a value that cannot be. */
+export function useOf(parameters: TaskParameters, task: "translation" | "dialogue"): Use {
+  const separator = separatorOf(parameters, task);
+  const { generation } = parameters;
+  const given = parametersOf(parameters, task);
   // The general defaults are for sampling, which a translation is not.
   const general = task === "dialogue" && generation["do_sample"] === true ? generation : {};
   const options = convert(task, { ...general, ...given });

@@ -47,13 +47,13 @@ const parts: readonly Part[] = [
     task: "dialogue",
     async run() {
       await using task = await opened(() => pipeline("dialogue", { signal }));
-      await using session = task.session({ seed: 7 });
+      await using session = task.session({ maxNewTokens: 80, seed: 7 });
       for (const text of ["Hello, who are you?", "What is a computer?"]) await streamed(`${text} → `, session.say(text, { signal }));
       session.reset();
       await streamed("我们很高兴能够与您合作！ → ", session.say("我们很高兴能够与您合作！", { signal }));
     },
   },
-  feeling("en", "English", ["A warm, funny film with a great cast.", "Two hours of my life that I want back."]),
+  feeling("en", "English", ["A warm, funny film with a great cast.", "Dull, predictable and far too long."]),
   feeling("zh", "Chinese", ["房间很干净，服务也很周到，下次还会再来。", "质量太差了，用了两天就坏了。"]),
   {
     name: "topics",

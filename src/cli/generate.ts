@@ -73,6 +73,8 @@ async function stream(model: GPT2, prompt: string, generation: object): Promise<
 function next(): string {
   const things = [
     ['npm start -- "your prompt"', "continue yours (--help lists the options)"],
+    ["npx candlewick demo", "what the other models do: translation, dialogue, sentiment, topics"],
+    ["npx candlewick chat", "a conversation"],
     ["npx candlewick --help", "embed, classify and the other commands"],
     ["npx tsx examples/http-stream.ts", "the same over HTTP: server-sent events and chunked text"],
     ["npm test", "every test, Rust and TypeScript"],

@@ -54,7 +54,10 @@ export interface DataOptions {
   labels?: readonly string[];
   /** Of text classification. Default: known from the model, or from the labels: lists, numbers, or names. */
   problemType?: ProblemType;
-  /** Between a prompt and its completion. Default: `"\n"` for a translation, nothing for a completion, the end of text between turns. */
+  /**
+   * Between a prompt and its completion. Default: what the model was trained with for the task, as its `config.json` says; else `"\n"` for a translation,
+   * nothing for a completion, the end of text between turns.
+   */
   separator?: string;
   /** Share of the tokens that a masked language model has to guess. Default 0.15. */
   masking?: number;

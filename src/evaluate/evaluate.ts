@@ -5,6 +5,7 @@ import { GPT2, loadGPT2 } from "../gpt2.js";
 import type { Device, Dtype, LoadProgress } from "../load.js";
 import { checkOptions, checks, invalid, isPlainObject, type OptionTable } from "../options.js";
 import type { Metrics, RegressionMetrics } from "./metrics.js";
+import { separatorOf } from "../task-parameters.js";
 import { writeReport } from "./report.js";
 
 /** How a generator writes what is compared with the references: the likeliest text, to its end. */
@@ -117,6 +118,7 @@ export async function evaluate<T extends Task>(options: EvaluateOptions<T>): Pro
   const started = performance.now();
   await using opened = await model(checked, causal);
   await using data = await openData("evaluate", checked.data, checked);
+  const separator = checked.separator ?? (opened.model instanceof GPT2 ? separatorOf(opened.model.tasks, task) : undefined);
   const request = {
     task,
     data: data.paths,
@@ -126,7 +128,7 @@ export async function evaluate<T extends Task>(options: EvaluateOptions<T>): Pro
     generation,
     bleuTokenizer,
     seed,
-    options: pickDataOptions(checked),
+    options: { ...pickDataOptions(checked), separator },
   };
   const report = onProgress && ((done: number, total: number) => onProgress({ stage: "evaluate", done, total }));
   const result = JSON.parse(await opened.model.evaluation(JSON.stringify(request), signal, report));

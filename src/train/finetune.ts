@@ -7,6 +7,7 @@ import { required } from "../evaluate/evaluate.js";
 import { resolveModel } from "../hub.js";
 import { native } from "../native.js";
 import { checkOptions } from "../options.js";
+import { readTaskParameters, separatorOf } from "../task-parameters.js";
 import { finetuneOptions, loraOptions, type FinetuneOptions } from "./options.js";
 import { TrainingRun, type Opened } from "./run.js";
 
@@ -47,6 +48,9 @@ async function open(options: FinetuneOptions): Promise<Opened> {
   const base = await adapterBase(path, resolving);
   // Of a hub model or a package the name, which is good on any machine.
   const named = path === resolve(model) ? path : model;
+  // A model that was trained for the task goes on as it was; without weights there is nothing to go on from.
+  const learned = options.fromScratch ? undefined : separatorOf(await readTaskParameters(base ? [path, base.path] : [path]), task);
+  const separator = options.separator ?? learned;
   const data: OpenData[] = [];
   const close = async () => {
     for (const each of data) await each[Symbol.asyncDispose]();
@@ -64,7 +68,7 @@ async function open(options: FinetuneOptions): Promise<Opened> {
       train: data[0]!.paths,
       validation: data[1]?.paths ?? [],
       output: resolve(output),
-      options: pickDataOptions(options),
+      options: { ...pickDataOptions(options), separator },
     };
     return { native: new native.Finetune(JSON.stringify(request)), close };
   } catch (error) {
