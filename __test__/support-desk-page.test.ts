@@ -82,7 +82,7 @@ describe("the page", { skip: noBrowser }, () => {
     await Promise.all([analysed(page), written(page)]);
     await body(page, "similar").getByRole("button", { name: "Use this answer" }).first().click();
     await page.locator("#reply").fill("Only of <img src=x onerror=alert(1)> & Venus.");
-    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByRole("button", { name: "Send", exact: true }).click();
     await until(page, `document.getElementById("writing").textContent.startsWith("Sent")`);
     await read(page, "Do you sell globes of Mars?");
     await Promise.all([analysed(page), written(page)]);
@@ -193,7 +193,7 @@ describe("replies that do not end", { skip: noBrowser }, () => {
       assert.ok(text.length > 20);
       await idle(url);
       assert.equal(await reply(page), text);
-      assert.ok(await page.getByRole("button", { name: "Send" }).isEnabled());
+      assert.ok(await page.getByRole("button", { name: "Send", exact: true }).isEnabled());
     });
   }
 
@@ -206,7 +206,7 @@ describe("replies that do not end", { skip: noBrowser }, () => {
     await use.click();
     await idle(url);
     assert.equal(await reply(page), answer);
-    assert.ok(await page.getByRole("button", { name: "Send" }).isEnabled());
+    assert.ok(await page.getByRole("button", { name: "Send", exact: true }).isEnabled());
   });
 
   test("two tabs at once; one closes and the other goes on", async (t) => {

@@ -293,6 +293,23 @@ describe("the command", () => {
     assert.equal(await ended, 0);
   });
 
+  test("teaches the model that replies from the desk's own answers", async () => {
+    const output = join(newFolder("desk"), "reply");
+    const { reply } = tinyModels();
+    const teach = join(__dirname, "../examples/support-desk/teach.ts");
+    const options = ["--model", reply!, "--database", join(newFolder(), "none"), "--output", output, "--epochs", "1"];
+    // The second time there may be new answers.
+    for (const _ of [1, 2]) {
+      const child = spawn(process.execPath, ["--import", "tsx", teach, ...options], { stdio: ["ignore", "ignore", "inherit"] });
+      assert.deepEqual(await once(child, "exit"), [0, null]);
+    }
+    const models = JSON.parse(readFileSync(join(output, "models.json"), "utf8")) as { reply: string };
+    const server = await startDesk({ models });
+    const events = await eventsOf(await post(`${server.url}/api/reply`, { message: "Hello" }));
+    assert.equal(events.at(-1)!.data, "[DONE]");
+    await server.close();
+  });
+
   test("ends with 1 and a message if it cannot start", async () => {
     const models = join(newFolder("desk"), "models.json");
     writeFileSync(models, JSON.stringify({ reply: join(newFolder(), "nowhere") }));

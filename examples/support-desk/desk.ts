@@ -61,7 +61,7 @@ export class Desk {
   async #translate(message: string, signal?: AbortSignal): Promise<string> {
     const { translate } = this.#models;
     const sentences = sentencesOf(message, Math.min(TRANSLATED_AT_ONCE, translate.model.info.positions >> 1));
-    const translated = await translate(sentences, { signal, truncate: "left" });
+    const translated = await translate(sentences, { signal, truncate: "left", noRepeatNgramSize: 3 });
     return translated.map(({ translationText }) => translationText).join("");
   }
 

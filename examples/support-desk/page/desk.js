@@ -185,6 +185,7 @@ async function draft(question) {
   cancelAnimationFrame(frame);
   if (drafting !== own) return;
   write();
+  reply.scrollTop = 0;
   drafting = undefined;
   writing.textContent = ending;
   buttons();
