@@ -1,13 +1,13 @@
 // `npm run recipe -- <name> --data`: fetches a recipe's sources and prepares its data, in the cache.
 // `--train`: trains its model there (again: goes on where it was). `--ship`: puts that model into its package in models/.
-// `--evaluate`: measures what is in the package on the held-out data.
+// `--evaluate`: measures what is in the package on the held-out data, for its card; `--latency`: how long it takes, alone.
 import { readdirSync, readFileSync, writeFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { CandlewickError } from "../index.js";
 import { TRAINING_LOG } from "../src/evaluate/training-log.js";
 import { temperature } from "./lib/calibrate.js";
-import { drawCurve, measure } from "./lib/measure.js";
+import { drawCurve, measure, measureLatency } from "./lib/measure.js";
 import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
 import { packageFolder, ship } from "./lib/ship.js";
 import { train, trainedFolder, type Trained } from "./lib/train.js";
@@ -54,22 +54,23 @@ async function shipTrained(name: string, { ships, training, parameters }: Traine
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { data: { type: "boolean" }, train: { type: "boolean" }, ship: { type: "boolean" }, evaluate: { type: "boolean" } },
+    options: { data: { type: "boolean" }, train: { type: "boolean" }, ship: { type: "boolean" }, evaluate: { type: "boolean" }, latency: { type: "boolean" } },
   });
   const [name] = positionals;
-  if (!(values.data || values.train || values.ship || values.evaluate) || name === undefined || !recipes.includes(name)) {
-    console.error(`npm run recipe -- <name> --data|--train|--ship|--evaluate; the recipes: ${recipes.join(", ")}`);
+  if (!Object.values(values).some(Boolean) || name === undefined || !recipes.includes(name)) {
+    console.error(`npm run recipe -- <name> --data|--train|--ship|--evaluate|--latency; the recipes: ${recipes.join(", ")}`);
     process.exitCode = 2;
     return;
   }
   const abort = new AbortController();
   process.once("SIGINT", () => abort.abort());
   if (values.data) await data(name);
-  if (!values.train && !values.ship && !values.evaluate) return;
+  if (!Object.entries(values).some(([step, wanted]) => wanted && step !== "data")) return;
   const { trained } = (await import(`./${name}/train.js`)) as { trained: Trained };
   if (values.train) await train(name, trained, abort.signal);
   if (values.ship) await shipTrained(name, trained);
   if (values.evaluate) await measure(name, trained, abort.signal);
+  else if (values.latency) await measureLatency(name, trained, abort.signal);
 }
 
 if (require.main === module) {

@@ -70,7 +70,8 @@ export function groups({ groups: of }: Trained, rows: readonly Row[]): Map<strin
   const grouped = new Map<string, Row[]>();
   for (const row of rows) {
     const group = of?.(row) ?? "all";
-    grouped.set(group, [...(grouped.get(group) ?? []), row]);
+    if (!grouped.has(group)) grouped.set(group, []);
+    grouped.get(group)!.push(row);
   }
   return grouped;
 }
@@ -81,6 +82,7 @@ export async function metricsOf({ ships, training, evaluation }: Trained, rows: 
   return Object.fromEntries(Object.entries(METRICS[training.task]!).map(([name, { path }]) => [name, at(metrics, path)]));
 }
 
+/** Everything that the card has. */
 export async function measure(name: string, trained: Trained, signal: AbortSignal): Promise<void> {
   const held = await heldout(name);
   const figures: Figures = {};
@@ -98,23 +100,29 @@ export async function measure(name: string, trained: Trained, signal: AbortSigna
     });
     figures[group] = { examples: rows.length, ...Object.fromEntries(rowsFigures) };
   }
-  const measured: Measured = {
-    weights: sha256(await shippedWeights(trained.ships)),
-    heldout: held.sha256,
-    figures,
-    latency: await latency(trained, held.rows, signal),
-  };
-  const card = join(__dirname, "../../docs/models", trained.ships);
-  await writeFile(`${card}.json`, `${JSON.stringify(measured, undefined, 1)}\n`);
+  const measured = { weights: sha256(await shippedWeights(trained.ships)), heldout: held.sha256, figures, latency: await latency(trained, held.rows, signal) };
+  await write(trained.ships, measured, `\n${await samples(trained, held.rows, signal)}\n\n`);
+}
+
+/** The latency alone, anew: on a machine that does nothing else. */
+export async function measureLatency(name: string, trained: Trained, signal: AbortSignal): Promise<void> {
+  const before = JSON.parse(await readFile(card(trained.ships, "json"), "utf8")) as Measured;
+  await write(trained.ships, { ...before, latency: await latency(trained, (await heldout(name)).rows, signal) });
+}
+
+const card = (ships: string, ending: string): string => join(__dirname, "../../docs/models", `${ships}.${ending}`);
+
+async function write(ships: string, measured: Measured, said?: string): Promise<void> {
+  await writeFile(card(ships, "json"), `${JSON.stringify(measured, undefined, 1)}\n`);
   const table = markdown(measured);
   console.log(table);
-  const said = `\n${await samples(trained, held.rows, signal)}\n\n`;
-  let text = await readFile(`${card}.md`, "utf8");
+  let text = await readFile(card(ships, "md"), "utf8");
   for (const [name, content] of [["figures", table], ["samples", said]] as const) {
-    const part = new RegExp(`(<!-- ${name} -->\n)[^]*(<!-- end of ${name} -->)`);
-    text = text.replace(part, (_, begin: string, end: string) => begin + content + end);
+    if (content === undefined) continue;
+    const place = new RegExp(`(<!-- ${name} -->\n)[^]*(<!-- end of ${name} -->)`);
+    text = text.replace(place, (_, begin: string, end: string) => begin + content + end);
   }
-  await writeFile(`${card}.md`, text);
+  await writeFile(card(ships, "md"), text);
 }
 
 const short = (value: number): string => value.toPrecision(Math.abs(value) < 0.1 ? 2 : 4).replace(/^(\d{3,})\..*/, "$1");
