@@ -47,7 +47,7 @@ const parts: readonly Part[] = [
     task: "dialogue",
     async run() {
       await using task = await opened(() => pipeline("dialogue", { signal }));
-      await using session = task.session({ maxNewTokens: 80, seed: 7 });
+      await using session = task.session({ seed: 7 });
       for (const text of ["Hello, who are you?", "What is a computer?"]) await streamed(`${text} → `, session.say(text, { signal }));
       session.reset();
       await streamed("我们很高兴能够与您合作！ → ", session.say("我们很高兴能够与您合作！", { signal }));
