@@ -4,7 +4,7 @@ import { packageFolder } from "./ship.js";
 import type { Trained } from "./train.js";
 
 const SEEDS = [1, 2];
-/** Held-out rows that went wrong, the first ones. */
+/** So many of the held-out rows that went wrong, evenly spaced. */
 const FAILURES = 8;
 
 const quoted = (text: string): string => text.replace(/\s+/g, " ").replace(/[|<>*_`]/g, (c) => `\\${c}`).trim();
@@ -39,9 +39,10 @@ export async function samples({ ships, training, examples = [], ...trained }: Tr
       return table("| said | seed | answer |", said);
     }
     default: {
-      const { samples: wrong } = await evaluate({ ...trained.evaluation, model: folder, task: training.task, data: rows, samples: FAILURES, signal });
-      const shown = wrong.map(({ input, expected, predicted }) => [quoted(text(input)).slice(0, 240), text(expected), text(predicted)]);
-      return `The first ${FAILURES} held-out rows that went wrong.\n\n${table("| text | is | was said |", shown)}`;
+      const { samples: wrong } = await evaluate({ ...trained.evaluation, model: folder, task: training.task, data: rows, samples: rows.length, signal });
+      const some = Array.from({ length: Math.min(FAILURES, wrong.length) }, (_, i) => wrong[Math.floor((i * wrong.length) / FAILURES)]!);
+      const shown = some.map(({ input, expected, predicted }) => [quoted(text(input)).slice(0, 240), text(expected), text(predicted)]);
+      return `${some.length} of the ${wrong.length} held-out rows that went wrong, evenly spaced.\n\n${table("| text | is | was said |", shown)}`;
     }
   }
 }
