@@ -27,6 +27,8 @@ export interface LoadReport {
   machine: string;
   node: string;
   date: string;
+  /** Processes that wanted the machine when it began. */
+  load: number;
   seconds: number;
   models: Record<string, string>;
   levels: Level[];
@@ -69,10 +71,10 @@ function tables({ levels }: LoadReport): { title: string; note: string; head: st
   ];
 }
 
-const heading = ({ machine, node, date, seconds, models }: LoadReport): string => {
+const heading = ({ machine, node, date, load, seconds, models }: LoadReport): string => {
   const others = Object.entries(models).filter(([, which]) => which !== "the one that ships");
   const which = others.length === 0 ? "the models that ship" : `other models for ${others.map(([use]) => use).join(", ")}`;
-  return `${machine}, Node ${node}, ${date}; ${seconds} seconds for each number of clients; ${which}. Clients and server share the machine.`;
+  return `${machine}, Node ${node}, ${date}, load ${load} at the start; ${seconds} seconds for each number of clients; ${which}. Clients and server share the machine.`;
 };
 
 export function markdown(report: LoadReport): string {

@@ -10,7 +10,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { cpus } from "node:os";
+import { cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { quantile } from "../../benchmark/stats.js";
@@ -111,6 +111,7 @@ async function main(): Promise<void> {
   const seconds = Number(values.seconds);
   const models = values.models === undefined ? {} : (JSON.parse(readFileSync(values.models, "utf8")) as Record<string, string>);
 
+  const load = loadavg()[0]!;
   const [server, bystander] = [start(), start()];
   try {
     const { url } = await ask<{ url: string }>(server, { models });
@@ -127,6 +128,7 @@ async function main(): Promise<void> {
       machine: `${cpus()[0]?.model.trim() ?? process.arch}, ${cpus().length} cores`,
       node: process.version,
       date: new Date().toISOString().slice(0, 10),
+      load: Number(load.toFixed(1)),
       seconds,
       // Folders of this machine are no use to others.
       models: Object.fromEntries(Object.keys(SHIPPED).map((use) => [use, use in models ? "another" : "the one that ships"])),

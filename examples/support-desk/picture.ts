@@ -23,6 +23,7 @@ async function main(): Promise<void> {
       await page.getByText(/^First word after/).waitFor();
       await page.waitForTimeout(500);
     }
+    await page.getByRole("button", { name: "Use this answer" }).first().click();
     await page.locator("h1").click();
     const { data } = await (await page.context().newCDPSession(page)).send("Page.captureScreenshot", { format: "webp", quality: 82 });
     writeFileSync(values.output, Buffer.from(data, "base64"));
