@@ -48,12 +48,13 @@ async function until(page: Page, expression: string): Promise<void> {
 }
 const written = (page: Page) => until(page, `document.getElementById("writing").textContent.startsWith("First word")`);
 const analysed = (page: Page) => until(page, `!document.querySelector(".waiting") && document.getElementById("state").textContent.startsWith("Read in")`);
-const idle = async (url: string) => {
-  for (let waited = 0; (await health(url)).requests > 0; waited += 50) {
-    assert.ok(waited < 10_000, "a request is still at work after ten seconds");
+/** Until so many requests are at work. */
+async function atWork(url: string, count: number): Promise<void> {
+  for (let waited = 0; (await health(url)).requests !== count; waited += 50) {
+    assert.ok(waited < 10_000, `not ${count} requests at work after ten seconds`);
     await sleep(50);
   }
-};
+}
 
 describe("the page", { skip: noBrowser }, () => {
   let server: RunningServer;
@@ -191,7 +192,7 @@ describe("replies that do not end", { skip: noBrowser }, () => {
       await until(page, `document.getElementById("writing").textContent === "Stopped"`);
       const text = await reply(page);
       assert.ok(text.length > 20);
-      await idle(url);
+      await atWork(url, 0);
       assert.equal(await reply(page), text);
       assert.ok(await page.getByRole("button", { name: "Send", exact: true }).isEnabled());
     });
@@ -204,7 +205,7 @@ describe("replies that do not end", { skip: noBrowser }, () => {
     const use = body(page, "similar").getByRole("button", { name: "Use this answer" }).first();
     const answer = await body(page, "similar").locator("li > p").first().textContent();
     await use.click();
-    await idle(url);
+    await atWork(url, 0);
     assert.equal(await reply(page), answer);
     assert.ok(await page.getByRole("button", { name: "Send", exact: true }).isEnabled());
   });
@@ -216,18 +217,18 @@ describe("replies that do not end", { skip: noBrowser }, () => {
     await Promise.all([read(one, "Hello"), read(two, "Hi there")]);
     await Promise.all([growing(one), growing(two)]);
     await Promise.all([analysed(one), analysed(two)]);
-    assert.equal((await health(url)).requests, 2);
+    await atWork(url, 2);
     await one.close();
     const { length } = await reply(two);
     await until(two, `document.getElementById("reply").value.length > ${length + 20}`);
-    assert.equal((await health(url)).requests, 1);
+    await atWork(url, 1);
     // Another message takes the first one's place.
     await read(two, "And now?");
     await analysed(two);
     await growing(two);
-    assert.equal((await health(url)).requests, 1);
+    await atWork(url, 1);
     await two.close();
-    await idle(url);
+    await atWork(url, 0);
     assert.equal((await health(url)).status, "ok");
   });
 });
