@@ -245,15 +245,26 @@ describe("with the models that ship", { skip: noBrowser || (missing.length > 0 &
   });
   after(() => server?.close());
 
+  /** Drafts are drawn: one may be empty, or in no language. Of three, one is not. */
+  async function drafted(page: Page, wanted: RegExp): Promise<void> {
+    const ended = () => until(page, `/^(First word|Nothing)/.test(document.getElementById("writing").textContent)`);
+    await ended();
+    for (let more = 2; more > 0 && !wanted.test(await reply(page)); more--) {
+      await page.getByRole("button", { name: "Another draft" }).click();
+      await ended();
+    }
+    assert.match(await reply(page), wanted);
+  }
+
   test("an English message", async (t) => {
     const page = await open(t, server!.url);
     await read(page, "I am very disappointed. The cover was torn and the pages are dirty. I cannot open the file.");
-    await Promise.all([analysed(page), written(page)]);
+    await analysed(page);
     assert.equal(await page.locator("#sentiment .big").textContent(), "negative");
     assert.equal(await page.locator("#topic .scores li").count(), 3);
     assert.match((await body(page, "translation").textContent())!, /\p{Script=Han}{2}/u);
     assert.match((await body(page, "similar").textContent())!, /torn cover/);
-    assert.ok((await reply(page)).length > 3);
+    await drafted(page, /\w{2}/);
 
     await read(page, "What a wonderful book, I love it!");
     await analysed(page);
@@ -263,10 +274,10 @@ describe("with the models that ship", { skip: noBrowser || (missing.length > 0 &
   test("a Chinese message", async (t) => {
     const page = await open(t, server!.url);
     await read(page, "书很好看，服务也很好，谢谢你们！");
-    await Promise.all([analysed(page), written(page)]);
+    await analysed(page);
     assert.equal(await page.locator("#sentiment .big").textContent(), "positive");
     assert.match((await body(page, "similar").textContent())!, /服务太好了/);
-    assert.match(await reply(page), /\p{Script=Han}/u);
+    await drafted(page, /\p{Script=Han}/u);
     assert.equal(await page.locator("#reply").getAttribute("lang"), "zh");
   });
 });

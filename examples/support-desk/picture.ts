@@ -20,7 +20,7 @@ async function main(): Promise<void> {
     for (const example of [2, 1]) {
       await examples.nth(example).click();
       await page.getByText(/^Read in/).waitFor();
-      await page.getByText(/^First word after/).waitFor();
+      await page.getByText(/^(First word after|Nothing came)/).waitFor();
       await page.waitForTimeout(500);
     }
     await page.getByRole("button", { name: "Use this answer" }).first().click();
