@@ -35,7 +35,7 @@ async function main(): Promise<void> {
   const recipe = {
     layers: shape.n_layer, heads: shape.n_head, width: shape.n_embd, block: shape.n_positions, batch: training.batchSize!, steps,
     warmup: Math.ceil(training.warmupRatio! * steps), learningRate: training.learningRate!, beta1: 0.9, beta2: training.adamBeta2!, epsilon: 1e-8,
-    weightDecay: training.weightDecay!, clip: 1, threads: 2, saves,
+    weightDecay: training.weightDecay!, clip: 1, threads: 2, saves, optimizer: training.optimizer,
   };
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });

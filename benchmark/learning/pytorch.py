@@ -36,12 +36,16 @@ config = GPT2Config(
     n_positions=recipe["block"], resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
 )
 model = GPT2LMHeadModel(config)
-decayed = [p for p in model.parameters() if p.ndim > 1]
-others = [p for p in model.parameters() if p.ndim == 1]
-optimizer = torch.optim.AdamW(
-    [dict(params=decayed, weight_decay=recipe["weightDecay"]), dict(params=others, weight_decay=0.0)],
+muon = {n: p for n, p in model.named_parameters() if recipe.get("optimizer") == "muon" and p.ndim == 2 and ".h." in n}
+rest = [p for n, p in model.named_parameters() if n not in muon]
+adam = torch.optim.AdamW(
+    [dict(params=[p for p in rest if p.ndim > 1], weight_decay=recipe["weightDecay"]), dict(params=[p for p in rest if p.ndim == 1], weight_decay=0.0)],
     lr=recipe["learningRate"], betas=(recipe["beta1"], recipe["beta2"]), eps=recipe["epsilon"],
 )
+optimizers = [adam]
+if muon:
+    options = dict(lr=recipe["learningRate"], weight_decay=recipe["weightDecay"], adjust_lr_fn="match_rms_adamw")
+    optimizers.append(torch.optim.Muon(list(muon.values()), **options))
 
 
 def rate(step):
@@ -50,7 +54,7 @@ def rate(step):
     return 0.5 * (1 + math.cos(math.pi * (step - recipe["warmup"]) / (recipe["steps"] - recipe["warmup"])))
 
 
-schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
 
 
 @torch.no_grad()
@@ -73,9 +77,10 @@ while step < last:
         batch = train[rows]
         model(input_ids=batch, labels=batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"])
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for optimizer, schedule in zip(optimizers, schedules):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
         seconds += time.perf_counter() - begin
         step += 1
         if step in saves:

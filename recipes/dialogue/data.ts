@@ -1,4 +1,4 @@
-/** Short conversations in English and Chinese, from chatterbot-corpus. */
+/** Short conversations in English and Chinese: chatterbot-corpus, and the polite small talk that it lacks. */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse } from "yaml";
@@ -21,7 +21,10 @@ function conversation(language: "en" | "zh", turns: unknown): Conversation | und
 }
 
 export const recipe: Recipe = {
-  sources: [{ package: "PyPI chatterbot-corpus 1.3.3", what: "its English and (simplified) Chinese conversations", license: "BSD-3-Clause" }],
+  sources: [
+    { package: "PyPI chatterbot-corpus 1.3.3", what: "its English and (simplified) Chinese conversations", license: "BSD-3-Clause" },
+    { package: "this repository", what: "recipes/dialogue/own.jsonl, written for it", license: "MIT OR Apache-2.0" },
+  ],
   async read() {
     const folder = join(await pypi("chatterbot-corpus", "1.3.3"), "chatterbot_corpus/data");
     const rows: Conversation[] = [];
@@ -34,6 +37,8 @@ export const recipe: Recipe = {
         }
       }
     }
+    const own = await readFile(join(__dirname, "own.jsonl"), "utf8");
+    rows.push(...own.split("\n").filter(Boolean).map((line) => JSON.parse(line) as Conversation));
     // A question with several answers is on one side, and so is what is said in several conversations.
     const texts = ({ messages }: Conversation) => messages.map(({ content }) => content);
     return split(rows, { group: (row) => texts(row)[0]!, texts }, { heldout: 10, validation: 20 });

@@ -10,7 +10,7 @@ export const trained: Trained = {
     model: trainedFolder(NAME, "tokenizer"),
     task: "text-generation",
     fromScratch: true,
-    config: { model_type: "gpt2", n_layer: 4, n_head: 4, n_embd: 256, n_positions: 512 },
+    config: { model_type: "gpt2", n_layer: 4, n_head: 4, n_embd: 256, n_positions: 512, bos_token_id: 0 },
     epochs: 0.6,
     batchSize: 8,
     maxLength: 512,

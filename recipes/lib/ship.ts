@@ -27,11 +27,14 @@ export async function ship(from: string, name: string, temperature = 1): Promise
     if (file !== basename(file)) await mkdir(join(to, file, ".."), { recursive: true });
     await copyFile(join(from, file), join(to, file));
   }
+  const path = join(to, "config.json");
+  const config = JSON.parse(await readFile(path, "utf8")) as object;
+  await writeFile(path, `${JSON.stringify({ ...config, dtype: "float16" }, undefined, 2)}\n`);
   // An adapter names the folder of its base; what ships names its package.
   const adapter = join(to, "adapter_config.json");
   if (!existsSync(adapter)) return;
-  const config = JSON.parse(await readFile(adapter, "utf8")) as { base_model_name_or_path: string };
-  const base = basename(config.base_model_name_or_path);
-  if (config.base_model_name_or_path === packageFolder(base)) config.base_model_name_or_path = `candlewick-model-${base}`;
-  await writeFile(adapter, `${JSON.stringify(config, undefined, 2)}\n`);
+  const lora = JSON.parse(await readFile(adapter, "utf8")) as { base_model_name_or_path: string };
+  const base = basename(lora.base_model_name_or_path);
+  if (lora.base_model_name_or_path === packageFolder(base)) lora.base_model_name_or_path = `candlewick-model-${base}`;
+  await writeFile(adapter, `${JSON.stringify(lora, undefined, 2)}\n`);
 }

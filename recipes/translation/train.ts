@@ -29,7 +29,7 @@ export const trained: Trained = {
       ...common,
       model: trainedFolder(NAME, "tokenizer"),
       fromScratch: true,
-      config: { model_type: "gpt2", n_layer: 4, n_head: 4, n_embd: 256, n_positions: 256 },
+      config: { model_type: "gpt2", n_layer: 4, n_head: 4, n_embd: 256, n_positions: 256, bos_token_id: 0 },
       learningRate: 2e-3,
     },
   ],
