@@ -204,6 +204,7 @@ pub fn evaluate<P: Predictor>(
         eos: model.eos,
         checkpoint_labels: model.labels,
         seed: options.seed,
+        trains: false,
         stop: &stop,
     };
     let context = Context { predictor, options, model, observer };
