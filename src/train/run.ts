@@ -100,7 +100,7 @@ export class TrainingRun implements AsyncIterable<FinetuneEvent>, AsyncDisposabl
       while (!this.#ended && (this.#waiters.length > 0 || this.#wanted)) {
         const text = await call<string | null | undefined>((id) => native.next(mailbox, id));
         if (typeof text !== "string") {
-          this.#end(this.#signal?.aborted && this.#done?.finishReason !== "completed" ? abortError(this.#signal) : undefined);
+          this.#end(this.#signal?.aborted && (this.#done?.finishReason ?? "cancelled") === "cancelled" ? abortError(this.#signal) : undefined);
           break;
         }
         for (const event of JSON.parse(text) as FinetuneEvent[]) {
