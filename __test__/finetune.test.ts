@@ -122,6 +122,23 @@ describe("a language model from scratch", () => {
     assert.ok((await model.generate("sea wind", { maxNewTokens: 8, ignoreEos: true, temperature: 0 }).result).text.length > 0);
   });
 
+  test("is cancelled while rows are still read, or the model is", async () => {
+    const options = await trainingOptions("full");
+    async function* endless() {
+      for (;;) yield { text: "sea wind salt" };
+    }
+    const reading = finetune({ ...options, train: endless() });
+    setTimeout(() => reading.cancel(), 20);
+    const { step, finishReason } = await reading.result;
+    assert.deepEqual({ step, finishReason }, { step: 0, finishReason: "cancelled" });
+    const waiting = finetune(options);
+    const first = waiting.next();
+    waiting.cancel();
+    const { value } = await first;
+    assert.ok(value?.type === "start" || (value?.type === "done" && value.finishReason === "cancelled"));
+    assert.equal((await waiting.result).finishReason, "cancelled");
+  });
+
   test("an aborted signal ends it with a checkpoint", async () => {
     const options = await trainingOptions("full");
     const controller = new AbortController();

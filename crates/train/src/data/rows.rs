@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::{Result, TrainError};
 
-/// A row has to fit in memory, several times over.
-const MAX_ROW_BYTES: u64 = 64 << 20;
+/// A row has to fit in memory, with its tokens, which take a hundred times as much while they are made.
+const MAX_ROW_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
