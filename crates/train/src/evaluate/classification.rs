@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::logits::{argmax, binary_cross_entropy, cross_entropy, probability};
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, value};
+use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
+use crate::Result;
 use crate::data::{Classification, Examples, ProblemType, Setup, Target};
 use crate::metrics::{classes, regression, several_labels};
-use crate::{Result, TrainError};
 
 #[derive(Default)]
 struct Outcome {
@@ -37,8 +37,7 @@ pub(super) fn run<P: Predictor>(
         let logits = predictor.logits(inputs.collect())?;
         for ((index, example), logits) in range.zip(examples).zip(logits) {
             if logits.len() != labels.len() {
-                let reason = format!("{} logits for {} classes", logits.len(), labels.len());
-                return Err(TrainError::Internal(reason).into());
+                return Err(other_head().into());
             }
             let (row_loss, expected, predicted) = judge(&example.target, &logits, &labels);
             outcome.loss += row_loss;
