@@ -529,7 +529,8 @@ fn a_row_that_changed_since_is_named_by_file_and_line() {
     ] {
         let path = bench.file(name, before);
         let mut rows =
-            candlewick_train::data::Rows::open(&[path.clone()], None, &|| false, &mut |_| Ok(())).unwrap();
+            candlewick_train::data::Rows::open(std::slice::from_ref(&path), None, &|| false, &mut |_| Ok(()))
+                .unwrap();
         let was = rows.get(1).unwrap();
         assert_eq!(was.place(), format!("{}:{line}", path.display()));
         std::fs::write(&path, after).unwrap();
