@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
-import { evaluate, loadBERT, loadGPT2, trainTokenizer, type EvaluationProgress } from "../index.js";
+import { CandlewickError, evaluate, loadBERT, loadGPT2, trainTokenizer, type EvaluationProgress } from "../index.js";
 import { defaultModelPath } from "../src/package.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
@@ -111,6 +111,19 @@ describe("a classifier", () => {
     await refused("OPTION_INVALID", { separator: " " });
     await refused("OPTION_INVALID", { format: "csv" });
     await refused("OPTION_INVALID", { columns: { nothing: "text" } });
+    // Another head's tasks, and another number of outputs.
+    await refused("OPTION_INVALID", { task: "question-answering", data: [{ question: "good", context: "bad", answers: [] }] });
+    await refused("OPTION_INVALID", { task: "fill-mask", data: [{ text: "good bad good" }] });
+    await refused("OPTION_INVALID", { problemType: "regression", data: [{ text: "good", label: 0.5 }] });
+    const cause = new Error("mine");
+    const throws = (function* () {
+      yield { text: "good", label: "0" };
+      throw cause;
+    })();
+    await assert.rejects(
+      evaluate({ model: folder, task: "text-classification", data: throws }),
+      (error) => error instanceof CandlewickError && error.code === "DATA_INVALID" && error.cause === cause,
+    );
     await refused("OPTION_UNKNOWN", { batch: 3 });
     await refused("OPTION_UNKNOWN", { generation: { beams: 3 } });
     await refused("UNSUPPORTED_MODEL", { task: "text-generation", data: [{ text: "a" }] });

@@ -1,12 +1,12 @@
 /** finetune(): what it says while it trains, what it leaves on the disk, how it ends, and what it refuses. */
 import assert from "node:assert/strict";
-import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { evaluate, finetune, loadBERT, loadGPT2, trainTokenizer, type ErrorCode, type FinetuneEvent, type FinetuneOptions } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
-import { generator, killAndResume, trainingOptions } from "./support/kills.js";
+import { bits, generator, killAndResume, train, trainingOptions } from "./support/kills.js";
 import { newFolder } from "./support/models.js";
 
 const verdicts = { good: ["fine", "lovely", "bright"], bad: ["poor", "dull", "broken"] };
@@ -89,6 +89,9 @@ describe("a classifier", () => {
     await refuses({ validation: [{ text: "a film", label: "neither" }] }, "LABEL_UNKNOWN");
     await refuses({ columns: { text: "review" } }, "COLUMN_UNKNOWN");
     await refuses({ train: [] }, "DATA_EMPTY");
+    await refuses({ train: [{ text: "a film", label: "good" }] }, "OPTION_INVALID");
+    await refuses({ task: "token-classification", train: [{ tokens: ["film"], tags: ["O"] }], validation: undefined }, "OPTION_INVALID");
+    await refuses({ metricForBestModel: "macro.f9" }, "OPTION_INVALID");
     await refuses({ train: "no such file.jsonl" }, "DATA_NOT_FOUND");
     await refuses({ output: join(file, "below") }, "IO");
     await refuses({ task: "text-generation" }, "OPTION_INVALID");
@@ -122,6 +125,23 @@ describe("a language model from scratch", () => {
     assert.ok((await model.generate("sea wind", { maxNewTokens: 8, ignoreEos: true, temperature: 0 }).result).text.length > 0);
   });
 
+  test("is cancelled while rows are still read, or the model is", async () => {
+    const options = await trainingOptions("full");
+    async function* endless() {
+      for (;;) yield { text: "sea wind salt" };
+    }
+    const reading = finetune({ ...options, train: endless() });
+    setTimeout(() => reading.cancel(), 20);
+    const { step, finishReason } = await reading.result;
+    assert.deepEqual({ step, finishReason }, { step: 0, finishReason: "cancelled" });
+    const waiting = finetune(options);
+    const first = waiting.next();
+    waiting.cancel();
+    const { value } = await first;
+    assert.ok(value?.type === "start" || (value?.type === "done" && value.finishReason === "cancelled"));
+    assert.equal((await waiting.result).finishReason, "cancelled");
+  });
+
   test("an aborted signal ends it with a checkpoint", async () => {
     const options = await trainingOptions("full");
     const controller = new AbortController();
@@ -135,9 +155,32 @@ describe("a language model from scratch", () => {
     assert.deepEqual(skipped, []);
   });
 
-  for (const mode of ["full", "lora", "accumulation"] as const) {
-    test(`killed and resumed, the same bits: ${mode}`, async () => {
-      assert.deepEqual(await killAndResume(mode, 2, generator(7)), { kills: 2, same: true });
+});
+
+describe("what interrupts a run changes no bit", () => {
+  for (const kind of ["gpt2", "bert"] as const) {
+    for (const mode of ["full", "lora", "accumulation"] as const) {
+      test(`kills: ${kind}, ${mode}`, async () => {
+        const { kills, same } = await killAndResume(mode, kind, 2, generator(7));
+        assert.deepEqual({ kills, same }, { kills: 2, same: true });
+      });
+    }
+  }
+
+  // Files of an adapter are small: what does not fit is the model at the end.
+  for (const [mode, fileSize] of [["full", 1 << 20], ["full", 2 << 20], ["lora", 1 << 20]] as const) {
+    test(`a disk that is full: ${mode}, ${fileSize} bytes`, { skip: process.platform === "win32" && "no limit to set" }, async () => {
+      const options = { ...(await trainingOptions(mode)), saveSteps: 7 };
+      const whole = { ...options, output: newFolder("whole") };
+      assert.deepEqual(await train(whole), { killed: false, code: undefined });
+      await train(options, { lines: 12, wait: 0 });
+      assert.deepEqual(await train(options, { fileSize }), { killed: false, code: "IO" });
+      const names = readdirSync(options.output);
+      assert.ok(!names.includes("model.safetensors") && !names.some((name) => name.startsWith(".checkpoint-")), names.join());
+      if (mode === "full") await (await loadGPT2(join(options.output, names.find((name) => name.startsWith("checkpoint-"))!))).close();
+      const [start] = await collect(finetune(options));
+      assert.ok(start?.type === "start" && start.step >= 7 && start.skipped.length === 0);
+      assert.equal(bits(options.output), bits(whole.output));
     });
   }
 });

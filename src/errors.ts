@@ -36,6 +36,7 @@ export type ErrorCode =
   | "LABEL_UNKNOWN"
   // A training run.
   | "LOSS_NOT_FINITE"
+  | "OUTPUT_BUSY"
   | "CHECKPOINT_MISMATCH"
   | "CHECKPOINT_CORRUPT"
   // The hub.
@@ -88,6 +89,7 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   DATA_EMPTY: 400,
   COLUMN_UNKNOWN: 400,
   LABEL_UNKNOWN: 400,
+  OUTPUT_BUSY: 409,
   MODEL_NOT_FOUND: 404,
   MODEL_GATED: 403,
   DOWNLOAD_FAILED: 502,

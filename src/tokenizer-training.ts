@@ -38,7 +38,7 @@ export interface TrainTokenizerOptions {
   column?: string;
   /**
    * Aborting it ends the reading at the next text, with `ABORTED`. Once the pairs are being merged, which takes seconds for a vocabulary of some
-   * thousands, the abort takes effect when they are; nothing is written.
+   * thousands, the abort takes effect when they are (the tokenizers library does it in one call that cannot be ended); nothing is written.
    */
   signal?: AbortSignal;
   /** In bytes of text that are read; the merging comes after. */

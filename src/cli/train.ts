@@ -74,7 +74,8 @@ async function run(config: string | undefined, given: Arguments): Promise<void> 
     const result = await training.result;
     if (result.finishReason === "cancelled") {
       progress.stop();
-      console.error(`A checkpoint was written after step ${result.step}; --resume goes on from there.`);
+      const made = result.step > 0 ? `A checkpoint was written after step ${result.step}; --resume goes on from there.` : "Nothing was trained yet.";
+      console.error(made);
       throw new CandlewickError("ABORTED", "Interrupted");
     }
     if (json) return;

@@ -29,6 +29,9 @@ export const TASKS = [
  * | `fill-mask` | `text` |
  * | `feature-extraction` | `text`, `textPair`, perhaps `score` |
  *
+ * A `score` is anything in evaluation; in training it is the cosine that the pair should have, from -1 to 1, and pairs without scores are learned by contrast
+ * with the others of their batch.
+ *
  * The names that such columns have in well-known data sets are found too. Offsets count UTF-16 units, as JavaScript does.
  */
 export type Task = (typeof TASKS)[number];

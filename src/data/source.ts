@@ -23,7 +23,8 @@ export interface OpenData extends AsyncDisposable {
 const CHUNK = 1 << 16;
 
 /**
- * @throws {CandlewickError} `OPTION_INVALID`: no source of rows, or a format of what is no file. `DATA_INVALID`: something in it that is no row. `DATA_EMPTY`: nothing.
+ * @throws {CandlewickError} `OPTION_INVALID`: no source of rows, or a format of what is no file. `DATA_INVALID`: something in it that is no row, or an error of
+ *   the iteration itself, which is the `cause`. `DATA_EMPTY`: nothing.
  *   `IO`: the temporary folder cannot be written. `ABORTED`.
  */
 export async function openData(
@@ -81,7 +82,8 @@ export async function spool<T>(
     }
   } catch (error) {
     await remove();
-    throw error;
+    if (error instanceof CandlewickError) throw error;
+    throw new CandlewickError("DATA_INVALID", `${where}: the iteration of rows threw: ${(error as Error)?.message}`, { cause: error });
   }
   return { paths: [path], [Symbol.asyncDispose]: remove };
 }

@@ -96,7 +96,7 @@ export function required<T extends object>(where: string, options: T, names: rea
  * console.log(metrics.accuracy, metrics.macro.f1);
  * ```
  *
- * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID` (also: a model of another kind than the task's), `DATA_NOT_FOUND`, `DATA_EMPTY`,
+ * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID` (also: a model of another kind, or with another head, than the task's), `DATA_NOT_FOUND`, `DATA_EMPTY`,
  *   `DATA_INVALID` (with file and line), `COLUMN_UNKNOWN`, `LABEL_UNKNOWN`, `TOKENIZER_MISSING`, `ABORTED`, `MODEL_CLOSED`, `IO` (the report), and what
  *   can be wrong with a model's files.
  */

@@ -44,7 +44,7 @@ export interface ClassificationMetrics extends Common {
   /** Matthews's correlation coefficient; of single labels. */
   readonly mcc?: number;
   readonly perClass: readonly ClassScores[];
-  /** Row: the class; column: what was said; of single labels. */
+  /** Row: the class; column: what was said; of single labels, if there are at most 500 classes. */
   readonly confusionMatrix?: readonly (readonly number[])[];
   /** How far confidence is from accuracy: the expected calibration error in ten bins; of single labels. */
   readonly calibrationError?: number;

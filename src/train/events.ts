@@ -59,7 +59,7 @@ export interface DoneEvent {
   readonly type: "done";
   readonly step: number;
   readonly epoch: number;
-  /** `"cancelled"`: there is a checkpoint to go on from, but no model in the output yet. */
+  /** `"cancelled"`: there is a checkpoint to go on from, unless no step was made, but no model in the output yet. */
   readonly finishReason: "completed" | "early-stopping" | "cancelled";
   /** The mean over the last hundred steps; null if this run made none. */
   readonly loss: number | null;

@@ -34,10 +34,13 @@ export function finetune(options: FinetuneOptions): TrainingRun {
   required("finetune", checked, ["model", "task", "train", "output"]);
   const lora = checked.lora && checkOptions("finetune: lora", checked.lora, loraOptions);
   refuseUseless("finetune", checked.task, checked);
-  const opened = open({ ...checked, lora });
+  const output = resolve(checked.output);
+  const opening = new AbortController();
+  const signal = AbortSignal.any([opening.signal, ...(checked.signal ? [checked.signal] : [])]);
+  const opened = open({ ...checked, lora, output, signal });
   // Whoever reads the run is told.
   opened.catch(() => {});
-  return new TrainingRun(opened, checked.signal);
+  return new TrainingRun({ opened, opening, output, signal: checked.signal });
 }
 
 async function open(options: FinetuneOptions): Promise<Opened> {
@@ -67,7 +70,7 @@ async function open(options: FinetuneOptions): Promise<Opened> {
       task,
       train: data[0]!.paths,
       validation: data[1]?.paths ?? [],
-      output: resolve(output),
+      output,
       options: { ...pickDataOptions(options), separator },
     };
     return { native: new native.Finetune(JSON.stringify(request)), close };

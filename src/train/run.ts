@@ -14,6 +14,15 @@ export interface Opened {
   close(): Promise<void>;
 }
 
+export interface Beginning {
+  readonly opened: Promise<Opened>;
+  /** Ends the download and the reading of rows that come before a run. */
+  readonly opening: AbortController;
+  readonly output: string;
+  /** The user's. */
+  readonly signal: AbortSignal | undefined;
+}
+
 /**
  * A training run, which has begun. Iterate its events once, or await {@link result}.
  *
@@ -23,6 +32,8 @@ export interface Opened {
  */
 export class TrainingRun implements AsyncIterable<FinetuneEvent>, AsyncDisposable {
   readonly #opened: Promise<Opened>;
+  readonly #opening: AbortController;
+  readonly #output: string;
   readonly #signal: AbortSignal | undefined;
   readonly #result: Promise<DoneEvent>;
   #settle!: (result: DoneEvent | Promise<DoneEvent>) => void;
@@ -39,8 +50,10 @@ export class TrainingRun implements AsyncIterable<FinetuneEvent>, AsyncDisposabl
   readonly #cancel = () => this.cancel();
 
   /** @internal */
-  constructor(opened: Promise<Opened>, signal: AbortSignal | undefined) {
+  constructor({ opened, opening, output, signal }: Beginning) {
     this.#opened = opened;
+    this.#opening = opening;
+    this.#output = output;
     this.#signal = signal;
     this.#result = new Promise((resolve) => (this.#settle = resolve));
     this.#result.catch(() => {});
@@ -72,8 +85,12 @@ export class TrainingRun implements AsyncIterable<FinetuneEvent>, AsyncDisposabl
     return { value: undefined, done: true };
   }
 
-  /** The run writes a checkpoint and ends, with `finishReason: "cancelled"`. Harmless when it has ended. */
+  /**
+   * The run writes a checkpoint and ends, with `finishReason: "cancelled"`; one that has not begun, because a model is downloaded or rows are read, never
+   * does. Harmless when it has ended.
+   */
   cancel(): void {
+    this.#opening.abort();
     this.#opened.then(({ native }) => native.cancel()).catch(() => {});
   }
 
@@ -100,7 +117,7 @@ export class TrainingRun implements AsyncIterable<FinetuneEvent>, AsyncDisposabl
       while (!this.#ended && (this.#waiters.length > 0 || this.#wanted)) {
         const text = await call<string | null | undefined>((id) => native.next(mailbox, id));
         if (typeof text !== "string") {
-          this.#end(this.#signal?.aborted && this.#done?.finishReason !== "completed" ? abortError(this.#signal) : undefined);
+          this.#end(this.#signal?.aborted && (this.#done?.finishReason ?? "cancelled") === "cancelled" ? abortError(this.#signal) : undefined);
           break;
         }
         for (const event of JSON.parse(text) as FinetuneEvent[]) {
@@ -135,10 +152,21 @@ export class TrainingRun implements AsyncIterable<FinetuneEvent>, AsyncDisposabl
   #end(failure?: CandlewickError): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (failure?.code === "ABORTED" && !this.#signal?.aborted) {
+      failure = undefined;
+      this.#done = this.#nothing();
+      if (this.#iterated || this.#waiters.length > 0) this.#events.push(this.#done);
+    }
     this.#failure = failure;
     this.#signal?.removeEventListener("abort", this.#cancel);
     this.#settle(this.#finish(failure));
     this.#serve();
+  }
+
+  /** The end of a run that was cancelled before it began. */
+  #nothing(): DoneEvent {
+    const nothing = { loss: null, bestStep: null, bestMetric: null, tokens: 0, seconds: 0 };
+    return { type: "done", step: 0, epoch: 0, finishReason: "cancelled", output: this.#output, ...nothing };
   }
 
   async #finish(failure: CandlewickError | undefined): Promise<DoneEvent> {

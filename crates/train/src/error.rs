@@ -34,6 +34,9 @@ pub enum TrainError {
     CheckpointCorrupt { path: PathBuf, reason: String },
     #[error("{path}: {reason}")]
     Io { path: PathBuf, reason: String },
+    /// Another run writes there.
+    #[error("{path}: another training run is writing here")]
+    OutputBusy { path: PathBuf },
     /// The model's folder has no tokenizer, and the data is text.
     #[error("this model has no tokenizer")]
     TokenizerMissing,
@@ -58,6 +61,7 @@ impl TrainError {
             Self::CheckpointMismatch { .. } => "CHECKPOINT_MISMATCH",
             Self::CheckpointCorrupt { .. } => "CHECKPOINT_CORRUPT",
             Self::Io { .. } => "IO",
+            Self::OutputBusy { .. } => "OUTPUT_BUSY",
             Self::TokenizerMissing => "TOKENIZER_MISSING",
             Self::Aborted => "ABORTED",
             Self::Internal(_) => "INTERNAL",

@@ -113,3 +113,23 @@ fn bert_classifier_ten_steps() {
         model.run(cpu, params, &examples, Pass::Train { scale, smoothing: 0.0 }, &|| false).unwrap()
     });
 }
+
+/// Pairs by contrast.
+#[test]
+fn bert_contrast_ten_steps() {
+    let folder = root().join("grad-heads");
+    let model_folder = ModelFolder::open(folder.to_str().unwrap()).unwrap();
+    let config = bert::Config::from_folder(&model_folder).unwrap();
+    let weights = Weights::open(&folder, "bert").unwrap();
+    let mut source = Source::new(Some(&weights), 0.02, 0);
+    let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };
+    let keys = ("key.bias", 0..config.hidden_size);
+    let mut model = Bert::new(&mut source, config, dropouts, HeadKind::Embedding, "").unwrap();
+    steps("grad-heads", &mut source.params, keys, |cpu, params, i, fixture| {
+        let examples = support::examples(&json!({
+            "name": "contrast", "input_ids": fixture["input_ids"][i], "token_type_ids": fixture["token_type_ids"][i],
+        }));
+        let scale = 1.0 / examples.len() as f32;
+        model.run(cpu, params, &examples, Pass::Train { scale, smoothing: 0.0 }, &|| false).unwrap()
+    });
+}

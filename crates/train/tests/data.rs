@@ -67,6 +67,7 @@ impl Bench {
                 eos: self.eos,
                 checkpoint_labels: &labels,
                 seed: 1,
+                trains: false,
                 stop: &|| false,
             },
         )
@@ -515,6 +516,30 @@ fn what_is_wrong_is_said_before_the_first_step_with_file_and_line() {
 }
 
 #[test]
+fn a_row_that_changed_since_is_named_by_file_and_line() {
+    let bench = Bench::bert();
+    for (name, before, after, line) in [
+        (
+            "a.jsonl",
+            "{\"text\": \"a\"}\n\n{\"text\": \"new\"}\n",
+            "{\"text\": \"a\"}\n\n{\"text\": 12345}\n",
+            3,
+        ),
+        ("a.csv", "text,other\n\"a\nb\",c\nnew,york\n", "text,other\n\"a\nb\",c\nnew,\"ork\n", 4),
+    ] {
+        let path = bench.file(name, before);
+        let mut rows =
+            candlewick_train::data::Rows::open(std::slice::from_ref(&path), None, &|| false, &mut |_| Ok(()))
+                .unwrap();
+        let was = rows.get(1).unwrap();
+        assert_eq!(was.place(), format!("{}:{line}", path.display()));
+        std::fs::write(&path, after).unwrap();
+        let row = rows.get(1).unwrap();
+        assert!(row.fields != was.fields && row.place() == was.place());
+    }
+}
+
+#[test]
 fn opening_stops_when_asked() {
     let bench = Bench::bert();
     let path = bench.file("many.txt", "new york\n".repeat(10_000));
@@ -532,6 +557,7 @@ fn opening_stops_when_asked() {
         eos: None,
         checkpoint_labels: &[],
         seed: 1,
+        trains: true,
         stop: &stop,
     };
     assert_eq!(code(open(&[path], &setup)), "ABORTED");
@@ -542,5 +568,5 @@ fn a_quotation_mark_that_is_never_closed_does_not_fill_the_memory() {
     let bench = Bench::bert();
     let table = format!("text,label\na,b\n\"c,d\n{}", "e,f\n".repeat(20 << 20));
     let path = bench.file("open.csv", table);
-    assert_eq!(code(bench.open(Task::TextClassification, &[path], json!({}), &[])), "IO");
+    assert_eq!(code(bench.open(Task::TextClassification, &[path], json!({}), &[])), "DATA_INVALID");
 }

@@ -41,6 +41,7 @@ fn memory_does_not_grow_with_the_file() {
         eos: Some(0),
         checkpoint_labels: &[],
         seed: 1,
+        trains: true,
         stop: &|| false,
     };
     tokenizer.encode(&word, false).unwrap();

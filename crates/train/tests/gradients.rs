@@ -5,7 +5,8 @@ mod support;
 use candlewick_models::{ModelFolder, Weights, bert, gpt2};
 use candlewick_train::data::{Example, ProblemType, Target};
 use candlewick_train::model::{
-    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Params, Pass, Source, attach, merge,
+    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Outcome, Params, Pass, Source, attach,
+    merge,
 };
 use support::{Fixture, relative};
 
@@ -15,20 +16,28 @@ fn never() -> bool {
     false
 }
 
+/// The error of a gradient, relative to its norm. Where softmax does not see a bias (a key's, what is the same for all tokens of an answer),
+/// the gradient is rounding alone, and the norm of that of the weight beside it counts.
+fn deviation<'a>(name: &str, found: &[f32], expected: impl Fn(&str) -> &'a [f32]) -> f64 {
+    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let own = expected(name);
+    let difference: Vec<f32> = found.iter().zip(own).map(|(a, b)| a - b).collect();
+    assert_eq!(found.len(), own.len(), "{name}");
+    let noise = name.ends_with("bias") && norm(own) < 1e-5;
+    norm(&difference) / norm(if noise { expected(&name.replace("bias", "weight")) } else { own })
+}
+
 /// Compares the case's gradients, `prefix` taken off their names.
 fn check(fixture: &Fixture, case: &str, prefix: &str, params: &Params) {
     let marker = format!("{case}.grad.");
     let expected: Vec<_> = fixture.tensors.iter().filter(|(name, _)| name.starts_with(&marker)).collect();
-    assert_eq!(expected.len(), params.all.len(), "{case}: a gradient for every parameter");
-    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    for (full, expected) in expected {
+    let trainable = params.all.iter().filter(|param| param.trainable).count();
+    assert_eq!(expected.len(), trainable, "{case}: a gradient for every parameter");
+    for (full, _) in expected {
         let name = full.strip_prefix(&marker).unwrap();
         let param =
             params.find(name.strip_prefix(prefix).unwrap_or(name)).unwrap_or_else(|| panic!("{name}"));
-        // Softmax does not see a key's bias, so its gradient is rounding alone: held against that of the weight beside it.
-        let beside = full.ends_with("key.bias").then(|| full.replace("bias", "weight"));
-        let scale = norm(beside.map_or(expected, |name| &fixture.tensors[&name]));
-        let error = relative(&param.gradient, expected) * norm(expected) / scale;
+        let error = deviation(full, &param.gradient, |name| &fixture.tensors[name]);
         assert!(error <= TOLERANCE, "{full}: relative error {error:e}");
     }
 }
@@ -113,111 +122,93 @@ fn padded(fixture: &Fixture, targets: impl Iterator<Item = Target>) -> Vec<Examp
     .collect()
 }
 
-/// Every head's loss is transformers', and its gradient is that of this very loss.
-#[test]
-fn bert_heads() {
-    let heads = [
-        "bert-mlm",
-        "bert-mlm-untied",
-        "bert-classify-5",
-        "bert-regression",
-        "bert-multi-label",
-        "bert-tokens",
-        "bert-questions",
-    ];
-    for name in heads {
-        let fixture = Fixture::open(name);
-        let folder = ModelFolder::open(fixture.folder.to_str().unwrap()).unwrap();
-        let config = bert::Config::from_folder(&folder).unwrap();
-        let weights = Weights::open(&folder.path, "bert").unwrap();
-        let classes = weights.shape("classifier.bias").map_or(0, |shape| shape[0]);
-        let sequence = |problem| HeadKind::Sequence { classes, problem };
-        let kind = match name {
-            "bert-mlm" | "bert-mlm-untied" => HeadKind::MaskedLm,
-            "bert-tokens" => HeadKind::Token { classes },
-            "bert-questions" => HeadKind::Questions,
-            "bert-regression" => sequence(ProblemType::Regression),
-            "bert-multi-label" => sequence(ProblemType::MultiLabelClassification),
-            _ => sequence(ProblemType::SingleLabelClassification),
-        };
-        let labels = fixture.expected["labels"].clone();
-        let targets: Vec<Target> = match kind {
-            HeadKind::Questions => {
-                let at = |key: &str| -> Vec<u32> {
-                    serde_json::from_value(fixture.expected[key].clone()).unwrap()
-                };
-                let spans = at("start_positions").into_iter().zip(at("end_positions"));
-                spans.map(|(start, end)| Target::Span { start, end }).collect()
-            }
-            HeadKind::Sequence { problem: ProblemType::SingleLabelClassification, .. } => {
-                let labels: Vec<u32> = serde_json::from_value(labels).unwrap();
-                labels.into_iter().map(Target::Class).collect()
-            }
-            HeadKind::Sequence { .. } => {
-                let values = labels.as_array().unwrap().iter();
-                let scores = |value: &serde_json::Value| match value.as_f64() {
-                    Some(score) => vec![score as f32],
-                    None => serde_json::from_value(value.clone()).unwrap(),
-                };
-                values.map(|value| Target::Scores(scores(value))).collect()
-            }
-            _ => {
-                let labels: Vec<Vec<i32>> = serde_json::from_value(labels).unwrap();
-                labels.into_iter().map(Target::Tokens).collect()
-            }
-        };
-        let examples = padded(&fixture, targets.into_iter());
-        let mut source = Source::new(Some(&weights), 0.02, 0);
-        let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };
-        let bias = bert::Config::decoder_bias(&weights);
-        let mut model = Bert::new(&mut source, config, dropouts, kind, bias).unwrap();
-        assert!(source.new.is_empty(), "{name}: {:?} are new", source.new);
-        let mut params = source.params;
-        let mut cpu = Cpu::new(2);
-        let targets = model.targets(&examples);
-        let pass = Pass::Train { scale: 1.0 / targets as f32, smoothing: 0.0 };
-        let outcome = model.run(&mut cpu, &mut params, &examples, pass, &never).unwrap();
-        let expected = match kind {
-            // transformers' loss has the padding's logits in its softmax; ours has no padding.
-            HeadKind::Questions => spans_loss(&fixture, &examples),
-            _ => fixture.expected["loss"].as_f64().unwrap(),
-        };
-        assert!(
-            (outcome.mean() - expected).abs() <= 2e-5 * expected,
-            "{name}: {} {expected}",
-            outcome.mean()
-        );
-
-        // A small step against the gradient lowers the loss by its squared norm.
-        let norm: f64 =
-            params.all.iter().flat_map(|p| p.gradient.iter()).map(|g| f64::from(*g).powi(2)).sum();
-        let step = (1e-3 * expected / norm) as f32;
-        for param in &mut params.all {
-            let gradient: Vec<f32> = param.gradient.to_vec();
-            param.value.iter_mut().zip(gradient).for_each(|(x, g)| *x -= step * g);
-        }
-        let after = model.run(&mut cpu, &mut params, &examples, Pass::Evaluate, &never).unwrap();
-        let (fell, predicted) = (outcome.mean() - after.mean(), f64::from(step) * norm);
-        assert!(
-            (fell / predicted - 1.0).abs() < 0.05,
-            "{name}: the loss fell by {fell}, expected {predicted}"
-        );
+fn head(case: &str) -> HeadKind {
+    let sequence = |problem| HeadKind::Sequence { classes: 3, problem };
+    match case {
+        "smoothed" => sequence(ProblemType::SingleLabelClassification),
+        "regression" => sequence(ProblemType::Regression),
+        "multi-label" => sequence(ProblemType::MultiLabelClassification),
+        "tokens" => HeadKind::Token { classes: 3 },
+        "questions" => HeadKind::Questions,
+        "contrast" | "scores" => HeadKind::Embedding,
+        _ => HeadKind::MaskedLm,
     }
 }
 
-/// The mean of the cross entropies of starts and ends, from PyTorch's logits of the tokens that are there.
-fn spans_loss(fixture: &Fixture, examples: &[Example]) -> f64 {
-    let width = fixture.rows::<u32>("input_ids")[0].len();
-    let mut total = 0.0;
-    for (row, example) in examples.iter().enumerate() {
-        let Target::Span { start, end } = example.target else { panic!("a span") };
-        for (name, target) in [("start_logits", start), ("end_logits", end)] {
-            let logits = &fixture.tensors[name][row * width..][..example.input_ids.len()];
-            let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
-            total += sum.ln() - f64::from(logits[target as usize]);
+/// One batch, with and without checkpointing, and many batches of one.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Plain,
+    Checkpointing,
+    Accumulating,
+}
+
+/// Every task's loss and gradients: of label smoothing, completions alone, labels that do not count, pairs by contrast.
+#[test]
+fn heads() {
+    let fixture = Fixture::open("grad-heads");
+    for case in fixture.expected["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let folder = support::root().join(case["folder"].as_str().unwrap());
+        let folder = ModelFolder::open(folder.to_str().unwrap()).unwrap();
+        let causal = name.starts_with("completion");
+        let weights = Weights::open(&folder.path, if causal { "transformer" } else { "bert" }).unwrap();
+        let examples = support::examples(case);
+        let run = |way: Way| {
+            let mut source = Source::new(Some(&weights), 0.02, 0);
+            let mut cpu = Cpu::new(2);
+            let pass = |count| Pass::Train {
+                scale: 1.0 / count as f32,
+                smoothing: case["smoothing"].as_f64().unwrap() as f32,
+            };
+            let size = if way == Way::Accumulating { 1 } else { examples.len() };
+            let batches = examples.chunks(size);
+            let mut outcome = Outcome::default();
+            if causal {
+                let config = gpt2::Config::from_folder(&folder).unwrap();
+                let dropouts = Dropouts { embedding: 0.0, attention: 0.0, residual: 0.0 };
+                let mut model = Gpt2::new(&mut source, config, dropouts).unwrap();
+                model.stack.checkpointing = way == Way::Checkpointing;
+                let pass = pass(Gpt2::targets(&examples).unwrap());
+                for batch in batches {
+                    outcome.add(model.run(&mut cpu, &mut source.params, batch, pass, &never).unwrap());
+                }
+            } else {
+                let config = bert::Config::from_folder(&folder).unwrap();
+                let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };
+                let bias = bert::Config::decoder_bias(&weights);
+                let mut model = Bert::new(&mut source, config, dropouts, head(name), bias).unwrap();
+                model.stack.checkpointing = way == Way::Checkpointing;
+                let pass = pass(model.targets(&examples));
+                for batch in batches {
+                    outcome.add(model.run(&mut cpu, &mut source.params, batch, pass, &never).unwrap());
+                }
+            }
+            assert!(source.new.is_empty(), "{name}: {:?} are new", source.new);
+            (outcome.mean(), source.params)
+        };
+        let (loss, params) = run(Way::Plain);
+        let expected = case["loss"].as_f64().unwrap();
+        assert!((loss - expected).abs() <= TOLERANCE * expected, "{name}: {loss} {expected}");
+        check(&fixture, name, if causal { "transformer." } else { "bert." }, &params);
+
+        let (again, checkpointing) = run(Way::Checkpointing);
+        let bits = |params: &Params| -> Vec<u32> {
+            params.all.iter().flat_map(|param| param.gradient.iter().map(|x| x.to_bits())).collect()
+        };
+        assert!(again == loss && bits(&checkpointing) == bits(&params), "{name}: checkpointing");
+
+        // A pair's negatives are the others of its batch.
+        if name == "contrast" {
+            continue;
+        }
+        let (sum, accumulated) = run(Way::Accumulating);
+        assert!((sum - loss).abs() <= 1e-6 * loss, "{name}: {sum} {loss}");
+        for param in accumulated.all.iter().filter(|param| param.trainable) {
+            let error = deviation(&param.name, &param.gradient, |name| &params.find(name).unwrap().gradient);
+            assert!(error <= 1e-6, "{name}, {}: {error:e}", param.name);
         }
     }
-    total / (2 * examples.len()) as f64
 }
 
 /// PEFT's loss, gradients and merged weights, with adapters on `Conv1D` layers, a square one among them.

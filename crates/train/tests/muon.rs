@@ -19,7 +19,8 @@ fn muon_steps_as_its_reference() {
     .unwrap();
     let mut params = Params::default();
     for (name, shape) in fixture["shapes"].as_object().unwrap() {
-        let shape: Vec<usize> = shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        let shape: Vec<usize> =
+            shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
         params.push(Param::new(name, &shape, Floats::from(&numbers(&fixture["start"][name])[..])));
     }
     let steps = fixture["gradients"].as_array().unwrap();
@@ -36,7 +37,11 @@ fn muon_steps_as_its_reference() {
     for param in &params.all {
         let expected = numbers(&fixture["end"][param.name.as_str()]);
         for (at, (found, expected)) in param.value.iter().zip(&expected).enumerate() {
-            assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{} at {at}: {found}, expected {expected}", param.name);
+            assert!(
+                (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+                "{} at {at}: {found}, expected {expected}",
+                param.name
+            );
         }
     }
 }

@@ -74,6 +74,10 @@ impl Classification {
             }
             None => survey.seen.labels(setup.checkpoint_labels)?,
         };
+        if problem == ProblemType::Regression && labels.len() != 1 {
+            let reason = format!("a regression has one output; there are {} classes", labels.len());
+            return Err(TrainError::option("problemType", reason));
+        }
         if problem == ProblemType::SingleLabelClassification && labels.len() < 2 {
             return Err(TrainError::option("labels", "there is one class only: nothing to learn"));
         }

@@ -47,7 +47,7 @@ impl Labels {
         match label.parse::<u32>() {
             Ok(id) if (id as usize) < self.len() => Ok(id),
             _ => Err(TrainError::LabelUnknown {
-                place: row.place.clone(),
+                place: row.place(),
                 label: label.to_string(),
                 known: self.names.clone(),
             }),

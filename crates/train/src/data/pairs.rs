@@ -6,7 +6,7 @@ use candlewick_models::Tokenizer;
 
 use super::classification::number;
 use super::task::Columns;
-use super::{Example, Examples, Rows, Setup, Target};
+use super::{Example, Examples, Row, Rows, Setup, Target};
 use crate::{Result, TrainError};
 
 pub struct Pairs {
@@ -32,7 +32,12 @@ impl Pairs {
             let Some(columns) = &columns else { return Ok(()) };
             columns.text(row, "text")?;
             columns.text(row, "textPair")?;
-            columns.maybe(row, "score").map_or(Ok(()), |score| number(score, row).map(drop))
+            match score(columns, row)? {
+                Some(score) if setup.trains && score.abs() > 1.0 => {
+                    Err(row.wrong(format!("a score is what a cosine should be, from -1 to 1, got {score}")))
+                }
+                _ => Ok(()),
+            }
         })?;
         let Some(columns) = columns else { return Err(TrainError::Internal("rows without columns".into())) };
         Ok(Self { rows, columns, tokenizer: setup.tokenizer.clone(), max_length: setup.length()? })
@@ -47,9 +52,14 @@ impl Pairs {
         Ok(Pair {
             text: self.columns.text(&row, "text")?.to_string(),
             other: self.columns.text(&row, "textPair")?.to_string(),
-            score: self.columns.maybe(&row, "score").map(|score| number(score, &row)).transpose()?,
+            score: score(&self.columns, &row)?,
         })
     }
+}
+
+/// All rows have one, or none.
+fn score(columns: &Columns, row: &Row) -> Result<Option<f32>> {
+    columns.has("score").then(|| number(columns.value(row, "score")?, row)).transpose()
 }
 
 impl Examples for Pairs {

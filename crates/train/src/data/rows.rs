@@ -6,14 +6,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{Result, TrainError};
 
-/// A row has to fit in memory, several times over.
-const MAX_ROW_BYTES: u64 = 64 << 20;
+/// A row has to fit in memory, with its tokens, which take a hundred times as much while they are made.
+const MAX_ROW_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,13 +43,53 @@ impl Format {
 #[derive(Debug, Clone)]
 pub struct Row {
     pub fields: Map<String, Value>,
-    /// `file:line`
-    pub place: String,
+    path: Arc<Path>,
+    at: At,
+}
+
+/// Where a row begins.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Line(u64),
+    /// In bytes: lines are counted when something is wrong with the row, and not before.
+    Offset(u64),
 }
 
 impl Row {
+    /// `file:line`
+    pub fn place(&self) -> String {
+        place(&self.path, self.at)
+    }
+
     pub fn wrong(&self, reason: impl Into<String>) -> TrainError {
-        TrainError::DataInvalid { place: self.place.clone(), reason: reason.into() }
+        TrainError::DataInvalid { place: self.place(), reason: reason.into() }
+    }
+}
+
+fn place(path: &Path, at: At) -> String {
+    let line = match at {
+        At::Line(line) => Ok(line),
+        At::Offset(offset) => {
+            File::open(path).and_then(|file| lines_before(file, offset)).map(|lines| lines + 1)
+        }
+    };
+    match line {
+        Ok(line) => format!("{}:{line}", path.display()),
+        Err(_) => path.display().to_string(),
+    }
+}
+
+fn lines_before(file: File, offset: u64) -> std::io::Result<u64> {
+    let mut reader = BufReader::with_capacity(1 << 16, file.take(offset));
+    let mut lines = 0;
+    loop {
+        let part = reader.fill_buf()?;
+        if part.is_empty() {
+            return Ok(lines);
+        }
+        lines += part.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let read = part.len();
+        reader.consume(read);
     }
 }
 
@@ -59,7 +100,7 @@ pub struct Rows {
 }
 
 struct Source {
-    path: PathBuf,
+    path: Arc<Path>,
     format: Format,
     file: File,
     header: Vec<String>,
@@ -121,7 +162,7 @@ impl Source {
     ) -> Result<Self> {
         let mut file = open_regular(path)?;
         let mut source = Self {
-            path: path.to_path_buf(),
+            path: path.into(),
             format,
             file: file.try_clone().map_err(|error| io(path, &error))?,
             header: Vec::new(),
@@ -157,13 +198,12 @@ impl Source {
             number += 1;
             if read > MAX_ROW_BYTES {
                 let reason = format!("a line of more than {MAX_ROW_BYTES} bytes");
-                return Err(TrainError::DataInvalid { place: self.place(number), reason });
+                return Err(TrainError::DataInvalid { place: place(&self.path, At::Line(number)), reason });
             }
             if read > 0 && !blank(&line) {
                 // A row ends where the next begins: blank lines between them belong to the one before.
                 self.offsets.push(offset);
-                let place = self.place(number);
-                visit(&self.parse_line(&line, place)?)?;
+                visit(&self.parse_line(&line, At::Line(number))?)?;
             }
             offset += read;
             if read == 0 {
@@ -182,7 +222,7 @@ impl Source {
     ) -> Result<()> {
         let room = Rc::new(Cell::new(MAX_ROW_BYTES));
         let mut reader = self.table_reader(true, Bounded { inner: file, room: room.clone() });
-        let header = reader.headers().map_err(|error| table_error(&self.path, &error))?.clone();
+        let header = reader.headers().map_err(|error| table_error(&self.path, At::Line(1), &error))?.clone();
         self.header = header.iter().map(|name| name.trim_start_matches('\u{feff}').to_string()).collect();
         let mut record = csv::StringRecord::new();
         let mut offsets = Vec::new();
@@ -192,12 +232,12 @@ impl Source {
             }
             let offset = reader.position().byte();
             room.set(MAX_ROW_BYTES);
-            if !reader.read_record(&mut record).map_err(|error| table_error(&self.path, &error))? {
+            let at = At::Offset(offset);
+            if !reader.read_record(&mut record).map_err(|error| table_error(&self.path, at, &error))? {
                 break;
             }
             offsets.push(offset);
-            let line = record.position().map_or(0, csv::Position::line);
-            visit(&self.table_row(&record, self.place(line)))?;
+            visit(&self.table_row(&record, at))?;
         }
         offsets.push(reader.position().byte());
         self.offsets = offsets;
@@ -209,22 +249,23 @@ impl Source {
         csv::ReaderBuilder::new().has_headers(headers).delimiter(delimiter).from_reader(from)
     }
 
-    fn table_row(&self, record: &csv::StringRecord, place: String) -> Row {
+    fn table_row(&self, record: &csv::StringRecord, at: At) -> Row {
         let fields = self.header.iter().zip(record.iter());
         let fields = fields.map(|(name, value)| (name.clone(), Value::from(value))).collect();
-        Row { fields, place }
+        Row { fields, path: self.path.clone(), at }
     }
 
-    fn parse_line(&self, line: &[u8], place: String) -> Result<Row> {
-        let wrong = |reason: String| TrainError::DataInvalid { place: place.clone(), reason };
+    fn parse_line(&self, line: &[u8], at: At) -> Result<Row> {
+        let wrong = |reason: String| TrainError::DataInvalid { place: place(&self.path, at), reason };
+        let row = |fields| Row { fields, path: self.path.clone(), at };
         let text = std::str::from_utf8(line).map_err(|error| wrong(format!("no UTF-8: {error}")))?;
         let text = text.trim_start_matches('\u{feff}');
         if self.format == Format::Text {
             let text = text.trim_end_matches(['\n', '\r']);
-            return Ok(Row { fields: Map::from_iter([("text".into(), Value::from(text))]), place });
+            return Ok(row(Map::from_iter([("text".into(), Value::from(text))])));
         }
         match serde_json::from_str(text) {
-            Ok(Value::Object(fields)) => Ok(Row { fields, place }),
+            Ok(Value::Object(fields)) => Ok(row(fields)),
             Ok(_) => Err(wrong("a line of JSON lines is an object: {\"text\": …}".into())),
             Err(error) => Err(wrong(format!("no JSON: {error}"))),
         }
@@ -232,29 +273,25 @@ impl Source {
 
     fn row(&mut self, row: usize) -> Result<Row> {
         let (start, end) = (self.offsets[row], self.offsets[row + 1]);
-        let mut bytes = vec![0; (end - start) as usize];
+        // Blank lines behind a row are no reason to take memory.
+        let mut bytes = vec![0; (end - start).min(2 * MAX_ROW_BYTES) as usize];
         let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|error| io(&self.path, &error))?;
+        let at = At::Offset(start);
         if matches!(self.format, Format::Csv | Format::Tsv) {
             let mut record = csv::StringRecord::new();
             self.table_reader(false, bytes.as_slice())
                 .read_record(&mut record)
-                .map_err(|error| table_error(&self.path, &error))?;
-            return Ok(self.table_row(&record, self.place_of(row)));
+                .map_err(|error| table_error(&self.path, at, &error))?;
+            return Ok(self.table_row(&record, at));
         }
         let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        self.parse_line(line, self.place_of(row))
-    }
-
-    fn place(&self, line: u64) -> String {
-        format!("{}:{line}", self.path.display())
-    }
-
-    /// Lines are counted when something is wrong with a row; this names it without.
-    fn place_of(&self, row: usize) -> String {
-        format!("{}, row {}", self.path.display(), row + 1)
+        self.parse_line(line, at)
     }
 }
+
+/// What no file system says of a read.
+const TOO_LONG: std::io::ErrorKind = std::io::ErrorKind::InvalidData;
 
 /// A quotation mark that is never closed makes one row of the rest of a table: it ends where a row has no more room.
 struct Bounded<'a> {
@@ -265,7 +302,8 @@ struct Bounded<'a> {
 impl Read for Bounded<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.room.get() == 0 {
-            return Err(std::io::Error::other(format!("a row of more than {MAX_ROW_BYTES} bytes")));
+            let reason = format!("a row of more than {MAX_ROW_BYTES} bytes");
+            return Err(std::io::Error::new(TOO_LONG, reason));
         }
         let read = self.inner.read(buffer)?;
         self.room.set(self.room.get().saturating_sub(read as u64));
@@ -292,10 +330,11 @@ fn io(path: &Path, error: &std::io::Error) -> TrainError {
     }
 }
 
-fn table_error(path: &Path, error: &csv::Error) -> TrainError {
-    if let csv::ErrorKind::Io(error) = error.kind() {
+fn table_error(path: &Path, at: At, error: &csv::Error) -> TrainError {
+    if let csv::ErrorKind::Io(error) = error.kind()
+        && error.kind() != TOO_LONG
+    {
         return io(path, error);
     }
-    let line = error.position().map_or(1, csv::Position::line);
-    TrainError::DataInvalid { place: format!("{}:{line}", path.display()), reason: error.to_string() }
+    TrainError::DataInvalid { place: place(path, at), reason: error.to_string() }
 }

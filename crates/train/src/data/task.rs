@@ -144,7 +144,7 @@ impl Columns {
 
     fn missing(&self, row: &Row, wanted: &str) -> TrainError {
         TrainError::ColumnUnknown {
-            place: row.place.clone(),
+            place: row.place(),
             wanted: wanted.to_string(),
             known: self.given.clone(),
         }
@@ -161,11 +161,6 @@ impl Columns {
             Some(Value::Null) | None => Err(row.wrong(format!("{name} is missing"))),
             Some(value) => Ok(value),
         }
-    }
-
-    /// A value that need not be there.
-    pub fn maybe<'r>(&self, row: &'r Row, role: &'static str) -> Option<&'r Value> {
-        row.fields.get(self.names.get(role)?).filter(|value| !value.is_null())
     }
 
     pub fn text<'r>(&self, row: &'r Row, role: &'static str) -> Result<&'r str> {

@@ -58,6 +58,9 @@ impl TokenLabels {
             Some(labels) => labels,
             None => seen.labels(setup.checkpoint_labels)?,
         };
+        if setup.trains && labels.len() < 2 {
+            return Err(TrainError::option("labels", "there is one tag only: nothing to learn"));
+        }
         let (tokenizer, frame) = (setup.tokenizer.clone(), Frame::of(setup.tokenizer)?);
         Ok(Self { rows, columns, tokenizer, frame, max_length: setup.length()?, labels })
     }

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::logits::cross_entropy;
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, value};
+use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
+use crate::Result;
 use crate::data::{Examples, QuestionWindow, Questions, Setup, Target};
 use crate::metrics::answer_scores;
-use crate::{Result, TrainError};
 
 /// transformers' limit for the tokens of an answer.
 const LONGEST: usize = 30;
@@ -40,7 +40,7 @@ pub(super) fn run<P: Predictor>(
         let logits = predictor.logits(inputs.collect())?;
         for (((window, question), target), logits) in windows.iter().zip(logits) {
             if logits.len() != 2 * window.input_ids.len() {
-                return Err(TrainError::Internal("not two logits for each token".into()).into());
+                return Err(other_head().into());
             }
             let side = |at: usize| logits.iter().skip(at).step_by(2).copied().collect::<Vec<f32>>();
             let (start, end) = (side(0), side(1));

@@ -3,16 +3,20 @@
 use serde_json::{Value, json};
 
 use super::logits::{argmax, binary_cross_entropy, cross_entropy, probability};
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, value};
+use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
+use crate::Result;
 use crate::data::{Classification, Examples, ProblemType, Setup, Target};
 use crate::metrics::{classes, regression, several_labels};
-use crate::{Result, TrainError};
 
 #[derive(Default)]
 struct Outcome {
     loss: f64,
     truth: Vec<Target>,
-    logits: Vec<Vec<f32>>,
+    // What was said, of each row, by the kind of problem; of thousands of classes the logits would take gigabytes.
+    /// The likeliest class, and its probability.
+    classes: Vec<(u32, f64)>,
+    labels: Vec<Vec<bool>>,
+    values: Vec<f32>,
     samples: Vec<Sample>,
 }
 
@@ -33,8 +37,7 @@ pub(super) fn run<P: Predictor>(
         let logits = predictor.logits(inputs.collect())?;
         for ((index, example), logits) in range.zip(examples).zip(logits) {
             if logits.len() != labels.len() {
-                let reason = format!("{} logits for {} classes", logits.len(), labels.len());
-                return Err(TrainError::Internal(reason).into());
+                return Err(other_head().into());
             }
             let (row_loss, expected, predicted) = judge(&example.target, &logits, &labels);
             outcome.loss += row_loss;
@@ -45,7 +48,16 @@ pub(super) fn run<P: Predictor>(
                 outcome.samples.push(Sample::new(text, expected, predicted));
             }
             outcome.truth.push(example.target);
-            outcome.logits.push(logits);
+            match data.problem_type() {
+                ProblemType::SingleLabelClassification => {
+                    let best = argmax(&logits);
+                    outcome.classes.push((best as u32, probability(&logits, best)));
+                }
+                ProblemType::MultiLabelClassification => {
+                    outcome.labels.push(logits.iter().map(|logit| *logit > 0.0).collect());
+                }
+                ProblemType::Regression => outcome.values.push(logits[0]),
+            }
         }
         Ok(())
     })?;
@@ -55,8 +67,7 @@ pub(super) fn run<P: Predictor>(
         ProblemType::MultiLabelClassification => several(&labels, &outcome)?,
         ProblemType::Regression => {
             let truth: Vec<f32> = outcome.truth.iter().map(|target| scores(target)[0]).collect();
-            let predicted: Vec<f32> = outcome.logits.iter().map(|logits| logits[0]).collect();
-            value(&regression(&truth, &predicted))?
+            value(&regression(&truth, &outcome.values))?
         }
     };
     let all =
@@ -93,13 +104,11 @@ fn scores(target: &Target) -> &[f32] {
 fn single(labels: &[String], outcome: &Outcome) -> Result<Value> {
     let class = |target: &Target| if let Target::Class(class) = target { *class } else { 0 };
     let truth: Vec<u32> = outcome.truth.iter().map(class).collect();
-    let predicted: Vec<u32> = outcome.logits.iter().map(|logits| argmax(logits) as u32).collect();
+    let predicted: Vec<u32> = outcome.classes.iter().map(|(class, _)| *class).collect();
     let metrics = classes(labels, &truth, &predicted);
-    let right = truth.iter().zip(&predicted).filter(|(a, b)| a == b).count();
-    let confidence =
-        outcome.logits.iter().zip(&predicted).map(|(logits, class)| probability(logits, *class as usize));
-    let judged: Vec<(f64, bool)> =
-        confidence.zip(truth.iter().zip(&predicted).map(|(a, b)| a == b)).collect();
+    let judge = |(truth, (class, confidence)): (&u32, &(u32, f64))| (*confidence, truth == class);
+    let judged: Vec<(f64, bool)> = truth.iter().zip(&outcome.classes).map(judge).collect();
+    let right = judged.iter().filter(|(_, right)| *right).count();
     let mut all = value(&metrics)?;
     all["accuracyInterval"] = json!(wilson(right, truth.len()));
     all["calibrationError"] = json!(calibration_error(&judged));
@@ -112,9 +121,7 @@ fn several(labels: &[String], outcome: &Outcome) -> Result<Value> {
         .iter()
         .map(|target| scores(target).iter().map(|score| *score > 0.5).collect())
         .collect();
-    let predicted: Vec<Vec<bool>> =
-        outcome.logits.iter().map(|logits| logits.iter().map(|logit| *logit > 0.0).collect()).collect();
-    value(&several_labels(labels, &truth, &predicted))
+    value(&several_labels(labels, &truth, &outcome.labels))
 }
 
 /// Wilson's 95% interval of a share.

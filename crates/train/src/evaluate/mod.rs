@@ -165,6 +165,11 @@ fn value(metrics: &impl Serialize) -> Result<Value> {
     serde_json::to_value(metrics).map_err(|error| TrainError::Internal(error.to_string()))
 }
 
+/// The logits are not as many as the task asks for.
+fn other_head() -> TrainError {
+    TrainError::option("task", "the model's head is not that of this task")
+}
+
 fn loss(sum: f64, count: usize) -> Value {
     json!({ "loss": if count == 0 { 0.0 } else { sum / count as f64 } })
 }
@@ -204,6 +209,7 @@ pub fn evaluate<P: Predictor>(
         eos: model.eos,
         checkpoint_labels: model.labels,
         seed: options.seed,
+        trains: false,
         stop: &stop,
     };
     let context = Context { predictor, options, model, observer };

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::logits::{argmax, cross_entropy};
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, value};
+use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
 use crate::data::{Examples, IGNORED, Setup, Target, TokenLabels};
 use crate::metrics::entities;
 use crate::{Result, TrainError};
@@ -25,7 +25,7 @@ pub(super) fn run<P: Predictor>(
         let logits = predictor.logits(inputs.collect())?;
         for (example, logits) in examples.iter().zip(logits) {
             if logits.len() != labels.len() * example.input_ids.len() {
-                return Err(TrainError::Internal("not a row of logits for each token".into()).into());
+                return Err(other_head().into());
             }
             let Target::Tokens(tags) = &example.target else { continue };
             let counted = logits.chunks(labels.len()).zip(tags).filter(|(_, tag)| **tag != IGNORED);

@@ -13,23 +13,26 @@ pub struct ClassMetrics {
     /// Matthews's correlation coefficient.
     pub mcc: f64,
     pub per_class: Vec<ClassScores>,
-    /// Row: the class; column: what was said.
-    pub confusion_matrix: Vec<Vec<u64>>,
+    /// Row: the class; column: what was said. Of more than 500 classes there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confusion_matrix: Option<Vec<Vec<u64>>>,
 }
+
+/// A matrix of so many classes has 250,000 numbers, as text half a megabyte.
+const MOST_IN_MATRIX: usize = 500;
 
 /// `truth` and `predicted` are class ids below `labels.len()`, both (N).
 pub fn classes(labels: &[String], truth: &[u32], predicted: &[u32]) -> ClassMetrics {
-    let mut matrix = vec![vec![0u64; labels.len()]; labels.len()];
-    for (truth, predicted) in truth.iter().zip(predicted) {
-        matrix[*truth as usize][*predicted as usize] += 1;
+    let mut counts = vec![Counts::default(); labels.len()];
+    let mut matrix = (labels.len() <= MOST_IN_MATRIX).then(|| vec![vec![0u64; labels.len()]; labels.len()]);
+    for (truth, predicted) in truth.iter().zip(predicted).map(|(a, b)| (*a as usize, *b as usize)) {
+        counts[truth].right += u64::from(truth == predicted);
+        counts[truth].actual += 1;
+        counts[predicted].predicted += 1;
+        if let Some(matrix) = &mut matrix {
+            matrix[truth][predicted] += 1;
+        }
     }
-    let counts: Vec<Counts> = (0..labels.len())
-        .map(|class| Counts {
-            right: matrix[class][class],
-            predicted: matrix.iter().map(|row| row[class]).sum(),
-            actual: matrix[class].iter().sum(),
-        })
-        .collect();
     let right: u64 = counts.iter().map(|class| class.right).sum();
     let total = truth.len() as f64;
     // Gorodkin 2004, for any number of classes.

@@ -16,6 +16,14 @@ impl Pass {
     pub fn trains(self) -> bool {
         matches!(self, Self::Train { .. })
     }
+
+    /// What a loss needs: the gradients' scale, and label smoothing.
+    pub fn factors(self) -> (f32, f32) {
+        match self {
+            Self::Train { scale, smoothing } => (scale, smoothing),
+            Self::Evaluate => (0.0, 0.0),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -328,49 +328,57 @@ impl Bert {
         pass: Pass,
         stop: &dyn Fn() -> bool,
     ) -> Result<Outcome> {
-        match self.head {
-            Head::Sequence { .. } | Head::Token { .. } => self.run_classes(cpu, params, examples, pass, stop),
-            Head::MaskedLm { .. } => self.run_masked(cpu, params, examples, pass, stop),
-            Head::Embedding => self.run_pairs(cpu, params, examples, pass, stop),
-        }
-    }
-
-    fn run_classes(
-        &mut self,
-        cpu: &mut Cpu,
-        params: &mut Params,
-        examples: &[Example],
-        pass: Pass,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Outcome> {
-        let batch = self.batch(examples)?;
-        self.encode(cpu, params, &batch, pass.trains(), stop)?;
-        let mut saved = self.classify(cpu, params, &batch);
-        let problem = match &self.head {
-            Head::Sequence { problem, .. } => *problem,
-            _ => ProblemType::SingleLabelClassification,
+        let batch = match self.head {
+            Head::Embedding => self.batch(examples.iter().chain(contrast::pairs(examples)?))?,
+            _ => self.batch(examples)?,
         };
-        let mut logits = std::mem::take(&mut saved.logits);
-        let outcome = loss::of_classes(cpu, examples, &batch, problem, saved.classes, pass, &mut logits)?;
+        self.encode(cpu, params, &batch, pass.trains(), stop)?;
+        let outcome = match self.head {
+            Head::Sequence { .. } | Head::Token { .. } => {
+                self.classes(cpu, params, examples, &batch, pass)?
+            }
+            Head::MaskedLm { .. } => self.masked(cpu, params, examples, &batch, pass)?,
+            Head::Embedding => self.pairs(cpu, examples, &batch, pass),
+        };
         if pass.trains() {
-            self.classify_backward(cpu, params, &batch, saved, &logits);
             self.encode_backward(cpu, params, &batch, stop)?;
         }
         Ok(outcome)
     }
 
-    fn run_masked(
+    // The heads: a loss of the last hidden states; with gradients, those of the head's parameters, and into `dx`.
+
+    fn classes(
         &mut self,
         cpu: &mut Cpu,
         params: &mut Params,
         examples: &[Example],
+        batch: &Batch,
         pass: Pass,
-        stop: &dyn Fn() -> bool,
+    ) -> Result<Outcome> {
+        let mut saved = self.classify(cpu, params, batch);
+        let problem = match &self.head {
+            Head::Sequence { problem, .. } => *problem,
+            _ => ProblemType::SingleLabelClassification,
+        };
+        let mut logits = std::mem::take(&mut saved.logits);
+        let outcome = loss::of_classes(cpu, examples, batch, problem, saved.classes, pass, &mut logits)?;
+        if pass.trains() {
+            self.classify_backward(cpu, params, batch, saved, &logits);
+        }
+        Ok(outcome)
+    }
+
+    fn masked(
+        &mut self,
+        cpu: &mut Cpu,
+        params: &mut Params,
+        examples: &[Example],
+        batch: &Batch,
+        pass: Pass,
     ) -> Result<Outcome> {
         let d = self.config.hidden_size;
-        let batch = self.batch(examples)?;
-        let selected = Selected::of_tokens(examples, &batch)?;
-        self.encode(cpu, params, &batch, pass.trains(), stop)?;
+        let selected = Selected::of_tokens(examples, batch)?;
         let len = batch.rows() * d;
         let Head::MaskedLm { dense, norm, decoder, bias, activation } = &self.head else {
             unreachable!("a masked-LM head")
@@ -389,30 +397,15 @@ impl Bert {
             activation_backward(&cpu.pool, *activation, &before, &mut dafter);
             dense.backward(cpu, params, &hidden, &dafter, None, Some((&mut normal, Start::Zero)));
             selected.scatter(cpu, &normal, d, &mut self.dx[..len]);
-            self.encode_backward(cpu, params, &batch, stop)?;
         }
         Ok(outcome)
     }
 
-    /// Each example's pair is the one that it should be nearest to, of all pairs in the batch.
-    fn run_pairs(
-        &mut self,
-        cpu: &mut Cpu,
-        params: &mut Params,
-        examples: &[Example],
-        pass: Pass,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Outcome> {
+    fn pairs(&mut self, cpu: &mut Cpu, examples: &[Example], batch: &Batch, pass: Pass) -> Outcome {
         let d = self.config.hidden_size;
-        let pairs = contrast::pairs(examples)?;
-        let batch = self.batch(examples.iter().chain(pairs))?;
-        self.encode(cpu, params, &batch, pass.trains(), stop)?;
         let len = batch.rows() * d;
-        let hidden = &self.stack.output[..len];
-        let outcome = contrast::run(cpu, hidden, &batch.starts, d, pass, &mut self.dx[..len]);
-        if pass.trains() {
-            self.encode_backward(cpu, params, &batch, stop)?;
-        }
-        Ok(outcome)
+        let (hidden, dx) = (&self.stack.output[..len], &mut self.dx[..len]);
+        let scores = contrast::scores(examples);
+        contrast::run(cpu, hidden, &batch.starts, d, scores.as_deref(), pass, dx)
     }
 }

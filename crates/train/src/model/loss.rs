@@ -59,10 +59,7 @@ impl VocabularyLoss {
     ) -> Outcome {
         let [vocabulary, d] = params[weight].shape[..] else { unreachable!("an embedding is a matrix") };
         let mut outcome = Outcome { targets: targets.len() as u64, ..Outcome::default() };
-        let (scale, smoothing) = match pass {
-            Pass::Train { scale, smoothing } => (scale, smoothing),
-            Pass::Evaluate => (0.0, 0.0),
-        };
+        let (scale, smoothing) = pass.factors();
         self.losses.clear();
         self.losses.resize(targets.len(), (0.0, false));
         let mut losses = &mut self.losses[..];
@@ -149,10 +146,7 @@ pub fn of_classes(
     pass: Pass,
     logits: &mut [f32],
 ) -> Result<Outcome> {
-    let (scale, smoothing) = match pass {
-        Pass::Train { scale, smoothing } => (scale, smoothing),
-        Pass::Evaluate => (0.0, 0.0),
-    };
+    let (scale, smoothing) = pass.factors();
     let options = CrossEntropy { smoothing, scale, gradient: pass.trains() };
     let outcome = |losses: &[(f32, bool)]| Outcome {
         loss: losses.iter().map(|(loss, _)| f64::from(*loss)).sum(),

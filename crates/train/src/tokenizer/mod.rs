@@ -81,7 +81,8 @@ enum Trained {
     WordPiece(WordPiece),
 }
 
-/// Progress is in bytes read. The merging that comes after the reading runs to its end once it has begun.
+/// Progress is in bytes read. The merging that comes after the reading runs to its end once it has begun: the `tokenizers` crate (0.23) does it in
+/// one call that asks nobody, takes all words at once, and cannot go on from merges that were made before.
 pub fn train_tokenizer(options: &TokenizerOptions, observer: &dyn Observer) -> Result<TrainedTokenizer> {
     let special = special_tokens(options);
     let least = special.len() + if options.kind == Kind::ByteLevelBpe { 256 } else { 1 };

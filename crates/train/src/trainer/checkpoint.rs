@@ -2,7 +2,7 @@
 //! the size and the sum of each other file: it is whole, or known not to be.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use candlewick_kernels::train::Floats;
@@ -46,6 +46,10 @@ pub struct Checkpoints {
     /// Facts about the run; a checkpoint with others is another run's.
     run: BTreeMap<String, String>,
     keep: usize,
+    /// The weights of the best evaluation are needed at the end.
+    keeps_best: bool,
+    /// The folder, locked against other runs for as long as it is open.
+    _lock: Option<File>,
 }
 
 /// A checkpoint that was used.
@@ -56,9 +60,10 @@ pub struct Restored {
 
 impl Checkpoints {
     /// Makes the folder, and finds out whether it can be written, before any work.
-    pub fn open(output: &Path, run: BTreeMap<String, String>, keep: usize) -> Result<Self> {
+    pub fn open(output: &Path, run: BTreeMap<String, String>, keep: usize, keeps_best: bool) -> Result<Self> {
         let io = |error: std::io::Error| TrainError::io(output, &error);
         fs::create_dir_all(output).map_err(io)?;
+        let lock = lock(output)?;
         let probe = output.join(".probe");
         fs::write(&probe, b"x").map_err(io)?;
         fs::remove_file(&probe).map_err(io)?;
@@ -66,10 +71,11 @@ impl Checkpoints {
             let name = entry.file_name();
             if name.to_string_lossy().starts_with(".checkpoint-") {
                 // What a killed run was writing.
-                fs::remove_dir_all(entry.path()).map_err(io)?;
+                let path = entry.path();
+                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.map_err(io)?;
             }
         }
-        Ok(Self { output: output.to_path_buf(), run, keep })
+        Ok(Self { output: output.to_path_buf(), run, keep, keeps_best, _lock: lock })
     }
 
     pub fn path(&self, step: u64) -> PathBuf {
@@ -152,7 +158,7 @@ impl Checkpoints {
         steps.sort_by_key(|step| std::cmp::Reverse((written(step), *step)));
         for step in steps {
             let path = self.path(step);
-            match self.check(&path) {
+            match self.check_with_best(step) {
                 Ok(state) => {
                     self.load(&path, network)?;
                     return Ok((Some(Restored { state, path }), skipped));
@@ -170,8 +176,21 @@ impl Checkpoints {
         }
     }
 
-    fn check(&self, path: &Path) -> Result<State> {
-        let corrupt = |reason: String| TrainError::CheckpointCorrupt { path: path.to_path_buf(), reason };
+    /// A checkpoint is of no use without the best one's weights, which the end of the run needs: those before the best are.
+    fn check_with_best(&self, step: u64) -> Result<State> {
+        let state = self.check(step)?;
+        if let Some(best) = state.best_step.filter(|best| self.keeps_best && *best != step)
+            && let Err(error) = self.check(best)
+        {
+            let reason = format!("the best checkpoint cannot be used: {error}");
+            return Err(TrainError::CheckpointCorrupt { path: self.path(step), reason });
+        }
+        Ok(state)
+    }
+
+    fn check(&self, step: u64) -> Result<State> {
+        let path = self.path(step);
+        let corrupt = |reason: String| TrainError::CheckpointCorrupt { path: path.clone(), reason };
         let text = fs::read(path.join(STATE)).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
         let record: Record =
             serde_json::from_slice(&text).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
@@ -190,7 +209,10 @@ impl Checkpoints {
             };
             let reasons: Vec<String> = self.run.iter().filter_map(differs).collect();
             let reason = format!("a checkpoint of another run: {}", reasons.join("; "));
-            return Err(TrainError::CheckpointMismatch { path: path.to_path_buf(), reason });
+            return Err(TrainError::CheckpointMismatch { path, reason });
+        }
+        if record.state.step != step {
+            return Err(corrupt(format!("it is that of step {}", record.state.step)));
         }
         Ok(record.state)
     }
@@ -219,7 +241,18 @@ impl Checkpoints {
 
     /// The weights of the best evaluation.
     pub fn load_weights(&self, step: u64, network: &mut Network) -> Result<()> {
+        self.check(step)?;
         network.load(&self.path(step))
+    }
+}
+
+/// A lock that ends with the process, whatever ends it. `None` where the system has none for folders: then nobody is kept out.
+fn lock(folder: &Path) -> Result<Option<File>> {
+    let Ok(file) = File::open(folder) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(TrainError::OutputBusy { path: folder.to_path_buf() }),
+        Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 

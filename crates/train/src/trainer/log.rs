@@ -19,7 +19,8 @@ impl Log {
     pub fn open(output: &Path, step: u64) -> Result<Self> {
         let path = output.join("training-log.jsonl");
         let io = |error: std::io::Error| TrainError::io(&path, &error);
-        let old = fs::read_to_string(&path).unwrap_or_default();
+        // A line that was cut in the middle, perhaps of a character, costs no other.
+        let old = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
         let kept = old.lines().filter(|line| {
             let row: Option<Value> = serde_json::from_str(line).ok();
             row.and_then(|row| row["step"].as_u64()).is_some_and(|of| of <= step)

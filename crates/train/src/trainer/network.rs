@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candlewick_models::{EncoderHead, ModelError, ModelFolder, Tokenizer, Weights, bert, gpt2};
+use candlewick_models::{
+    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, bert, gpt2,
+};
 use serde_json::{Map, Value, json};
 
 use super::lora::{Adapter, Start};
@@ -67,6 +69,9 @@ impl Opening {
             }
         }
         let causal = folder.model_type()? == "gpt2";
+        if options.task == Task::FeatureExtraction {
+            pools_by_mean(&folder)?;
+        }
         if causal != options.task.is_causal() {
             let kind = if causal { "a GPT-2" } else { "a BERT" };
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
@@ -104,6 +109,20 @@ impl Opening {
         let eos = folder.token_ids("eos_token_id").first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }
+}
+
+/// The loss is that of the vectors that are then used: the means of the tokens.
+fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
+    let usage = EncoderUsage::from_folder(folder)?;
+    let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {
+        (Some(module), _) => module.clone(),
+        (None, [PoolingMode::Mean]) => return Ok(()),
+        (None, modes) => format!("{modes:?}"),
+    };
+    Err(TrainError::option(
+        "task",
+        format!("the model's vectors are made by {other}; by the mean is what can be trained"),
+    ))
 }
 
 /// A folder with a tokenizer alone is enough where the configuration is given.
@@ -254,6 +273,12 @@ impl Network {
         Ok(())
     }
 
+    /// Whether what is trained is all numbers.
+    pub fn is_finite(&self) -> bool {
+        let mut trained = self.params.all.iter().filter(|param| param.trainable);
+        trained.all(|param| param.value.iter().all(|x| x.is_finite()))
+    }
+
     pub fn targets(&self, examples: &[Example]) -> Result<u64> {
         match &self.net {
             Net::Gpt2(_) => Gpt2::targets(examples),
@@ -354,6 +379,15 @@ impl Network {
             fs::remove_dir_all(&aside).map_err(io)?;
         }
         fs::create_dir(&aside).map_err(io)?;
+        let published = self.move_through(cpu, &aside, output);
+        // Of what a full disk had no room for, nothing is left over.
+        let removed = fs::remove_dir_all(&aside).map_err(io);
+        published.and(removed)?;
+        super::checkpoint::sync_folder(output)
+    }
+
+    fn move_through(&mut self, cpu: &mut Cpu, aside: &Path, output: &Path) -> Result<()> {
+        let io = |error: std::io::Error| TrainError::io(output, &error);
         let mut sums = BTreeMap::new();
         if self.adapter.is_some() {
             let mut adapter_sums = BTreeMap::new();
@@ -365,8 +399,8 @@ impl Network {
             sums.extend(adapter_sums.into_iter().map(|(name, sum)| (format!("adapter/{name}"), sum)));
             self.merge(cpu);
         }
-        self.write_side_files(&aside, &mut sums)?;
-        self.save_weights(&aside, &mut sums)?;
+        self.write_side_files(aside, &mut sums)?;
+        self.save_weights(aside, &mut sums)?;
         for name in sums.keys() {
             let to = output.join(name);
             if let Some(parent) = to.parent() {
@@ -374,8 +408,7 @@ impl Network {
             }
             fs::rename(aside.join(name), to).map_err(io)?;
         }
-        fs::remove_dir_all(&aside).map_err(io)?;
-        super::checkpoint::sync_folder(output)
+        Ok(())
     }
 }
 

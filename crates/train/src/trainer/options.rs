@@ -186,7 +186,7 @@ impl FinetuneOptions {
         if !probability(self.adam_beta1) || !probability(self.adam_beta2) || self.adam_epsilon <= 0.0 {
             return fail("adamBeta1, adamBeta2, adamEpsilon", "out of range");
         }
-        if !(self.weight_decay >= 0.0 && self.max_grad_norm >= 0.0) {
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite() && self.max_grad_norm >= 0.0) {
             return fail("weightDecay, maxGradNorm", "expected 0 or more");
         }
         if !probability(self.label_smoothing) || !self.dropout.is_none_or(probability) {
@@ -210,6 +210,8 @@ impl FinetuneOptions {
         if self.validation.is_empty()
             && (self.eval_steps.is_some()
                 || self.early_stopping_patience.is_some()
+                || self.metric_for_best_model != "loss"
+                || self.greater_is_better.is_some()
                 || self.load_best_model_at_end == Some(true))
         {
             return fail("validation", "evaluation was asked for, but there is no validation set");

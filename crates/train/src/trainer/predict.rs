@@ -1,6 +1,7 @@
 //! The model in training, as `evaluate/` asks it.
 
 use super::network::Network;
+use crate::data::Task;
 use crate::evaluate::{Generation, Guess, Input, Predictor};
 use crate::model::Cpu;
 use crate::{Result, TrainError};
@@ -9,6 +10,43 @@ pub struct InTraining<'a> {
     pub network: &'a mut Network,
     pub cpu: &'a mut Cpu,
     pub stop: &'a dyn Fn() -> bool,
+}
+
+/// What the task's metrics are called is known before there is a model: by measuring one whose every answer is nothing.
+pub struct Silent {
+    pub task: Task,
+    pub classes: usize,
+    pub vocabulary: usize,
+}
+
+impl Predictor for Silent {
+    type Error = TrainError;
+
+    fn logits(&mut self, inputs: Vec<Input>) -> Result<Vec<Vec<f32>>> {
+        let width = |input: &Input| match self.task {
+            Task::TokenClassification => input.ids.len() * self.classes,
+            Task::QuestionAnswering => input.ids.len() * 2,
+            _ => self.classes,
+        };
+        Ok(inputs.iter().map(|input| vec![0.0; width(input)]).collect())
+    }
+
+    fn logits_at(&mut self, _: Vec<Input>, places: &[Vec<usize>]) -> Result<Vec<Vec<f32>>> {
+        Ok(places.iter().map(|places| vec![0.0; places.len() * self.vocabulary]).collect())
+    }
+
+    fn embeddings(&mut self, inputs: Vec<Input>) -> Result<Vec<Vec<f32>>> {
+        Ok(vec![vec![0.0]; inputs.len()])
+    }
+
+    fn guesses(&mut self, sequences: Vec<Vec<u32>>) -> Result<Vec<Vec<Guess>>> {
+        let nothing = Guess { logprob: 0.0, best: false };
+        Ok(sequences.iter().map(|ids| vec![nothing; ids.len().saturating_sub(1)]).collect())
+    }
+
+    fn generate(&mut self, prompts: Vec<Vec<u32>>, _: Generation) -> Result<Vec<String>> {
+        Ok(vec![String::new(); prompts.len()])
+    }
 }
 
 impl Predictor for InTraining<'_> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use candlewick_models::Tokenizer;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::checkpoint::{Checkpoints, State};
 use super::event::{Event, Finish, TrainObserver};
@@ -13,14 +13,17 @@ use super::lora::Adapter;
 use super::network::{Network, Opening};
 use super::optimizer::Optimizer;
 use super::options::FinetuneOptions;
-use super::predict::InTraining;
-use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, ProblemType, Setup};
+use super::predict::{InTraining, Silent};
+use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, ProblemType, Setup, Target, Task};
 use crate::evaluate::{self, EvaluateOptions, Generation, Model};
 use crate::model::{Cpu, Outcome, Pass};
 use crate::{Observer, Result, TrainError};
 
 /// Rows of a batch of an evaluation: no gradients, so a few suffice to fill the kernels.
 const EVALUATION_ROWS: usize = 16;
+
+/// What every evaluation has, and by default the best is the best by.
+const LOSS: &str = "loss";
 
 /// Trains a model from its folder into the output's. Everything that can be known to be wrong is an error before the first step.
 pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Result<()> {
@@ -36,11 +39,18 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
             eos: opening.eos,
             checkpoint_labels: &opening.labels,
             seed: options.seed,
+            trains: true,
             stop: &stop,
         };
         data::open(paths, &setup)
     };
-    let train = open(&options.train, &options.options)?;
+    let mut train = open(&options.train, &options.options)?;
+    if options.task == Task::FeatureExtraction
+        && options.batch_size.min(train.examples.len()) == 1
+        && train.examples.get(0)?.target == Target::None
+    {
+        return Err(TrainError::option("batchSize", "a pair alone has none that it could be told from"));
+    }
     let mut data = options.options.clone();
     if !train.labels.is_empty() {
         data.labels = Some(train.labels.clone());
@@ -64,6 +74,17 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
         };
         Some(Validation { examples, labels, problem_type, options: evaluate })
     };
+    let name = options.metric_for_best_model.as_str();
+    if let Some(validation) = &validation
+        && name != LOSS
+    {
+        let classes = validation.labels.len().max(1);
+        let vocabulary = opening.tokenizer.vocab_size();
+        let mut silent = Silent { task: options.task, classes, vocabulary };
+        let model = validation.model(&opening.tokenizer, opening.positions, opening.eos);
+        let measured = evaluate::evaluate(&mut silent, &model, &validation.options, &Stop(observer))?;
+        metric(&measured.metrics, name)?;
+    }
     let mut cpu = Cpu::new(options.threads);
     let tokenizer = opening.tokenizer.clone();
     let (positions, eos) = (opening.positions, opening.eos);
@@ -84,6 +105,26 @@ struct Validation {
     labels: Vec<String>,
     problem_type: Option<ProblemType>,
     options: EvaluateOptions,
+}
+
+impl Validation {
+    fn model<'a>(&'a self, tokenizer: &'a Tokenizer, positions: usize, eos: Option<u32>) -> Model<'a> {
+        let (labels, problem_type) = (&self.labels, self.problem_type);
+        Model { tokenizer, positions, eos, labels, problem_type }
+    }
+}
+
+/// A metric by its name, or its path: `macro.f1`. One that is not defined, such as a correlation of equal numbers, is NaN.
+fn metric(metrics: &Map<String, Value>, name: &str) -> Result<f64> {
+    let mut parts = name.split('.');
+    let first = parts.next().and_then(|part| metrics.get(part));
+    let found = first.and_then(|value| parts.try_fold(value, |value, part| value.get(part)));
+    let number = found.and_then(|value| if value.is_null() { Some(f64::NAN) } else { value.as_f64() });
+    number.ok_or_else(|| {
+        let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+        let reason = format!("{name} is no number among {}", known.join(", "));
+        TrainError::option("metricForBestModel", reason)
+    })
 }
 
 /// A run's observer, for an evaluation.
@@ -136,7 +177,8 @@ impl<'a> Run<'a> {
         let epochs = (options.epochs * steps_per_epoch as f64).ceil() as u64;
         let total = options.max_steps.unwrap_or(epochs);
         let same = facts_of(options, &network, &lengths, total);
-        let checkpoints = Checkpoints::open(&options.output, same, options.save_total_limit)?;
+        let checkpoints =
+            Checkpoints::open(&options.output, same, options.save_total_limit, options.keeps_best())?;
         let (restored, skipped) =
             if options.resume { checkpoints.restore(&mut network)? } else { (None, Vec::new()) };
         let (state, resumed_from) = match restored {
@@ -183,48 +225,14 @@ impl<'a> Run<'a> {
 
     fn go(mut self, cpu: &mut Cpu) -> Result<()> {
         let mut order = None;
-        let mut finish = Finish::Completed;
-        while self.state.step < self.total {
-            let epoch = self.state.step / self.steps_per_epoch;
-            if order.as_ref().is_none_or(|(of, _)| *of != epoch) {
-                self.examples.set_epoch(epoch);
-                order = Some((epoch, self.plan.epoch(epoch)));
-            }
-            let (_, batches) = order.as_ref().expect("set above");
-            match self.step(cpu, epoch, batches) {
-                Ok(()) => {}
-                Err(TrainError::Aborted) => {
-                    finish = Finish::Cancelled;
-                    break;
-                }
+        let finish = loop {
+            match self.turn(cpu, &mut order) {
+                Ok(None) => {}
+                Ok(Some(finish)) => break finish,
+                Err(TrainError::Aborted) => break Finish::Cancelled,
                 Err(error) => return Err(error),
             }
-            let last = self.state.step == self.total;
-            let due = |steps: Option<u64>| match steps {
-                Some(steps) => self.state.step.is_multiple_of(steps),
-                None => self.state.step.is_multiple_of(self.steps_per_epoch),
-            };
-            let (evaluates, saves) =
-                (due(self.options.eval_steps) || last, due(self.options.save_steps) || last);
-            let mut best = false;
-            if evaluates && self.validation.is_some() {
-                match self.evaluate(cpu) {
-                    Ok(is_best) => best = is_best,
-                    Err(TrainError::Aborted) => {
-                        finish = Finish::Cancelled;
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            if saves || (best && self.options.keeps_best()) {
-                self.save()?;
-            }
-            if self.options.early_stopping_patience.is_some_and(|patience| self.state.worse >= patience) {
-                finish = Finish::EarlyStopping;
-                break;
-            }
-        }
+        };
         if self.saved != Some(self.state.step) && self.state.step > 0 {
             self.save()?;
         }
@@ -249,6 +257,38 @@ impl<'a> Run<'a> {
             seconds: self.state.seconds,
         });
         Ok(())
+    }
+
+    /// What is due after the last step, perhaps that of a checkpoint whose run was ended before; then the next step, if there is one.
+    fn turn(&mut self, cpu: &mut Cpu, order: &mut Option<(u64, Vec<Vec<u32>>)>) -> Result<Option<Finish>> {
+        let step = self.state.step;
+        let last = step == self.total;
+        let due = |steps: Option<u64>| {
+            last || step > 0 && step.is_multiple_of(steps.unwrap_or(self.steps_per_epoch))
+        };
+        let (evaluates, saves) = (due(self.options.eval_steps), due(self.options.save_steps));
+        let evaluates = evaluates && self.validation.is_some() && self.state.evaluated != Some(step);
+        let best = evaluates && self.evaluate(cpu)?;
+        if self.saved != Some(step) && (saves || (best && self.options.keeps_best())) {
+            self.save()?;
+        }
+        if self.options.early_stopping_patience.is_some_and(|patience| self.state.worse >= patience) {
+            return Ok(Some(Finish::EarlyStopping));
+        }
+        if last {
+            return Ok(Some(Finish::Completed));
+        }
+        let epoch = step / self.steps_per_epoch;
+        let batches = match order.take() {
+            Some((of, batches)) if of == epoch => batches,
+            _ => {
+                self.examples.set_epoch(epoch);
+                self.plan.epoch(epoch)
+            }
+        };
+        let stepped = self.step(cpu, epoch, &batches);
+        *order = Some((epoch, batches));
+        stepped.map(|()| None)
     }
 
     /// One optimiser step over a window of batches. The loss is the mean over all targets of the window, so it does not matter
@@ -330,38 +370,21 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, cpu: &mut Cpu) -> Result<bool> {
         let started = Instant::now();
         let (observer, validation) =
-            (self.observer, self.validation.as_mut().expect("the caller has looked"));
+            (self.observer, self.validation.as_ref().expect("the caller has looked"));
         let stop = || observer.stop();
-        let model = Model {
-            tokenizer: &self.facts.tokenizer,
-            positions: self.facts.positions,
-            eos: self.facts.eos,
-            labels: &validation.labels,
-            problem_type: validation.problem_type,
-        };
+        let model = validation.model(&self.facts.tokenizer, self.facts.positions, self.facts.eos);
         let mut predictor = InTraining { network: &mut self.network, cpu, stop: &stop };
         let evaluation = evaluate::evaluate(&mut predictor, &model, &validation.options, &Stop(observer))?;
         let mut metrics = evaluation.metrics;
-        if !metrics.contains_key("loss") {
+        if !metrics.contains_key(LOSS) {
             // Of pairs by contrast, there is one only within a batch.
             let loss = self.loss(cpu)?;
-            metrics.insert("loss".into(), json!(loss));
+            metrics.insert(LOSS.into(), json!(loss));
         }
-        let loss = metrics["loss"].as_f64().unwrap_or(f64::NAN);
-        let name = &self.options.metric_for_best_model;
-        let pointer = format!("/{}", name.replace('.', "/"));
-        let metrics = Value::Object(metrics);
-        let metric = metrics.pointer(&pointer).and_then(Value::as_f64);
-        let Value::Object(metrics) = metrics else { unreachable!("it was an object") };
-        let Some(metric) = metric else {
-            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            let reason = format!("{name} is none of {}", known.join(", "));
-            return Err(TrainError::option("metricForBestModel", reason));
-        };
-        let best = self
-            .state
-            .best_metric
-            .is_none_or(|best| if self.options.greater_is_better() { metric > best } else { metric < best });
+        let Some(loss) = metrics[LOSS].as_f64() else { return Err(self.not_finite()) };
+        let metric = metric(&metrics, &self.options.metric_for_best_model)?;
+        let better = |best| if self.options.greater_is_better() { metric > best } else { metric < best };
+        let best = !metric.is_nan() && self.state.best_metric.is_none_or(better);
         if best {
             (self.state.best_step, self.state.best_metric) = (Some(self.state.step), Some(metric));
             self.state.worse = 0;
@@ -390,7 +413,18 @@ impl<'a> Run<'a> {
         Ok(outcome.mean())
     }
 
+    /// What the last step made is no model: as a checkpoint it would take the place of one.
+    fn not_finite(&self) -> TrainError {
+        let last = self.state.step.saturating_sub(1);
+        let (epoch, window) = (last / self.steps_per_epoch, last % self.steps_per_epoch);
+        let batch = window * self.options.gradient_accumulation_steps as u64;
+        TrainError::LossNotFinite { loss: f32::NAN, step: self.state.step, epoch, batch }
+    }
+
     fn save(&mut self) -> Result<()> {
+        if !self.network.is_finite() {
+            return Err(self.not_finite());
+        }
         let path = self.checkpoints.save(&self.network, &self.state)?;
         self.saved = Some(self.state.step);
         self.tell(Event::Checkpoint { step: self.state.step, path })

@@ -1,9 +1,12 @@
 //! Reads the fixtures that PyTorch wrote (`tools/fixtures/README.md` has their schema).
 #![allow(dead_code)] // each test file uses a part
 
+pub mod runs;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use candlewick_train::data::{Example, Target};
 use serde_json::Value;
 
 pub struct Fixture {
@@ -35,6 +38,46 @@ impl Fixture {
     pub fn rows<T: serde::de::DeserializeOwned>(&self, key: &str) -> Vec<Vec<T>> {
         serde_json::from_value(self.expected[key].clone()).unwrap()
     }
+}
+
+/// Targets of a case of `grad-heads`, of the kind that its name says.
+fn targets(case: &Value) -> Vec<Target> {
+    let read = |key: &str| serde_json::from_value::<Vec<u32>>(case[key].clone()).unwrap();
+    let rows = || case["labels"].as_array().unwrap().iter().cloned();
+    match case["name"].as_str().unwrap() {
+        "contrast" => vec![],
+        "scores" => rows().map(|score| Target::Scores(vec![score.as_f64().unwrap() as f32])).collect(),
+        "smoothed" => read("labels").into_iter().map(Target::Class).collect(),
+        "regression" | "multi-label" => {
+            rows().map(|row| Target::Scores(serde_json::from_value(row).unwrap())).collect()
+        }
+        "questions" => (read("start_positions").into_iter().zip(read("end_positions")))
+            .map(|(start, end)| Target::Span { start, end })
+            .collect(),
+        _ => rows().map(|row| Target::Tokens(serde_json::from_value(row).unwrap())).collect(),
+    }
+}
+
+/// Of pairs, the second half are those that belong to the first.
+pub fn examples(case: &Value) -> Vec<Example> {
+    let rows = |key: &str| -> Vec<Vec<u32>> {
+        case.get(key).map_or(vec![], |rows| serde_json::from_value(rows.clone()).unwrap())
+    };
+    let (ids, types) = (rows("input_ids"), rows("token_type_ids"));
+    let mut targets = targets(case);
+    targets.resize(ids.len(), Target::None);
+    let row = |(i, (input_ids, target)): (usize, (Vec<u32>, Target))| Example {
+        input_ids,
+        token_type_ids: types.get(i).cloned().unwrap_or_default(),
+        target,
+        pair: None,
+    };
+    let mut examples: Vec<Example> = ids.into_iter().zip(targets).enumerate().map(row).collect();
+    if case["name"] == "contrast" || case["name"] == "scores" {
+        let pairs = examples.split_off(examples.len() / 2);
+        examples.iter_mut().zip(pairs).for_each(|(example, pair)| example.pair = Some(Box::new(pair)));
+    }
+    examples
 }
 
 /// |found - expected| / |expected|, over a whole tensor.
