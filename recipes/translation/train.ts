@@ -19,7 +19,7 @@ const common = {
 
 /**
  * GPT-2, 4 layers and 256 wide, from scratch: the English, a line break, the Chinese; the loss is the Chinese's. After the first cosine it was
- * still learning with every epoch, so there is a second.
+ * still learning with every epoch, so there is a second, with Muon.
  */
 export const trained: Trained = {
   ships: "translation-en-zh",
@@ -33,7 +33,7 @@ export const trained: Trained = {
       learningRate: 2e-3,
     },
   ],
-  training: { ...common, model: trainedFolder(NAME, "before-1"), learningRate: 1.5e-3, seed: 2 },
+  training: { ...common, model: trainedFolder(NAME, "before-1"), optimizer: "muon", learningRate: 1.5e-3, epochs: 5, batchSize: 128, seed: 2 },
   parameters: { separator: "\n", num_beams: 4, max_new_tokens: 96 },
   examples: [
     "File not found", "Could not open the file %s", "Are you sure you want to delete this folder?", "The connection to the server was lost.", "Show all commits",
