@@ -6,7 +6,7 @@ import { before, describe, test } from "node:test";
 import { evaluate, finetune, loadBERT, loadGPT2, trainTokenizer, type ErrorCode, type FinetuneEvent, type FinetuneOptions } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
-import { bits, generator, killAndResume, train, trainingOptions } from "./support/kills.js";
+import { bits, generator, MODES, killAndResume, train, trainingOptions } from "./support/kills.js";
 import { newFolder } from "./support/models.js";
 
 const verdicts = { good: ["fine", "lovely", "bright"], bad: ["poor", "dull", "broken"] };
@@ -159,7 +159,7 @@ describe("a language model from scratch", () => {
 
 describe("what interrupts a run changes no bit", () => {
   for (const kind of ["gpt2", "bert"] as const) {
-    for (const mode of ["full", "lora", "accumulation"] as const) {
+    for (const mode of MODES) {
       test(`kills: ${kind}, ${mode}`, async () => {
         const { kills, same } = await killAndResume(mode, kind, 2, generator(7));
         assert.deepEqual({ kills, same }, { kills: 2, same: true });

@@ -11,7 +11,8 @@ import { join } from "node:path";
 import { trainTokenizer, type FinetuneOptions } from "../../index.js";
 import { newFolder } from "./models.js";
 
-export type Mode = "full" | "lora" | "accumulation";
+export const MODES = ["full", "lora", "accumulation", "muon"] as const;
+export type Mode = (typeof MODES)[number];
 export type Kind = "gpt2" | "bert";
 
 const words = ["sea", "wind", "salt", "boat", "rope", "star", "night", "cold", "hand", "song"];
@@ -53,6 +54,7 @@ export async function trainingOptions(mode: Mode, kind: Kind = "gpt2"): Promise<
     resume: true,
     ...(mode === "lora" ? { lora: { rank: 4, dropout: 0.1, targetModules: targetModules[kind] } } : {}),
     ...(mode === "accumulation" ? { gradientAccumulationSteps: 3, gradientCheckpointing: true, saveSteps: 1 } : {}),
+    ...(mode === "muon" ? { optimizer: "muon" } : {}),
   };
 }
 
@@ -145,7 +147,7 @@ export function generator(seed: number): () => number {
 
 async function main(kills: number) {
   for (const kind of ["gpt2", "bert"] as const) {
-    for (const mode of ["full", "lora", "accumulation"] as const) {
+    for (const mode of MODES) {
       const started = performance.now();
       const { kills: killed, inCheckpoints, same } = await killAndResume(mode, kind, kills, generator(kills));
       const seconds = ((performance.now() - started) / 1000).toFixed(0);
