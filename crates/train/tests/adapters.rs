@@ -108,7 +108,9 @@ fn training_goes_on_as_pefts_does() {
     assert_eq!(names(&mut found.keys()), trained.collect());
     for (name, values) in &found {
         let error = relative(values, &fixture.tensors[&format!("trained.{name}")]);
-        assert!(error <= 2e-5, "{name}: {error:e}");
+        // Adam turns the rounding noise of gradients that vanish (a saturated pooler's) into steps: there PyTorch in f32 is as far from itself in f64.
+        let own = expected["errors"][name].as_f64().unwrap();
+        assert!(error <= 2e-5 + 2.0 * own, "{name}: {error:e}, PyTorch's own {own:e}");
     }
     let config = read_json(output.path().join("adapter/adapter_config.json"));
     let before = read_json(adapter("classifier").join("adapter_config.json"));
@@ -148,7 +150,7 @@ fn what_contradicts_the_adapter_is_refused() {
     assert_eq!(code(lora(json!({ "alpha": 4 }))), Some("OPTION_INVALID"));
     assert_eq!(code(lora(json!({ "targetModules": ["query"] }))), Some("OPTION_INVALID"));
     assert_eq!(code(json!({ "fromScratch": true })), Some("OPTION_INVALID"));
-    assert_eq!(code(json!({ "task": "feature-extraction" })), Some("DATA_INVALID"), "no pairs");
+    assert_eq!(code(json!({ "task": "feature-extraction" })), Some("COLUMN_UNKNOWN"), "no pairs");
     assert_eq!(code(json!({ "task": "token-classification" })), Some("COLUMN_UNKNOWN"), "no tags");
     assert_eq!(code(json!({ "task": "fill-mask" })), Some("OPTION_INVALID"), "its classifier would be lost");
     let biases = json!({ "model": adapter("biases"), "base": root().join("bert-classify-5") });

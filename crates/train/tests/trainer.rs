@@ -64,7 +64,9 @@ fn a_run_from_an_adapter_that_was_ended_goes_on_with_the_same_bits() {
         );
         let mut more = json!({ "model": first.join("adapter"), "fromScratch": false, "learningRate": 1e-3 });
         let losses = go(whole, more.clone(), None);
-        assert!((losses[0] / before[before.len() - 1] - 1.0).abs() < 0.3, "{before:?} {losses:?}");
+        // The same rows in the same order: it begins with what was learned.
+        let sum = |losses: &[f64]| losses.iter().sum::<f64>();
+        assert!(sum(&losses) < sum(&before), "{before:?} {losses:?}");
         more["resume"] = json!(true);
         more["threads"] = json!(1);
         for at in [1, losses.len() as u64 / 2, losses.len() as u64 - 1] {
