@@ -192,7 +192,8 @@ impl Written {
                     stored.read(at, &mut bytes)?;
                     let mut out = &bytes;
                     if stored.source != *written {
-                        (values.clear(), converted.clear());
+                        values.clear();
+                        converted.clear();
                         decode(stored.source, &bytes, &mut values);
                         encode(&values, *written, &mut converted);
                         out = &converted;
