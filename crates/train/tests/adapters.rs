@@ -106,12 +106,18 @@ fn training_goes_on_as_pefts_does() {
     let names = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<BTreeSet<String>>();
     let trained = fixture.tensors.keys().filter_map(|name| name.strip_prefix("trained.")).map(str::to_string);
     assert_eq!(names(&mut found.keys()), trained.collect());
+    let mut compared = 0;
     for (name, values) in &found {
+        // Adam turns the rounding noise of a gradient that vanishes (a saturated pooler's) into whole steps: where PyTorch in f32 is not
+        // what it is in f64, there is nothing to compare with.
+        if expected["errors"][name].as_f64().unwrap() > 1e-6 {
+            continue;
+        }
         let error = relative(values, &fixture.tensors[&format!("trained.{name}")]);
-        // Adam turns the rounding noise of gradients that vanish (a saturated pooler's) into steps: there PyTorch in f32 is as far from itself in f64.
-        let own = expected["errors"][name].as_f64().unwrap();
-        assert!(error <= 2e-5 + 2.0 * own, "{name}: {error:e}, PyTorch's own {own:e}");
+        assert!(error <= 2e-5, "{name}: {error:e}");
+        compared += 1;
     }
+    assert_eq!(compared, found.len() - 4);
     let config = read_json(output.path().join("adapter/adapter_config.json"));
     let before = read_json(adapter("classifier").join("adapter_config.json"));
     for key in ["r", "lora_alpha", "target_modules", "modules_to_save", "task_type"] {

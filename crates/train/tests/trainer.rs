@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use candlewick_train::TrainError;
 use candlewick_train::trainer::Event;
 use serde_json::{Value, json};
