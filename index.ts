@@ -1,3 +1,5 @@
+export { mergeAdapter, unmergeAdapter } from "./src/adapter-merging.js";
+export type { MergeAdapterOptions, MergedAdapter, UnmergeAdapterOptions } from "./src/adapter-merging.js";
 export { BERT, loadBERT } from "./src/bert.js";
 export type {
   BERTEncodeOptions,

@@ -1,12 +1,26 @@
 /** An adapter's folder where a model's is expected. What PEFT says: `tools/fixtures/adapter_models.py`; what loads: `crates/models/tests/adapter_models.rs`. */
 import assert from "node:assert/strict";
-import { cpSync, readFileSync, writeFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
-import { evaluate, finetune, loadBERT, loadGPT2, pipeline, trainTokenizer } from "../index.js";
+import { promisify } from "node:util";
+import {
+  evaluate,
+  finetune,
+  loadBERT,
+  loadGPT2,
+  mergeAdapter,
+  pipeline,
+  trainTokenizer,
+  unmergeAdapter,
+  type FinetuneEvent,
+  type MergeAdapterOptions,
+  type UnmergeAdapterOptions,
+} from "../index.js";
 import { modelFolder } from "../src/package.js";
 import { hasCode } from "./support/assertions.js";
-import { fixturePath, readTensors, worst } from "./support/fixtures.js";
+import { fixturePath, readSafetensors, readTensors, worst } from "./support/fixtures.js";
 import { commitOf, startHub } from "./support/hub-server.js";
 import { newFolder } from "./support/models.js";
 
@@ -118,5 +132,76 @@ describe("an adapter that finetune() made", () => {
     assert.equal((await classify("the dull film number 2")).label, "bad");
     const { accuracy } = await evaluate({ model: adapter, task: "text-classification", data: rows });
     assert.equal(accuracy, 1);
+  });
+
+  test("is trained on: its base stays, its shape stays, and it goes on where it was", async () => {
+    const adapter = join(output, "adapter");
+    const again = newFolder("again");
+    const losses: number[] = [];
+    const options = { model: adapter, task: "text-classification", train: rows, output: again, epochs: 2, learningRate: 1e-3 } as const;
+    for await (const event of finetune(options) as AsyncIterable<FinetuneEvent>) if (event.type === "step") losses.push(event.loss);
+    assert.ok(losses[0]! < 0.2, `${losses[0]}: it begins with what was learned`);
+    const config = (folder: string) => JSON.parse(readFileSync(join(folder, "adapter_config.json"), "utf8")) as Record<string, unknown>;
+    assert.deepEqual(config(join(again, "adapter")), config(adapter));
+    assert.equal(config(adapter)["base_model_name_or_path"], base);
+    const matrices = [adapter, join(again, "adapter")].map((folder) => readSafetensors(join(folder, "adapter_model.safetensors")));
+    assert.deepEqual([...matrices[1]!.keys()].toSorted(), [...matrices[0]!.keys()].toSorted());
+    for (const [name, { data }] of matrices[0]!) assert.notDeepEqual(matrices[1]!.get(name)!.data, data, name);
+    await assert.rejects(finetune({ ...options, output: newFolder("bad"), lora: { rank: 8 } }).result, hasCode("OPTION_INVALID"));
+    await assert.rejects(finetune({ ...options, output: newFolder("bad"), fromScratch: true }).result, hasCode("OPTION_INVALID"));
+  });
+});
+
+describe("mergeAdapter and unmergeAdapter", () => {
+  test("write the adapter's model as one of its own, and take it out again", async () => {
+    const [merged, again] = [join(newFolder("out"), "merged"), join(newFolder("out"), "again")];
+    const seen: number[] = [];
+    const report = await mergeAdapter({
+      adapter: adapterPath("classifier"),
+      output: merged,
+      onProgress: (progress) => seen.push(progress.loaded / progress.total),
+    });
+    assert.deepEqual([report.output, report.modules, report.replaced], [merged, 12, 4]);
+    assert.equal(seen.at(-1), 1);
+    await logitsEqualPEFT(merged);
+    await unmergeAdapter({ model: merged, adapter: adapterPath("classifier"), output: again });
+    const [before, after] = [join(fixturePath("bert-base"), "model.safetensors"), join(again, "model.safetensors")].map(readSafetensors);
+    for (const [name, { data }] of before!) {
+      if (name.startsWith("pooler.")) continue; // the adapter holds it whole
+      assert.ok(worst(after!.get(`bert.${name}`)!.data, data, { atol: 1e-6, rtol: 0 }) <= 1, name);
+    }
+  });
+
+  test("refuse what cannot be, and leave nothing of it", async () => {
+    const output = join(newFolder("out"), "merged");
+    const adapter = adapterPath("classifier");
+    await assert.rejects(mergeAdapter({ adapter } as MergeAdapterOptions), hasCode("OPTION_INVALID"));
+    await assert.rejects(mergeAdapter({ adapter, output, models: "x" } as MergeAdapterOptions), hasCode("OPTION_UNKNOWN"));
+    await assert.rejects(unmergeAdapter({ adapter, output } as UnmergeAdapterOptions), hasCode("OPTION_INVALID"));
+    await assert.rejects(mergeAdapter({ adapter, output: adapter }), hasCode("OPTION_INVALID"));
+    await assert.rejects(mergeAdapter({ adapter: fixturePath("bert-base"), output }), hasCode("MODEL_NOT_FOUND"));
+    await assert.rejects(mergeAdapter({ adapter, model: fixturePath("bert-classify-5"), output }), hasCode("TENSOR_SHAPE"));
+    await assert.rejects(mergeAdapter({ adapter, output, signal: AbortSignal.abort() }), hasCode("ABORTED"));
+    const controller = new AbortController();
+    const late = mergeAdapter({ adapter, output, signal: controller.signal });
+    setImmediate(() => controller.abort());
+    await late.then(
+      () => assert.ok(existsSync(join(output, "model.safetensors")), "it was quicker"),
+      (error) => assert.ok(hasCode("ABORTED")(error) && !existsSync(output)),
+    );
+  });
+
+  test("on the command line", async () => {
+    const candlewick = (...args: string[]) =>
+      promisify(execFile)(process.execPath, ["--import", "tsx", "src/cli/main.ts", "adapter", ...args], { cwd: join(__dirname, "..") });
+    const [merged, again] = [join(newFolder("out"), "merged"), join(newFolder("out"), "again")];
+    const { stdout } = await candlewick("merge", adapterPath("classifier"), "-o", merged, "--dtype", "f16");
+    assert.match(stdout, /^12 matrices changed and 4 tensors replaced, [\d.]+ MB written\.$/m);
+    await using bert = await loadBERT(merged);
+    assert.equal(bert.info.dtype, "f16");
+    const unmerged = await candlewick("unmerge", adapterPath("classifier"), "-m", merged, "-o", again, "--json");
+    assert.equal((JSON.parse(unmerged.stdout) as { modules: number }).modules, 12);
+    assert.match((await candlewick("merge", "--help")).stdout, /--output/);
+    await assert.rejects(candlewick("merge", "./no/such/adapter", "-o", merged), (error: { stderr: string }) => error.stderr.includes("MODEL_NOT_FOUND"));
   });
 });

@@ -6,7 +6,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import { finetune, loadBERT, trainTokenizer } from "../index.js";
+import { finetune, loadBERT, mergeAdapter, trainTokenizer } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { trainingOptions } from "./support/kills.js";
 import { newFolder } from "./support/models.js";
@@ -62,4 +62,34 @@ with torch.no_grad():
 print(json.dumps({"logits": logits, "labels": [model.config.id2label[i] for i in range(3)]}))`);
   assert.deepEqual(answer.labels, bert.info.labels);
   answer.logits.forEach((logit, i) => assert.ok(Math.abs(logit - logits.data[i]!) < 1e-4));
+});
+
+test("a BERT's adapter, and what it is merged into", { skip }, async () => {
+  const model = newFolder("bert");
+  cpSync(fixturePath("bert-base"), model, { recursive: true });
+  const rows = Array.from({ length: 24 }, (_, i) => ({ text: `row ${i % 5} of three`, label: ["x", "y", "z"][i % 3]! }));
+  await trainTokenizer({ type: "wordpiece", texts: rows.map(({ text }) => text), output: model, vocabularySize: 60, minFrequency: 1 });
+  const output = newFolder("tuned");
+  await finetune({ model, task: "text-classification", train: rows, output, epochs: 1, learningRate: 1e-2, lora: { rank: 4 } }).result;
+  const adapter = join(output, "adapter");
+  const merged = join(newFolder("merged"), "model");
+  await mergeAdapter({ adapter, output: merged });
+  await using bert = await loadBERT(adapter);
+  const logits = (await bert.forward([{ ids: [2, 7, 8, 9, 3] }]))[0]!.logits!;
+  const answer = await ask<{ logits: Record<string, number[]>; labels: string[] }>(`
+import json, torch
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
+models = {
+    "PEFT": AutoPeftModelForSequenceClassification.from_pretrained(${JSON.stringify(adapter)}, num_labels=3),
+    "merged": AutoModelForSequenceClassification.from_pretrained(${JSON.stringify(merged)}),
+}
+ids = torch.tensor([[2, 7, 8, 9, 3]])
+with torch.no_grad():
+    logits = {name: model.eval()(input_ids=ids).logits[0].tolist() for name, model in models.items()}
+print(json.dumps({"logits": logits, "labels": [models["merged"].config.id2label[i] for i in range(3)]}))`);
+  assert.deepEqual(answer.labels, bert.info.labels);
+  for (const [name, theirs] of Object.entries(answer.logits)) {
+    theirs.forEach((logit, i) => assert.ok(Math.abs(logit - logits.data[i]!) < 1e-4, `${name}: ${logit}`));
+  }
 });

@@ -165,8 +165,9 @@ const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters
 
 /**
  * Loads a GPT-2: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json` or
- * `vocab.json` and `merges.txt`), or a hub id, whose files are looked up in
- * the hub's own cache on this machine and downloaded if they are not there.
+ * `vocab.json` and `merges.txt`), a package of weights, or a hub id, whose files are looked up in the hub's own cache on this machine and downloaded if they are
+ * not there. Any of these may be a LoRA adapter in PEFT's layout (`adapter_config.json`, `adapter_model.safetensors`): it is merged into its base, which
+ * `base_model_name_or_path` names: a path from the adapter's folder, a package, a path from the working directory or a hub id.
  *
  * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `ABORTED`, and what can be wrong with a model's files:
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { addAdapter } from "./adapter.js";
 import { addAnswer } from "./answer.js";
 import { addChat } from "./chat.js";
 import { addClassify, addSentiment } from "./classify.js";
@@ -29,4 +30,5 @@ export const commands: readonly ((program: Command) => void)[] = [
   addTrain,
   addEvaluate,
   addTokenizer,
+  addAdapter,
 ];

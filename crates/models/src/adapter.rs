@@ -182,6 +182,12 @@ impl Adapter {
         Ok(Self { folder: folder.to_path_buf(), config: value, modules, whole, weights })
     }
 
+    /// From now on this is what takes the adapter out of a model that it was merged into. What took the place of other tensors stays.
+    pub fn reverse(&mut self) {
+        self.modules.values_mut().for_each(|lora| lora.scale = -lora.scale);
+        self.whole.clear();
+    }
+
     /// Names of the tensors that take the place of the base's.
     pub fn whole(&self) -> impl Iterator<Item = &str> {
         self.whole.keys().map(String::as_str)

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use candlewick_kernels::{Layout, SourceType};
-use half::{bf16, f16};
+use candlewick_kernels::Layout;
 
+use crate::floats::decode;
 use crate::{LoraWeights, ModelError, Result, Stored};
 
 /// Values that are read, changed and handed on at once.
@@ -60,15 +60,7 @@ impl<'a> Delta<'a> {
             let bytes = &mut bytes[..rows * base_row];
             base.read(first * base_row, bytes)?;
             values.clear();
-            match base.source {
-                SourceType::F16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()))
-                }
-                SourceType::BF16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()))
-                }
-                _ => values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
-            }
+            decode(base.source, bytes, &mut values);
             self.add(first, &mut values);
             buffer
                 .as_chunks_mut()

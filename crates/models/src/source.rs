@@ -47,11 +47,15 @@ impl ModelFolder {
         }
         let named = read_json(&path.join(ADAPTER_CONFIG))?;
         let named = named["base_model_name_or_path"].as_str().unwrap_or_default();
-        let base = path.join(base.unwrap_or(named));
-        if named.is_empty() || !base.is_dir() {
+        let base = match base {
+            Some(base) => PathBuf::from(base),
+            None if named.is_empty() => PathBuf::new(),
+            None => path.join(named),
+        };
+        if !base.is_dir() {
             let (adapter, base) = (path.display(), base.display());
             return Err(ModelError::NotFound(format!(
-                "{named:?}, the base of the adapter {adapter} (looked in {base})"
+                "{named:?}, the base of the adapter {adapter} (looked at {base})"
             )));
         }
         if !has_weights(&base) && is_adapter(&base) {
@@ -100,10 +104,8 @@ impl ModelFolder {
     }
 
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        match &self.over {
-            Some(over) => Ok(Tokenizer::open(over)?.or(Tokenizer::open(&self.path)?)),
-            None => Tokenizer::open(&self.path),
-        }
+        let own = self.over.as_deref().map(Tokenizer::open).transpose()?.flatten();
+        if own.is_some() { Ok(own) } else { Tokenizer::open(&self.path) }
     }
 
     /// The weights, with the adapter merged if there is one.

@@ -226,6 +226,37 @@ impl Weights {
         if matches!(self.store, Store::Gguf(_)) { Layout::OutIn } else { layout }
     }
 
+    /// What a model is made of, an adapter's tensors included: names without the prefix, sorted, and how each is stored. Buffers of indices
+    /// are none of it.
+    pub fn parameters(&self) -> Vec<(String, SourceType)> {
+        let plain = |name: &String| {
+            let name = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
+            name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        };
+        let own = self.names();
+        let whole = self.adapter.iter().flat_map(|adapter| adapter.whole().map(str::to_string));
+        let names: BTreeSet<String> = own.iter().map(plain).chain(whole).collect();
+        names.into_iter().filter_map(|name| self.source_of(&name).map(|source| (name, source))).collect()
+    }
+
+    /// How `name` is stored, before anything is added to it; `None` if it is no weight.
+    fn source_of(&self, name: &str) -> Option<SourceType> {
+        if let Some((weights, own)) = self.replaced(name) {
+            return weights.source_of(own);
+        }
+        let resolved = self.resolve(name)?;
+        match &self.store {
+            Store::Safetensors { entries, .. } => entries[&resolved].stored,
+            Store::Gguf(gguf) => Some(gguf.tensors[&resolved].kind.into()),
+            Store::Pickle { reader, .. } => match reader.tensor_infos()[&resolved].dtype {
+                DType::F16 => Some(SourceType::F16),
+                // As `stored` gives them.
+                DType::F32 | DType::BF16 => Some(SourceType::F32),
+                _ => None,
+            },
+        }
+    }
+
     fn has(&self, name: &str) -> bool {
         match &self.store {
             Store::Safetensors { entries, .. } => entries.contains_key(name),

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use candlewick_train::TrainError;
 use candlewick_train::trainer::Event;
 use serde_json::{Value, json};
@@ -40,6 +42,46 @@ fn a_run_that_was_ended_anywhere_goes_on_with_the_same_bits() {
         assert!(bits(whole.path()) == bits(ended.path()), "{what}: the same bits");
         let model = |output: &std::path::Path| std::fs::read(output.join("model.safetensors")).unwrap();
         assert!(model(whole.path()) == model(ended.path()), "{what}: the same model");
+    }
+}
+
+/// The same of a run that goes on from an adapter, with dropout; and where it goes on, the loss does.
+#[test]
+fn a_run_from_an_adapter_that_was_ended_goes_on_with_the_same_bits() {
+    for (kind, task) in [("gpt2", "text-generation"), ("bert", "text-classification")] {
+        let folder = folder(kind);
+        let outputs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+        let [base, first, whole, ended] = [0, 1, 2, 3].map(|i| outputs[i].path());
+        let go = |output: &Path, more: Value, steps: Option<u64>| {
+            let (watch, result) = run(&options(folder.path(), output, task, more), steps);
+            result.unwrap();
+            watch.losses()
+        };
+        go(base, json!({}), None);
+        let lora = json!({ "rank": 3, "dropout": 0.1 });
+        let before = go(
+            first,
+            json!({ "model": base, "fromScratch": false, "lora": lora, "learningRate": 5e-2 }),
+            None,
+        );
+        let mut more = json!({ "model": first.join("adapter"), "fromScratch": false, "learningRate": 1e-3 });
+        let losses = go(whole, more.clone(), None);
+        // The same rows in the same order: it begins with what was learned.
+        let sum = |losses: &[f64]| losses.iter().sum::<f64>();
+        assert!(sum(&losses) < sum(&before), "{before:?} {losses:?}");
+        more["resume"] = json!(true);
+        more["threads"] = json!(1);
+        for at in [1, losses.len() as u64 / 2, losses.len() as u64 - 1] {
+            go(ended, more.clone(), Some(at));
+        }
+        assert_eq!(go(ended, more.clone(), None).len(), 1, "the last run has one step left");
+        assert!(bits(whole) == bits(ended), "{task}: the same bits");
+        let model = |output: &Path| std::fs::read(output.join("model.safetensors")).unwrap();
+        assert!(model(whole) == model(ended), "{task}: the same model");
+        // With another adapter's shape it is another run's checkpoint.
+        more["lora"] = json!({ "dropout": 0.2 });
+        let other = run(&options(folder.path(), ended, task, more), None).1.unwrap_err();
+        assert_eq!(other.code(), "CHECKPOINT_MISMATCH");
     }
 }
 

@@ -66,6 +66,8 @@ impl Start {
 #[derive(Debug, Clone)]
 pub struct Adapter {
     config: Map<String, Value>,
+    /// What the adapter that it goes on from holds whole.
+    whole: Vec<String>,
 }
 
 impl Adapter {
@@ -95,17 +97,9 @@ impl Adapter {
         }
         let (stack, params) = network.parts();
         attach(stack, params, shape, &targets, options.seed)?;
-        let task = match options.task {
-            task if task.is_causal() => json!("CAUSAL_LM"),
-            Task::TextClassification => json!("SEQ_CLS"),
-            Task::TokenClassification => json!("TOKEN_CLS"),
-            Task::QuestionAnswering => json!("QUESTION_ANS"),
-            Task::FeatureExtraction => json!("FEATURE_EXTRACTION"),
-            _ => json!(null),
-        };
         let config = json!({
             "peft_type": "LORA",
-            "task_type": task,
+            "task_type": task_type(options.task),
             "base_model_name_or_path": options.base_name.as_ref().unwrap_or(&options.model),
             "r": rank,
             "lora_alpha": shape.alpha,
@@ -119,7 +113,7 @@ impl Adapter {
             "use_dora": false,
         });
         let Value::Object(config) = config else { unreachable!("it was an object") };
-        Ok(Self { config })
+        Ok(Self { config, whole: Vec::new() })
     }
 
     /// Goes on with an adapter as PEFT does with `is_trainable`: its matrices and the modules that it holds whole are trained, as is
@@ -148,6 +142,7 @@ impl Adapter {
             config.insert("lora_dropout".into(), json!(dropout));
         }
         config.insert("inference_mode".into(), json!(true));
+        config.insert("task_type".into(), task_type(options.task));
         if let Some(base) = options.base_name.as_ref().or(options.base.as_ref()) {
             config.insert("base_model_name_or_path".into(), json!(base));
         }
@@ -157,7 +152,7 @@ impl Adapter {
             modules.extend(new.iter().map(|module| json!(module)));
             config.insert("modules_to_save".into(), json!(modules));
         }
-        Ok(Self { config })
+        Ok(Self { config, whole })
     }
 
     /// What makes two runs' adapters one.
@@ -176,11 +171,25 @@ impl Adapter {
         let text =
             serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert(CONFIG.into(), tensors::write_bytes(&folder.join(CONFIG), &text)?);
-        let own = network.params.all.iter().filter(|param| param.trainable);
+        // What is frozen (`freezeLayers`) is no less a part of it.
+        let holds = |param: &&Param| param.trainable || Self::owns(param) || self.whole.contains(&param.name);
+        let own = network.params.all.iter().filter(holds);
         let tensors: Vec<Tensor> =
             own.map(|param| (network.saved_name(param), param.shape.clone(), &param.value[..])).collect();
         sums.insert(WEIGHTS.into(), tensors::write(&folder.join(WEIGHTS), &tensors)?);
         Ok(())
+    }
+}
+
+/// As PEFT calls it.
+fn task_type(task: Task) -> Value {
+    match task {
+        task if task.is_causal() => json!("CAUSAL_LM"),
+        Task::TextClassification => json!("SEQ_CLS"),
+        Task::TokenClassification => json!("TOKEN_CLS"),
+        Task::QuestionAnswering => json!("QUESTION_ANS"),
+        Task::FeatureExtraction => json!("FEATURE_EXTRACTION"),
+        _ => json!(null),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From options to a trained model.
 //!
 //! - `options.rs`: what a user may ask. `event.rs`: what a run says.
-//! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format.
+//! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format; `merge.rs`: into a model on the disk.
 //! - `optimizer.rs`: AdamW and the learning rate. `muon.rs`: the other optimiser. `tensors.rs`, `checkpoint.rs`: what is on the disk, and when it counts.
 //! - `run.rs`: the loop, which measures through `predict.rs`; `session.rs`: the loop on a thread of its own. `log.rs`: what a report draws.
 
@@ -9,6 +9,7 @@ mod checkpoint;
 mod event;
 mod log;
 mod lora;
+mod merge;
 mod muon;
 mod network;
 mod optimizer;
@@ -19,6 +20,7 @@ mod session;
 mod tensors;
 
 pub use event::{Event, Finish, Skipped, TrainObserver};
+pub use merge::{MergeOptions, Merged, merge_adapter};
 pub use network::Network;
 pub use optimizer::Optimizer;
 pub use options::{FinetuneOptions, LoraOptions, Schedule};

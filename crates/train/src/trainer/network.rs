@@ -128,7 +128,8 @@ fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
 /// A folder with a tokenizer alone is enough where the configuration is given.
 fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
     let path = PathBuf::from(&options.model);
-    if options.from_scratch && path.is_dir() && !path.join("config.json").exists() {
+    let has = |name: &str| path.join(name).exists();
+    if options.from_scratch && path.is_dir() && !has("config.json") && !has("adapter_config.json") {
         return Ok(ModelFolder::without_config(path));
     }
     Ok(ModelFolder::open_over(&options.model, options.base.as_deref())?)
@@ -454,13 +455,7 @@ fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Ope
     }
     if matches!(head, Some(HeadKind::Sequence { .. } | HeadKind::Token { .. })) {
         let labels = if data.labels.is_empty() { vec!["LABEL_0".to_string()] } else { data.labels.clone() };
-        let numbered = labels.iter().enumerate();
-        let id2label: Map<String, Value> =
-            numbered.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
-        let label2id: Map<String, Value> = numbered.map(|(id, label)| (label.clone(), json!(id))).collect();
-        config.insert("id2label".into(), Value::Object(id2label));
-        config.insert("label2id".into(), Value::Object(label2id));
-        config.remove("num_labels");
+        with_labels(&mut config, &labels);
     }
     // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the task stay.
     if let Some(separator) = &data.separator {
@@ -471,7 +466,18 @@ fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Ope
     Value::Object(config)
 }
 
-fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
+/// The names of a head's classes, by number and back.
+pub(super) fn with_labels(config: &mut Map<String, Value>, labels: &[String]) {
+    let numbered = labels.iter().enumerate();
+    let id2label: Map<String, Value> =
+        numbered.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
+    let label2id: Map<String, Value> = numbered.map(|(id, label)| (label.clone(), json!(id))).collect();
+    config.insert("id2label".into(), Value::Object(id2label));
+    config.insert("label2id".into(), Value::Object(label2id));
+    config.remove("num_labels");
+}
+
+pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
     let there = SIDE_FILES.iter().map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
     there
         .map(|(name, path): (_, PathBuf)| {

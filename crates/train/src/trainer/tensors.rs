@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use candlewick_kernels::SourceType;
 use candlewick_kernels::train::Floats;
 use serde_json::{Map, Value, json};
 
@@ -19,24 +20,50 @@ pub struct Sum {
 /// A name, a shape and the values.
 pub type Tensor<'a> = (String, Vec<usize>, &'a [f32]);
 
+/// The header of a file that is about to be written.
+#[derive(Default)]
+pub struct Header {
+    entries: Map<String, Value>,
+    bytes: u64,
+}
+
+impl Header {
+    /// The next tensor: f32, f16 or bf16.
+    pub fn add(&mut self, name: &str, stored: SourceType, shape: &[usize]) {
+        let dtype = match stored {
+            SourceType::F16 => "F16",
+            SourceType::BF16 => "BF16",
+            _ => "F32",
+        };
+        let end = self.bytes + stored.row_bytes(shape.iter().product()) as u64;
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [self.bytes, end] });
+        self.entries.insert(name.to_string(), entry);
+        self.bytes = end;
+    }
+
+    /// Of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What comes before the first tensor.
+    pub fn text(&self) -> Vec<u8> {
+        let mut entries = self.entries.clone();
+        entries.insert("__metadata__".into(), json!({ "format": "pt" }));
+        let mut text = Value::Object(entries).to_string();
+        while !text.len().is_multiple_of(8) {
+            text.push(' ');
+        }
+        [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+    }
+}
+
 /// Writes the file and waits until the disk has it.
 pub fn write(path: &Path, tensors: &[Tensor]) -> Result<Sum> {
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
-    let mut at = 0;
-    for (name, shape, values) in tensors {
-        let end = at + 4 * values.len();
-        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, end] });
-        header.insert(name.clone(), entry);
-        at = end;
-    }
-    let mut header = Value::Object(header).to_string();
-    while !header.len().is_multiple_of(8) {
-        header.push(' ');
-    }
+    let mut header = Header::default();
+    tensors.iter().for_each(|(name, shape, _)| header.add(name, SourceType::F32, shape));
     write_parts(path, |put| {
-        put(&(header.len() as u64).to_le_bytes())?;
-        put(header.as_bytes())?;
+        put(&header.text())?;
         let mut bytes = vec![0u8; 1 << 20];
         for (_, _, values) in tensors {
             for part in values.chunks(bytes.len() / 4) {
@@ -54,21 +81,21 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<Sum> {
     write_parts(path, |put| put(bytes))
 }
 
-type Put<'a> = dyn FnMut(&[u8]) -> std::io::Result<()> + 'a;
+type Put<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
-fn write_parts(path: &Path, parts: impl FnOnce(&mut Put) -> std::io::Result<()>) -> Result<Sum> {
-    let run = || {
-        let mut file = BufWriter::new(File::create(path)?);
-        let (mut hasher, mut count) = (crc32fast::Hasher::new(), 0);
-        parts(&mut |bytes| {
-            hasher.update(bytes);
-            count += bytes.len() as u64;
-            file.write_all(bytes)
-        })?;
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        Ok(Sum { bytes: count, crc32: hasher.finalize() })
-    };
-    run().map_err(|error| TrainError::io(path, &error))
+/// As `write`, for what `parts` puts, one after the other.
+pub fn write_parts(path: &Path, parts: impl FnOnce(&mut Put) -> Result<()>) -> Result<Sum> {
+    let io = |error: std::io::Error| TrainError::io(path, &error);
+    let mut file = BufWriter::new(File::create(path).map_err(io)?);
+    let (mut hasher, mut count) = (crc32fast::Hasher::new(), 0);
+    parts(&mut |bytes| {
+        hasher.update(bytes);
+        count += bytes.len() as u64;
+        file.write_all(bytes).map_err(io)
+    })?;
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)?;
+    Ok(Sum { bytes: count, crc32: hasher.finalize() })
 }
 
 /// The sum of a file as it is on the disk.
