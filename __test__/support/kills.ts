@@ -2,7 +2,7 @@
  * Training runs that are killed (SIGKILL) at random moments and resumed, until they are done: the weights and the optimiser's state must be
  * the same bits as those of a run that was left alone.
  *
- *   npm run test:kills -- [kills for each model and mode, 10 by default]
+ *   npm run test:kills -- [kills for each model and mode, 10 by default] [gpt2 or bert, both by default]
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -145,8 +145,8 @@ export function generator(seed: number): () => number {
   };
 }
 
-async function main(kills: number) {
-  for (const kind of ["gpt2", "bert"] as const) {
+async function main(kills: number, only?: string) {
+  for (const kind of (["gpt2", "bert"] as const).filter((kind) => kind === (only ?? kind))) {
     for (const mode of MODES) {
       const started = performance.now();
       const { kills: killed, inCheckpoints, same } = await killAndResume(mode, kind, kills, generator(kills));
@@ -157,4 +157,4 @@ async function main(kills: number) {
   }
 }
 
-if (require.main === module) void main(Number(process.argv[2] ?? 10));
+if (require.main === module) void main(Number(process.argv[2] ?? 10), process.argv[3]);
