@@ -94,14 +94,22 @@ export async function measure(name: string, trained: Trained, signal: AbortSigna
       const value = whole[metric]!;
       if (alone) return [metric, { value }];
       const values = parts.map((one) => one[metric]!);
-      const mean = values.reduce((sum, x) => sum + x, 0) / TENTHS;
-      const half = (T * Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (TENTHS - 1))) / Math.sqrt(TENTHS);
-      return [metric, { value, interval: [value - half, value + half], parts: values }];
+      return [metric, { value, interval: metric === "perplexity" ? spread(value, values, Math.log, Math.exp) : spread(value, values), parts: values }];
     });
     figures[group] = { examples: rows.length, ...Object.fromEntries(rowsFigures) };
   }
   const measured = { weights: sha256(await shippedWeights(trained.ships)), heldout: held.sha256, figures, latency: await latency(trained, held.rows, signal) };
   await write(trained.ships, measured, `\n${await samples(trained, held.rows, signal)}\n\n`);
+}
+
+const same = (x: number): number => x;
+
+/** Student's interval from the parts, on a scale on which they spread evenly. */
+function spread(value: number, parts: readonly number[], scale = same, back = same): [low: number, high: number] {
+  const values = parts.map(scale);
+  const mean = values.reduce((sum, x) => sum + x, 0) / TENTHS;
+  const half = (T * Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (TENTHS - 1))) / Math.sqrt(TENTHS);
+  return [back(scale(value) - half), back(scale(value) + half)];
 }
 
 /** The latency alone, anew: on a machine that does nothing else. */
