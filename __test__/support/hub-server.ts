@@ -118,8 +118,10 @@ export async function startHub(models: Record<string, HubModel> = {}): Promise<H
     async [Symbol.asyncDispose]() {
       for (const server of [hub, storage]) {
         const closed = new Promise((done) => server.close(done));
-        server.closeAllConnections();
+        // More than once: what was on its way is only accepted after the first.
+        const closing = setInterval(() => server.closeAllConnections(), 50);
         await closed;
+        clearInterval(closing);
       }
     },
   };
