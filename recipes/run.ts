@@ -9,8 +9,8 @@ import { TRAINING_LOG } from "../src/evaluate/training-log.js";
 import { temperature } from "./lib/calibrate.js";
 import { drawCurve, measure, measureLatency } from "./lib/measure.js";
 import { dataFile, dataFolder, prepare, type Prepared, type Recipe } from "./lib/data.js";
-import { packageFolder, ship } from "./lib/ship.js";
-import { train, trainedFolder, type Trained } from "./lib/train.js";
+import { ship } from "./lib/ship.js";
+import { fetched, train, trainedFolder, type Trained } from "./lib/train.js";
 
 export const recipes = readdirSync(__dirname, { withFileTypes: true })
   .filter((entry) => entry.isDirectory() && entry.name !== "lib" && existsSync(join(__dirname, entry.name, "data.ts")))
@@ -40,14 +40,14 @@ async function shipTrained(name: string, { ships, training, parameters }: Traine
   const classifies = training.task === "sentiment-analysis" || training.task === "text-classification";
   const scale = classifies ? await temperature(folder, dataFile(name, "validation")) : 1;
   if (classifies) console.log(`temperature ${scale.toFixed(3)}`);
-  await ship(training.lora ? join(folder, "adapter") : folder, ships, scale);
-  if (parameters) {
-    const path = join(packageFolder(ships), "config.json");
-    const config = JSON.parse(readFileSync(path, "utf8")) as { task_specific_params?: Record<string, object> };
-    const { [training.task]: before, ...others } = config.task_specific_params ?? {};
-    config.task_specific_params = { ...others, [training.task]: { ...before, ...parameters } };
-    writeFileSync(path, `${JSON.stringify(config, undefined, 2)}\n`);
-  }
+  await ship(training.lora ? join(folder, "adapter") : folder, ships, {
+    temperature: scale,
+    config({ task_specific_params }) {
+      if (!parameters) return {};
+      const tasks = task_specific_params as Record<string, object> | undefined;
+      return { task_specific_params: { ...tasks, [training.task]: { ...tasks?.[training.task], ...parameters } } };
+    },
+  });
   await drawCurve(join(folder, TRAINING_LOG), ships);
 }
 
@@ -57,6 +57,8 @@ async function main(): Promise<void> {
     options: { data: { type: "boolean" }, train: { type: "boolean" }, ship: { type: "boolean" }, evaluate: { type: "boolean" }, latency: { type: "boolean" } },
   });
   const [name] = positionals;
+  // Not trained here: what it has to do is to ship.
+  if (name === "minilm" && values.ship) return ship(fetched(name), name);
   if (!Object.values(values).some(Boolean) || name === undefined || !recipes.includes(name)) {
     console.error(`npm run recipe -- <name> --data|--train|--ship|--evaluate|--latency; the recipes: ${recipes.join(", ")}`);
     process.exitCode = 2;

@@ -1,6 +1,6 @@
 // `node --import tsx benchmark/learning/generator.ts STEP…`: the shipped generator's recipe in PyTorch as far as the last of those steps,
-// beside the checkpoints of `npm run recipe -- generation --train`, which are kept in the cache as recipes/trained/generation/at-<step>:
-// bits per byte on the held-out documents, in docs/benchmarks/generator.json. The whole recipe has 2,400 or so steps; see "steps" there.
+// beside the checkpoints of `npm run recipe -- generation --train`, which are at every 200th: bits per byte on the held-out documents, in
+// docs/benchmarks/generator.json.
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -46,7 +46,7 @@ async function main(): Promise<void> {
   for (const step of saves) {
     const other = join(folder, `pytorch-${step}`);
     for (const file of readdirSync(tokenizer)) copyFileSync(join(tokenizer, file), join(other, file));
-    points.push({ step, candlewick: await bits(trainedFolder("generation", `at-${step}`)), pytorch: await bits(other) });
+    points.push({ step, candlewick: await bits(trainedFolder("generation", `model/checkpoint-${step}`)), pytorch: await bits(other) });
   }
   const result = { recipe, pytorchSeconds: run.seconds, bitsPerByte: points };
   writeFileSync(join(__dirname, "../../docs/benchmarks/generator.json"), `${JSON.stringify(result, undefined, 1)}\n`);

@@ -23,6 +23,8 @@ export const trained: Trained = {
     adamBeta2: 0.98,
     evalSteps: 400,
     saveSteps: 200,
+    // For benchmark/learning/generator.ts.
+    saveTotalLimit: 10,
     seed: 1,
   },
   examples: ["It is a truth universally acknowledged", "She had never in her life", "And it came to pass", "这家酒店的服务", "这本书", "春风", "床前明月光，"],

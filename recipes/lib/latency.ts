@@ -16,33 +16,34 @@ const summary = (values: number[], unit: "ms" | "tokens/s", slow: "high" | "low"
 
 export async function latency({ ships, training, evaluation, request }: Trained, rows: readonly Record<string, unknown>[], signal: AbortSignal): Promise<Latency> {
   const some = Array.from({ length: WARM_UP + REQUESTS }, (_, i) => rows[Math.floor((i * rows.length) / (WARM_UP + REQUESTS))]!);
-  const folder = packageFolder(ships);
-  if (training.task === "sentiment-analysis" || training.task === "text-classification") {
-    await using model = await loadBERT(folder, { signal });
+  const timed = async (request: (row: Record<string, unknown>) => Promise<unknown>): Promise<number[]> => {
     const times: number[] = [];
     for (const row of some) {
       const begin = performance.now();
-      await model.classify(row["text"] as string, { signal });
+      await request(row);
       times.push(performance.now() - begin);
     }
-    return { "one text": summary(times.slice(WARM_UP), "ms", "high") };
+    return times.slice(WARM_UP);
+  };
+  const folder = packageFolder(ships);
+  if (training.task === "sentiment-analysis" || training.task === "text-classification") {
+    await using model = await loadBERT(folder, { signal });
+    return { "one text": summary(await timed((row) => model.classify(row["text"] as string, { signal })), "ms", "high") };
   }
   await using model = await loadGPT2(folder, { signal });
   const { prompt, maxNewTokens = 64 } = request!;
-  const options: GenerateOptions = { maxNewTokens, signal };
-  const [first, whole, rates]: [number[], number[], number[]] = [[], [], []];
-  for (const row of some) {
-    const begin = performance.now();
-    let tokens = 0;
-    for await (const _ of model.generate(prompt(row), { ...options, seed: 1 })) if (++tokens === 1) first.push(performance.now() - begin);
-    if (tokens > 1) rates.push((1000 * (tokens - 1)) / (performance.now() - begin - first.at(-1)!));
-  }
   const numBeams = evaluation?.generation?.numBeams;
-  if (numBeams === undefined) return { "first token": summary(first.slice(WARM_UP), "ms", "high"), "tokens after it": summary(rates.slice(WARM_UP), "tokens/s", "low") };
-  for (const row of some) {
+  const options: GenerateOptions = { maxNewTokens, signal };
+  const [first, rates]: [number[], number[]] = [[], []];
+  await timed(async (row) => {
     const begin = performance.now();
-    await model.generate(prompt(row), { ...options, numBeams }).result;
-    whole.push(performance.now() - begin);
-  }
-  return { "first token, greedy": summary(first.slice(WARM_UP), "ms", "high"), [`whole, ${numBeams} beams`]: summary(whole.slice(WARM_UP), "ms", "high") };
+    const stream = model.generate(prompt(row), { ...options, ...(numBeams === undefined ? { seed: 1 } : { temperature: 0 }) });
+    let tokens = 0;
+    for await (const _ of stream) if (++tokens === 1) first.push(performance.now() - begin);
+    if (tokens > 1) rates.push((1000 * (tokens - 1)) / (performance.now() - begin - first.at(-1)!));
+  });
+  const firstToken = summary(first.slice(WARM_UP), "ms", "high");
+  if (numBeams === undefined) return { "first token": firstToken, "tokens after it": summary(rates.slice(WARM_UP), "tokens/s", "low") };
+  const whole = await timed((row) => model.generate(prompt(row), { ...options, numBeams }).result);
+  return { "first token, greedy": firstToken, [`whole, ${numBeams} beams`]: summary(whole, "ms", "high") };
 }

@@ -10,12 +10,18 @@ export const packageFolder = (name: string): string => join(__dirname, "../../mo
 const WEIGHTS = ["model.safetensors", "adapter_model.safetensors"];
 /** What is copied as it is, where it is there. */
 const FILES = [
-  "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+  "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
   "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
 ];
 
-/** With a temperature, the classifier's logits are divided by it. */
-export async function ship(from: string, name: string, temperature = 1): Promise<void> {
+export interface Shipping {
+  /** The classifier's logits are divided by it. Default 1. */
+  temperature?: number;
+  /** Put over keys of `config.json`. */
+  config?: (config: Record<string, unknown>) => object;
+}
+
+export async function ship(from: string, name: string, { temperature = 1, config = () => ({}) }: Shipping = {}): Promise<void> {
   const to = packageFolder(name);
   console.log(to);
   await mkdir(to, { recursive: true });
@@ -27,14 +33,16 @@ export async function ship(from: string, name: string, temperature = 1): Promise
     if (file !== basename(file)) await mkdir(join(to, file, ".."), { recursive: true });
     await copyFile(join(from, file), join(to, file));
   }
-  const path = join(to, "config.json");
-  const config = JSON.parse(await readFile(path, "utf8")) as object;
-  await writeFile(path, `${JSON.stringify({ ...config, dtype: "float16" }, undefined, 2)}\n`);
+  await rewrite(join(from, "config.json"), join(to, "config.json"), (before) => ({ dtype: "float16", ...config(before) }));
   // An adapter names the folder of its base; what ships names its package.
-  const adapter = join(to, "adapter_config.json");
-  if (!existsSync(adapter)) return;
-  const lora = JSON.parse(await readFile(adapter, "utf8")) as { base_model_name_or_path: string };
-  const base = basename(lora.base_model_name_or_path);
-  if (lora.base_model_name_or_path === packageFolder(base)) lora.base_model_name_or_path = `candlewick-model-${base}`;
-  await writeFile(adapter, `${JSON.stringify(lora, undefined, 2)}\n`);
+  await rewrite(join(from, "adapter_config.json"), join(to, "adapter_config.json"), ({ base_model_name_or_path: path }) => {
+    const base = basename(path as string);
+    return path === packageFolder(base) ? { base_model_name_or_path: `candlewick-model-${base}` } : {};
+  });
+}
+
+async function rewrite(from: string, to: string, over: (before: Record<string, unknown>) => object): Promise<void> {
+  if (!existsSync(from)) return;
+  const before = JSON.parse(await readFile(from, "utf8")) as Record<string, unknown>;
+  await writeFile(to, `${JSON.stringify({ ...before, ...over(before) }, undefined, 2)}\n`);
 }
