@@ -7,12 +7,12 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { loadBERT } from "../index.js";
 import { conversations, pairs, speaker, translator } from "./support/apprentices.js";
+import { candlewick as runs, program, rows as rowsOf, type Run } from "./support/cli.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder, randomModel } from "./support/models.js";
 import { newProject } from "./support/project.js";
 
 const root = join(__dirname, "..");
-const program = join(root, "dist", "src", "cli", "main.js");
 const fixture = (name: string) => fixturePath(join("pipelines", name));
 
 let project: string;
@@ -28,31 +28,8 @@ before(async () => {
   });
 });
 
-interface Run {
-  args: string[];
-  stdin?: string;
-  cwd?: string;
-  main?: string;
-  env?: NodeJS.ProcessEnv;
-}
-
-async function candlewick({ args, stdin, cwd = project, main = program, env = process.env }: Run) {
-  const child = spawn(process.execPath, [main, ...args], { cwd, env, stdio: ["pipe", "pipe", "pipe"] });
-  const output = { stdout: "", stderr: "" };
-  child.stdout.setEncoding("utf8").on("data", (text) => (output.stdout += text));
-  child.stderr.setEncoding("utf8").on("data", (text) => (output.stderr += text));
-  child.stdin.on("error", () => {});
-  child.stdin.end(stdin);
-  const [code] = (await once(child, "close")) as [number];
-  return { code, ...output };
-}
-
-async function rows(args: string[], stdin?: string): Promise<string[]> {
-  const { code, stdout, stderr } = await candlewick({ args, stdin });
-  assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
-  assert.ok(!stdout.includes("\x1b"), "no bar and no colours in a pipe");
-  return stdout.split("\n").slice(0, -1);
-}
+const candlewick = (args: string[], run: Run = {}) => runs(args, { cwd: project, ...run });
+const rows = (args: string[], stdin?: string) => rowsOf(args, { stdin, cwd: project });
 
 test("translate writes a line for each line, also for a blank one, or JSON with several translations", async () => {
   const [first, second] = pairs;
@@ -61,7 +38,7 @@ test("translate writes a line for each line, also for a blank one, or JSON with 
   const [row] = await rows(["translate", "--json", "--best", "2", "--num-beams", "3"], `${first[0]}\n`);
   const { text, translations } = JSON.parse(row!);
   assert.deepEqual([text, translations.length, translations[0]], [first[0], 2, first[1]]);
-  const long = await candlewick({ args: ["translate", "--skip-bad"], stdin: `${"word ".repeat(200)}\n${first[0]}\n` });
+  const long = await candlewick(["translate", "--skip-bad"], { stdin: `${"word ".repeat(200)}\n${first[0]}\n` });
   assert.deepEqual([long.code, long.stdout], [1, `${first[1]}\n`]);
   assert.ok(long.stderr.includes("-:1"), long.stderr);
 });
@@ -76,9 +53,9 @@ test("sentiment, classify and embed need no model", async () => {
   await using minilm = await loadBERT(fixture("sentences"), { threads: 1 });
   assert.deepEqual((await rows(["embed", "good"]))[0]!.split(" ").map(Number), Array.from(await minilm.embed("good")).map((x) => Number(String(x))));
   assert.equal((await rows(["rerank", "-q", "good", "bad", "good"]))[0]!.split("\t")[1], "1");
-  const both = await candlewick({ args: ["sentiment", "-m", fixture("nli"), "--language", "zh", "很好"] });
+  const both = await candlewick(["sentiment", "-m", fixture("nli"), "--language", "zh", "很好"]);
   assert.ok(both.code === 1 && both.stderr.includes("OPTION_INVALID"));
-  const missing = await candlewick({ args: ["fill", "a [MASK]"] });
+  const missing = await candlewick(["fill", "a [MASK]"]);
   assert.equal(missing.code, 2, "no model is shipped for this one");
 });
 
@@ -91,7 +68,7 @@ describe("demo", () => {
     assert.ok(text.includes("我们很高兴能够与您合作！"));
     const only = await rows(["demo", "--only", "sentiment"]);
     assert.ok(only.join("\n").includes("Sentiment") && !only.join("\n").includes("Translation"));
-    assert.equal((await candlewick({ args: ["demo", "--only", "singing"] })).code, 2);
+    assert.equal((await candlewick(["demo", "--only", "singing"])).code, 2);
   });
 
   test("says what is not installed, and how to install it", async () => {
@@ -102,7 +79,7 @@ describe("demo", () => {
     const addon = readdirSync(join(root, "native")).find((name) => name.endsWith(".node"))!;
     const env = { ...process.env, CANDLEWICK_NATIVE: join(root, "native", addon) };
     const cwd = newProject({ dialogue: join(project, "node_modules", "candlewick-model-dialogue") });
-    const { code, stdout, stderr } = await candlewick({ args: ["demo"], cwd, env, main: join(installed, "dist/src/cli/main.js") });
+    const { code, stdout, stderr } = await candlewick(["demo"], { cwd, env, main: join(installed, "dist/src/cli/main.js") });
     assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
     const install = /npm install (.*)\n/.exec(stdout)![1]!.split(" ");
     const missing = ["translation-en-zh", "sentiment-en", "sentiment-zh", "topics"].map((name) => `candlewick-model-${name}`);
@@ -112,7 +89,7 @@ describe("demo", () => {
 
   test("goes on past a package that cannot be loaded, and fails in the end", async () => {
     const cwd = newProject({ "translation-en-zh": fixture("classify"), dialogue: join(project, "node_modules", "candlewick-model-dialogue") });
-    const { code, stdout, stderr } = await candlewick({ args: ["demo", "--only", "translation", "--only", "dialogue"], cwd });
+    const { code, stdout, stderr } = await candlewick(["demo", "--only", "translation", "--only", "dialogue"], { cwd });
     assert.equal(code, 1);
     assert.ok(stderr.includes("UNSUPPORTED_MODEL"), stderr);
     assert.ok(stdout.includes("tokens/s"), stdout);
@@ -125,7 +102,7 @@ describe("chat in a pipe", () => {
   test("answers each line, remembers what was said, and obeys commands", async () => {
     const file = join(newFolder("chats"), "chat.jsonl");
     const said = [english[0], "", english[2], `/save ${file}`, "/reset", chinese[0], "/exit", "never read"].join("\n");
-    const { code, stdout, stderr } = await candlewick({ args: ["chat", "--temperature", "0"], stdin: said });
+    const { code, stdout, stderr } = await candlewick(["chat", "--temperature", "0"], { stdin: said });
     assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
     const lines = stdout.split("\n");
     assert.deepEqual([lines[0], lines[1], lines.at(-2)], [english[1], english[3], chinese[1]]);
@@ -136,7 +113,7 @@ describe("chat in a pipe", () => {
   test("reads messages of several lines", async () => {
     const file = join(newFolder("chats"), "chat.jsonl");
     const said = ['one\\', "two", '"""', "  three", "", 'four"""', '"""five"""', `/save ${file}`].join("\n");
-    const { code } = await candlewick({ args: ["chat", "--max-new-tokens", "2", "-m", randomModel()], stdin: said });
+    const { code } = await candlewick(["chat", "--max-new-tokens", "2", "-m", randomModel()], { stdin: said });
     assert.equal(code, 0);
     const { messages } = JSON.parse(readFileSync(file, "utf8"));
     const users = messages.filter(({ role }: { role: string }) => role === "user").map(({ content }: { content: string }) => content);
@@ -144,7 +121,7 @@ describe("chat in a pipe", () => {
   });
 
   test("says what it cannot answer, and goes on", async () => {
-    const { code, stdout, stderr } = await candlewick({ args: ["chat", "--temperature", "0"], stdin: `${"word ".repeat(200)}\n/sing\n${english[0]}\n` });
+    const { code, stdout, stderr } = await candlewick(["chat", "--temperature", "0"], { stdin: `${"word ".repeat(200)}\n/sing\n${english[0]}\n` });
     assert.equal(code, 1);
     assert.equal(stdout, `${english[1]}\n`);
     assert.ok(stderr.includes("CONTEXT_OVERFLOW"), stderr);

@@ -1,37 +1,19 @@
 /** `candlewick embed`, `classify`, … as somebody at a shell meets them: rows in, rows out, exit codes. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { loadBERT } from "../index.js";
+import { candlewick, rows as rowsOf } from "./support/cli.js";
 import { fixturePath } from "./support/fixtures.js";
 
-const root = join(__dirname, "..");
 const folder = (name: string) => fixturePath(join("pipelines", name));
 const temporary = mkdtempSync(join(tmpdir(), "candlewick-cli-"));
 after(() => rmSync(temporary, { recursive: true, force: true }));
 
-async function candlewick(args: string[], stdin?: string) {
-  const child = spawn(process.execPath, ["dist/src/cli/main.js", ...args], { cwd: root, stdio: ["pipe", "pipe", "pipe"] });
-  const output = { stdout: "", stderr: "" };
-  child.stdout.setEncoding("utf8").on("data", (text) => (output.stdout += text));
-  child.stderr.setEncoding("utf8").on("data", (text) => (output.stderr += text));
-  child.stdin.on("error", () => {});
-  child.stdin.end(stdin);
-  const [code] = (await once(child, "close")) as [number];
-  return { code, ...output };
-}
-
 /** What it writes; it must succeed, and say nothing else. */
-async function rows(args: string[], stdin?: string): Promise<string[]> {
-  const { code, stdout, stderr } = await candlewick(args, stdin);
-  assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
-  assert.ok(!stdout.includes("\x1b"), "no bar and no colours in a pipe");
-  return stdout.split("\n").slice(0, -1);
-}
+const rows = (args: string[], stdin?: string) => rowsOf(args, { stdin });
 const json = async (args: string[], stdin?: string) => (await rows([...args, "--json"], stdin)).map((row) => JSON.parse(row));
 
 const model = (name: string) => ["-m", folder(name), "--threads", "1"];
