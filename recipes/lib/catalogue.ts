@@ -1,7 +1,7 @@
 /** GNU gettext's compiled catalogues: the pairs of a text and its translation. */
 
 /**
- * Little- or big-endian; entries with plural forms, with a context, and the header are left out.
+ * Little- or big-endian; entries with plural forms and the header are left out, and a context before its text.
  * The format: https://www.gnu.org/software/gettext/manual/html_node/MO-Files.html
  */
 export function readCatalogue(file: Buffer): [source: string, target: string][] {
@@ -13,6 +13,9 @@ export function readCatalogue(file: Buffer): [source: string, target: string][] 
     const [length, at] = [number(table + 8 * index), number(table + 8 * index + 4)];
     return file.toString("utf8", at, at + length);
   };
-  const pairs = Array.from({ length: count }, (_, index) => [text(sources, index), text(targets, index)] as [string, string]);
-  return pairs.filter(([source, target]) => source !== "" && target !== "" && !source.includes("\0") && !source.includes("\u0004"));
+  const pairs = Array.from({ length: count }, (_, index): [string, string] => {
+    const source = text(sources, index);
+    return [source.slice(source.indexOf("\u0004") + 1), text(targets, index)];
+  });
+  return pairs.filter(([source, target]) => source !== "" && target !== "" && !source.includes("\0"));
 }
