@@ -6,7 +6,7 @@ export const trained: Trained = {
   training: {
     model: trainedFolder("generation"),
     task: "dialogue",
-    epochs: 30,
+    epochs: 25,
     batchSize: 16,
     maxLength: 512,
     dropout: 0.1,

@@ -17,11 +17,11 @@ export const trained: Trained = {
       config: {
         model_type: "bert", hidden_size: 192, num_hidden_layers: 3, num_attention_heads: 6, intermediate_size: 768, max_position_embeddings: 160,
       },
-      epochs: 6,
+      epochs: 12,
       masking: 0.25,
       dropout: 0.05,
       optimizer: "muon",
-      learningRate: 2e-3,
+      learningRate: 3e-3,
     },
   ],
   training: {
