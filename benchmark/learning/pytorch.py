@@ -33,7 +33,7 @@ def blocks(split):
 train, validation = blocks("train"), blocks("validation")
 config = GPT2Config(
     vocab_size=tokenizer.get_vocab_size(), n_layer=recipe["layers"], n_head=recipe["heads"], n_embd=recipe["width"],
-    n_positions=recipe["block"], resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    n_positions=recipe["block"], resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
 )
 model = GPT2LMHeadModel(config)
 muon = {n: p for n, p in model.named_parameters() if recipe.get("optimizer") == "muon" and p.ndim == 2 and ".h." in n}
