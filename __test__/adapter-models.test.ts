@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
 import { promisify } from "node:util";
+import { beforeAll, describe, test } from "vitest";
 import {
   evaluate,
   finetune,
@@ -111,7 +111,7 @@ describe("an adapter that finetune() made", () => {
   const rows = Array.from({ length: 48 }, (_, i) => ({ text: `the ${i % 2 ? "lovely" : "dull"} film number ${i % 7}`, label: i % 2 ? "good" : "bad" }));
   let base: string;
   let output: string;
-  before(async () => {
+  beforeAll(async () => {
     base = newFolder("base");
     cpSync(fixturePath("bert-base"), base, { recursive: true });
     await trainTokenizer({ type: "wordpiece", texts: rows.map(({ text }) => text), output: base, vocabularySize: 80, minFrequency: 1 });

@@ -1,7 +1,7 @@
 /** Several LoRA adapters over one GPT-2 at generation time. What PEFT says: `tools/fixtures/adapters.py`. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { describe, test } from "node:test";
+import { describe, test } from "vitest";
 import { loadGPT2 } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { hasCode } from "./support/assertions.js";

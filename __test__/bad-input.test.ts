@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { type BERT, type CandlewickError, type ErrorCode, generate, type GPT2, loadBERT, loadGPT2 } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder, randomModel, small, withHeader, writeByteTokenizer } from "./support/models.js";
@@ -14,14 +14,14 @@ let lm: GPT2;
 let bert: BERT;
 let closed: GPT2;
 
-before(async () => {
+beforeAll(async () => {
   good = randomModel();
   lm = await loadGPT2(good, { threads: 1 });
   bert = await loadBERT(fixturePath("bert-base"), { threads: 1 });
   closed = await loadGPT2(good, { threads: 1 });
   await closed.close();
 });
-after(() => Promise.all([lm.close(), bert.close()]));
+afterAll(() => Promise.all([lm.close(), bert.close()]));
 
 /** A copy of the good model, changed. */
 function broken(change: (folder: string) => void): string {

@@ -4,19 +4,20 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { loadBERT } from "../index.js";
 import { conversations, pairs, speaker, translator } from "./support/apprentices.js";
 import { candlewick as runs, program, rows as rowsOf, type Run } from "./support/cli.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder, randomModel } from "./support/models.js";
 import { newProject } from "./support/project.js";
+import { describeUnless } from "./support/skip.js";
 
 const root = join(__dirname, "..");
 const fixture = (name: string) => fixturePath(join("pipelines", name));
 
 let project: string;
-before(async () => {
+beforeAll(async () => {
   const [translation, dialogue] = await Promise.all([translator(), speaker()]);
   project = newProject({
     "translation-en-zh": translation,
@@ -129,7 +130,7 @@ describe("chat in a pipe", () => {
 });
 
 const terminals: ChildProcess[] = [];
-after(() => terminals.forEach((child) => child.kill()));
+afterAll(() => terminals.forEach((child) => child.kill()));
 
 /** A program at a terminal of its own, which Python lends. */
 function atTerminal(args: string[], state: string) {
@@ -173,7 +174,7 @@ function atTerminal(args: string[], state: string) {
 
 const noTerminal = spawnSync("python3", ["-c", "import pty"]).status !== 0 && "python3 with a pty module is absent";
 
-describe("chat at a terminal", { skip: noTerminal }, () => {
+describeUnless(noTerminal, "chat at a terminal", () => {
   const [up, ctrlC, ctrlD] = ["\x1b[A", "\x03", "\x04"];
 
   test("has a history that outlives it, and leaves at Ctrl-D", async () => {

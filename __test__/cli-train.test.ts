@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { beforeAll, describe, test } from "vitest";
 import { evaluate, loadGPT2, trainTokenizer } from "../index.js";
 import type { FinetuneEvent } from "../src/train/events.js";
 import { newFolder } from "./support/models.js";
@@ -25,7 +25,7 @@ describe("candlewick train", () => {
   let config: string;
   const text = "It is a truth universally acknowledged, that a single man must be in want of a wife.\n";
 
-  before(async () => {
+  beforeAll(async () => {
     model = newFolder("to-train");
     await trainTokenizer({ type: "byte-level-bpe", texts: [text.repeat(40)], output: model, vocabularySize: 280 });
     const shape = { model_type: "gpt2", n_embd: 32, n_layer: 2, n_head: 2, n_positions: 64, activation_function: "gelu_new", layer_norm_epsilon: 1e-5 };

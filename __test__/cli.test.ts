@@ -3,14 +3,14 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { afterAll, describe, test } from "vitest";
 import { loadBERT } from "../index.js";
 import { candlewick, rows as rowsOf } from "./support/cli.js";
 import { fixturePath } from "./support/fixtures.js";
 
 const folder = (name: string) => fixturePath(join("pipelines", name));
 const temporary = mkdtempSync(join(tmpdir(), "candlewick-cli-"));
-after(() => rmSync(temporary, { recursive: true, force: true }));
+afterAll(() => rmSync(temporary, { recursive: true, force: true }));
 
 /** What it writes; it must succeed, and say nothing else. */
 const rows = (args: string[], stdin?: string) => rowsOf(args, { stdin });

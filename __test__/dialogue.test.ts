@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { DialogueSession, loadGPT2, pipeline, type DialogueTask, type Message, type TokenStream } from "../index.js";
 import { conversations, speaker } from "./support/apprentices.js";
 import { collect, hasCode } from "./support/assertions.js";
@@ -18,11 +18,11 @@ async function read(stream: TokenStream): Promise<string> {
 describe("dialogue", () => {
   let folder: string;
   let chat: DialogueTask;
-  before(async () => {
+  beforeAll(async () => {
     folder = await speaker();
     chat = await pipeline("dialogue", folder, { ...greedy, threads: 1 });
   });
-  after(() => chat?.close());
+  afterAll(() => chat?.close());
 
   test("answers a text, a conversation, and several", async () => {
     assert.deepEqual(JSON.parse(readFileSync(join(folder, "config.json"), "utf8"))["task_specific_params"], { dialogue: { separator: "" } });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { beforeAll, describe, test } from "vitest";
 import { CandlewickError, evaluate, loadBERT, loadGPT2, trainTokenizer, type EvaluationProgress } from "../index.js";
 import { defaultModelPath } from "../src/package.js";
 import { hasCode } from "./support/assertions.js";
@@ -32,7 +32,7 @@ const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / 
 
 describe("a classifier", () => {
   let folder: string;
-  before(async () => {
+  beforeAll(async () => {
     folder = await withTokenizer("bert-classify-5");
   });
 

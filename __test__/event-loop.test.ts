@@ -1,7 +1,7 @@
 /** The JavaScript thread is never held: while the engine is busy, timers run. */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
 import { join } from "node:path";
+import { describe, test } from "vitest";
 import { loadBERT, loadGPT2, pipeline, VectorIndex } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { randomModel } from "./support/models.js";

@@ -4,12 +4,12 @@ import { execFile } from "node:child_process";
 import { cpSync, existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
 import { promisify } from "node:util";
 import { finetune, loadBERT, mergeAdapter, trainTokenizer } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { trainingOptions } from "./support/kills.js";
 import { newFolder } from "./support/models.js";
+import { testUnless } from "./support/skip.js";
 
 const python = process.env["CANDLEWICK_PYTHON"] ?? join(homedir(), ".cache", "candlewick", "venv", "bin", "python");
 const skip = existsSync(python) ? false : "no Python with PyTorch, so the cross-check did not run";
@@ -20,7 +20,7 @@ async function ask<T>(script: string): Promise<T> {
   return JSON.parse(stdout.trim().split("\n").at(-1)!) as T;
 }
 
-test("a GPT-2 and its adapter", { skip }, async () => {
+testUnless(skip, "a GPT-2 and its adapter", async () => {
   const base = await trainingOptions("full");
   await finetune(base).result;
   const tuned = { ...(await trainingOptions("lora")), model: base.output, fromScratch: false, config: undefined, learningRate: 1e-2 };
@@ -44,7 +44,7 @@ print(json.dumps({"merged": (logits - ours).abs().max().item(), "moved": (plain 
   assert.ok(answer.merged <= 1e-4 && answer.weights <= 1e-5, JSON.stringify(answer));
 });
 
-test("a BERT classifier", { skip }, async () => {
+testUnless(skip, "a BERT classifier", async () => {
   const model = newFolder("bert");
   cpSync(fixturePath("bert-base"), model, { recursive: true });
   const rows = Array.from({ length: 24 }, (_, i) => ({ text: `row ${i % 5} of three`, label: ["x", "y", "z"][i % 3]! }));
@@ -64,7 +64,7 @@ print(json.dumps({"logits": logits, "labels": [model.config.id2label[i] for i in
   answer.logits.forEach((logit, i) => assert.ok(Math.abs(logit - logits.data[i]!) < 1e-4));
 });
 
-test("a BERT's adapter, and what it is merged into", { skip }, async () => {
+testUnless(skip, "a BERT's adapter, and what it is merged into", async () => {
   const model = newFolder("bert");
   cpSync(fixturePath("bert-base"), model, { recursive: true });
   const rows = Array.from({ length: 24 }, (_, i) => ({ text: `row ${i % 5} of three`, label: ["x", "y", "z"][i % 3]! }));

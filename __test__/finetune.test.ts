@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { beforeAll, describe, test } from "vitest";
 import { evaluate, finetune, loadBERT, loadGPT2, trainTokenizer, type ErrorCode, type FinetuneEvent, type FinetuneOptions } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 import { bits, generator, MODES, killAndResume, train, trainingOptions } from "./support/kills.js";
 import { newFolder } from "./support/models.js";
+import { testUnless } from "./support/skip.js";
 
 const verdicts = { good: ["fine", "lovely", "bright"], bad: ["poor", "dull", "broken"] };
 const rows = Array.from({ length: 96 }, (_, i) => {
@@ -25,7 +26,7 @@ const steps = (events: readonly FinetuneEvent[]) => events.filter((event) => eve
 
 describe("a classifier", () => {
   let options: FinetuneOptions;
-  before(async () => {
+  beforeAll(async () => {
     const model = newFolder("bert");
     cpSync(fixturePath("bert-base"), model, { recursive: true });
     await trainTokenizer({ type: "wordpiece", texts: rows.map(({ text }) => text), output: model, vocabularySize: 80, minFrequency: 1 });
@@ -169,7 +170,7 @@ describe("what interrupts a run changes no bit", () => {
 
   // Files of an adapter are small: what does not fit is the model at the end.
   for (const [mode, fileSize] of [["full", 1 << 20], ["full", 2 << 20], ["lora", 1 << 20]] as const) {
-    test(`a disk that is full: ${mode}, ${fileSize} bytes`, { skip: process.platform === "win32" && "no limit to set" }, async () => {
+    testUnless(process.platform === "win32" && "no limit to set", `a disk that is full: ${mode}, ${fileSize} bytes`, async () => {
       const options = { ...(await trainingOptions(mode)), saveSteps: 7 };
       const whole = { ...options, output: newFolder("whole") };
       assert.deepEqual(await train(whole), { killed: false, code: undefined });

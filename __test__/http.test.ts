@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { request, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { after, afterEach, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createAdaptorServer } from "@hono/node-server";
 import { type GPT2, loadGPT2, type TokenStream } from "candlewick";
+import { afterAll, afterEach, beforeAll, describe, test } from "vitest";
 import { createApp } from "../examples/hono-stream.js";
 import { createExampleServer } from "../examples/http-stream.js";
 import { QUEUE } from "./support/assertions.js";
@@ -18,12 +18,12 @@ let reciting: GPT2;
 let endless: GPT2;
 const servers: Server[] = [];
 
-before(async () => {
+beforeAll(async () => {
   reciting = await loadGPT2(recitingModel(poem), { threads: 1 });
   // So many positions that the model is busy with them for seconds.
   endless = await loadGPT2(randomModel({ n_positions: 30_000 }), { threads: 1 });
 });
-after(() => Promise.all([reciting.close(), endless.close()]));
+afterAll(() => Promise.all([reciting.close(), endless.close()]));
 afterEach(() => servers.splice(0).forEach((server) => (server.closeAllConnections(), server.close())));
 
 const frameworks = {

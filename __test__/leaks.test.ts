@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { join } from "node:path";
-import { test } from "node:test";
 import { promisify } from "node:util";
+import { test } from "vitest";
 import { randomModel } from "./support/models.js";
 
 test("1,000 cycles of load, generate, cancel and close leave RSS within 5%", { timeout: 600_000 }, async () => {

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
 import { runInNewContext } from "node:vm";
+import { describe, test } from "vitest";
 import { type CandlewickError, generate, type LoadProgress, loadBERT, loadGPT2 } from "../index.js";
 import type { Settled } from "../src/native.js";
 import { defaultModelPath } from "../src/package.js";
@@ -12,6 +12,7 @@ import { collect, hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 import { commitOf, startHub } from "./support/hub-server.js";
 import { END, newFolder, randomModel, recitingModel, small } from "./support/models.js";
+import { testUnless } from "./support/skip.js";
 
 /** Shows `look` all that is taken from the mailbox, before it is given on. */
 function onTake(look: (taken: Settled[]) => void): Disposable {
@@ -240,7 +241,7 @@ describe("generate()", () => {
     assert.equal((await stream.result).finishReason, "aborted");
   });
 
-  test("with the model that ships, in English and Chinese", { skip: !existsSync(join(defaultModelPath, "config.json")) && "models/default is not there" }, async () => {
+  testUnless(!existsSync(join(defaultModelPath, "config.json")) && "models/default is not there", "with the model that ships, in English and Chinese", async () => {
     for (const prompt of ["It is a truth universally acknowledged", "我们很高兴能够与您合作！"]) {
       const tokens = await collect(generate(prompt, { minNewTokens: 8, maxNewTokens: 24, temperature: 0 }));
       const text = tokens.map((token) => token.text).join("");

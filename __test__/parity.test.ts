@@ -1,6 +1,6 @@
 /** What PyTorch transformers says, through the public API. The fixtures: `tools/fixtures/README.md`. */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { describe, test } from "vitest";
 import { loadBERT, loadGPT2 } from "../index.js";
 import { fixtureNames, fixturePath, readExpected, readTensors, worst } from "./support/fixtures.js";
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
+import { describe, test } from "vitest";
 import {
   type AggregationStrategy,
   type Answer,
@@ -17,6 +17,7 @@ import {
   type TokenEntity,
 } from "../index.js";
 import { fixturePath, readSafetensors, realModel } from "./support/fixtures.js";
+import { testUnless } from "./support/skip.js";
 
 const TOLERANCE = 1e-4;
 const folder = (name: string) => fixturePath(join("pipelines", name));
@@ -89,7 +90,7 @@ describe("fill-mask", () => {
   }
   const cassette = realModel("cassette-mlm");
   for (const [name, path, skip] of [["mlm", folder("mlm"), false], ["mlm-real", cassette.path, cassette.skip]] as const) {
-    test(name, { skip }, async () => {
+    testUnless(skip, name, async () => {
       const { cases } = expected<{ cases: Case[] }>(name);
       enough(cases.map(({ text }) => text));
       await using bert = await loadBERT(path, { dtype: "f32" });
@@ -245,7 +246,7 @@ describe("embeddings", () => {
   }
 
   const minilm = realModel("minilm");
-  test("MiniLM, and how similar its vectors are", { skip: minilm.skip }, async () => {
+  testUnless(minilm.skip, "MiniLM, and how similar its vectors are", async () => {
     await using embed = await pipeline("feature-extraction", minilm.path, { dtype: "f32" });
     const vectors = await embed(texts);
     checkRows(vectors, "minilm", 1e-5);
@@ -254,7 +255,7 @@ describe("embeddings", () => {
     for (const [i, row] of cosines.entries()) row.forEach((cosine, j) => near(similarity(vectors[i]!, vectors[j]!), cosine, `${i}, ${j}`));
   });
 
-  test("in q8_0 they point where those in f32 do", { skip: minilm.skip }, async () => {
+  testUnless(minilm.skip, "in q8_0 they point where those in f32 do", async () => {
     const embed = async (dtype: "f32" | "q8_0") => {
       await using bert = await loadBERT(minilm.path, { dtype });
       return await bert.embed(texts);

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { copyFileSync, cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { describe, test } from "vitest";
 import {
   type BERT,
   CandlewickError,

@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
+import { describe, test } from "vitest";
 import { dataFile, type Prepared } from "../recipes/lib/data.js";
 import { readCatalogue } from "../recipes/lib/catalogue.js";
 import { letters, split, SPLITS } from "../recipes/lib/split.js";
 import { recipes } from "../recipes/run.js";
+import { testUnless } from "./support/skip.js";
 
 describe("split", () => {
   const shares = { heldout: 10, validation: 20 };
@@ -64,7 +65,7 @@ function textsOf(row: Record<string, unknown>): string[] {
 describe("prepared data", () => {
   for (const name of recipes) {
     const there = existsSync(dataFile(name, "train"));
-    test(name, { skip: !there && `npm run recipe -- ${name} --data was not run here` }, () => {
+    testUnless(!there && `npm run recipe -- ${name} --data was not run here`, name, () => {
       const { files } = JSON.parse(readFileSync(join(__dirname, "..", "recipes", name, "data.json"), "utf8")) as Prepared;
       const hashes = {} as Record<(typeof SPLITS)[number], Set<string>>;
       for (const side of SPLITS) {

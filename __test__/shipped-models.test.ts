@@ -3,11 +3,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
+import { describe, test } from "vitest";
 import { dataFile } from "../recipes/lib/data.js";
 import { groups, heldout, metricsOf, part, shippedWeights, type Figure, type Measured } from "../recipes/lib/measure.js";
 import type { Trained } from "../recipes/lib/train.js";
 import { recipes } from "../recipes/run.js";
+import { testUnless } from "./support/skip.js";
 
 /** Another processor rounds otherwise, and a row in a hundred may come out otherwise. */
 const TOLERANCE = 0.02;
@@ -16,7 +17,7 @@ const card = (ships: string, ending: string): string => join(__dirname, "../docs
 
 for (const name of recipes) {
   describe(`the card of ${name}`, async () => {
-    const { trained } = (await import(`../recipes/${name}/train.js`)) as { trained: Trained };
+    const { trained } = (await import(/* @vite-ignore */ join(__dirname, "../recipes", name, "train.ts"))) as { trained: Trained };
     const measured = JSON.parse(readFileSync(card(trained.ships, "json"), "utf8")) as Measured;
 
     test("is of the weights that ship", async () => {
@@ -30,7 +31,7 @@ for (const name of recipes) {
     });
 
     const skip = !existsSync(dataFile(name, "heldout")) && `npm run recipe -- ${name} --data was not run here`;
-    test("has figures that are found again", { skip }, async () => {
+    testUnless(skip, "has figures that are found again", async () => {
       const held = await heldout(name);
       assert.equal(held.sha256, measured.heldout, "other held-out rows than those that were measured");
       for (const [group, rows] of groups(trained, held.rows)) {

@@ -1,7 +1,7 @@
 /** Models that need not be named: packages of weights, found where the user's project has them. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { afterAll, describe, test } from "vitest";
 import { CandlewickError, loadBERT, pipeline, type PipelineTask } from "../index.js";
 import { defaultModelPath } from "../src/package.js";
 import { hasCode } from "./support/assertions.js";
@@ -11,7 +11,7 @@ import { newProject } from "./support/project.js";
 
 const fixture = (name: string) => fixturePath(join("pipelines", name));
 const here = process.cwd();
-after(() => process.chdir(here));
+afterAll(() => process.chdir(here));
 
 describe("without a model", () => {
   test("each task takes the package of its language", async () => {

@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
-import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { CandlewickError, type GPT2, loadGPT2, type Token, type TokenStream } from "../index.js";
 import { collect, hasCode, QUEUE } from "./support/assertions.js";
 import { END, randomModel, recitingModel } from "./support/models.js";
 
 describe("token streams", () => {
   let lm: GPT2;
-  before(async () => {
+  beforeAll(async () => {
     lm = await loadGPT2(randomModel({ n_positions: 4096 }), { threads: 1 });
   });
-  after(() => lm.close());
+  afterAll(() => lm.close());
   const greedy = { temperature: 0, ignoreEos: true };
 
   test("tokens arrive in order and add up to the result", async () => {

@@ -2,20 +2,21 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, beforeAll, test, type TestContext } from "vitest";
 import { type RunningServer, startServer } from "../examples/support-desk/server.js";
 import { noBrowser, startBrowser } from "./support/browser.js";
 import { endlessModel, health, RECITED, startDesk } from "./support/desk.js";
+import { describeUnless } from "./support/skip.js";
 
 const STAGES = ["topic", "sentiment", "translation", "similar"];
 
 let browser: Browser;
-before(async () => {
+beforeAll(async () => {
   if (!noBrowser) browser = await startBrowser();
 });
-after(() => browser?.close());
+afterAll(() => browser?.close());
 
 /** A page of the server; what it says on the console fails the test. */
 async function open(t: TestContext, url: string, options: Parameters<Browser["newContext"]>[0] = {}, context?: BrowserContext): Promise<Page> {
@@ -25,7 +26,7 @@ async function open(t: TestContext, url: string, options: Parameters<Browser["ne
   const complaints: string[] = [];
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => message.type() === "error" && !/status of \d{3}|ERR_|net::/.test(message.text()) && complaints.push(message.text()));
-  t.after(async () => {
+  t.onTestFinished(async () => {
     if (!context) await own.close();
     assert.deepEqual(complaints, []);
   });
@@ -56,14 +57,14 @@ async function atWork(url: string, count: number): Promise<void> {
   }
 }
 
-describe("the page", { skip: noBrowser }, () => {
+describeUnless(noBrowser, "the page", () => {
   let server: RunningServer;
   let url: string;
-  before(async () => {
+  beforeAll(async () => {
     server = await startDesk();
     ({ url } = server);
   });
-  after(() => server?.close());
+  afterAll(() => server?.close());
 
   test("a message: every card and the reply fill, with the keyboard alone", async (t) => {
     const page = await open(t, url);
@@ -170,14 +171,14 @@ function contrasts(page: Page): Promise<number[]> {
   })()`);
 }
 
-describe("replies that do not end", { skip: noBrowser }, () => {
+describeUnless(noBrowser, "replies that do not end", () => {
   let server: RunningServer;
   let url: string;
-  before(async () => {
+  beforeAll(async () => {
     server = await startDesk({ models: { reply: endlessModel() } });
     ({ url } = server);
   });
-  after(() => server?.close());
+  afterAll(() => server?.close());
   const growing = (page: Page) => until(page, `document.getElementById("reply").value.length > 20`);
 
   for (const [name, stop] of [
@@ -212,7 +213,7 @@ describe("replies that do not end", { skip: noBrowser }, () => {
 
   test("two tabs at once; one closes and the other goes on", async (t) => {
     const context = await browser.newContext();
-    t.after(() => context.close());
+    t.onTestFinished(() => context.close());
     const [one, two] = [await open(t, url, {}, context), await open(t, url, {}, context)];
     await Promise.all([read(one, "Hello"), read(two, "Hi there")]);
     await Promise.all([growing(one), growing(two)]);
@@ -238,12 +239,12 @@ const missing = ["topics", "sentiment-en", "sentiment-zh", "minilm", "translatio
   (name) => !["config.json", "adapter_config.json"].some((file) => existsSync(join(__dirname, "../models", name, file))),
 );
 
-describe("with the models that ship", { skip: noBrowser || (missing.length > 0 && `models/ has no ${missing.join(", ")}`) }, () => {
+describeUnless(noBrowser || (missing.length > 0 && `models/ has no ${missing.join(", ")}`), "with the models that ship", () => {
   let server: RunningServer | undefined;
-  before(async () => {
+  beforeAll(async () => {
     server = await startServer({ port: 0, database: ":memory:" });
   });
-  after(() => server?.close());
+  afterAll(() => server?.close());
 
   /** Drafts are drawn: one may be empty, or in no language. Of three, one is not. */
   async function drafted(page: Page, wanted: RegExp): Promise<void> {

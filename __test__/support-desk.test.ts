@@ -5,9 +5,9 @@ import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { TokenStream } from "candlewick";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { grams, languageOf, lastSentences, sentencesOf } from "../examples/support-desk/language.js";
 import type { RunningServer } from "../examples/support-desk/server.js";
 import { endlessModel, health, RECITED, startDesk, tinyModels } from "./support/desk.js";
@@ -51,11 +51,11 @@ async function until(what: () => Promise<boolean> | boolean): Promise<void> {
 describe("the desk", () => {
   let server: RunningServer;
   let url: string;
-  before(async () => {
+  beforeAll(async () => {
     server = await startDesk();
     ({ url } = server);
   });
-  after(() => server.close());
+  afterAll(() => server.close());
 
   test("an English message: every stage comes, and the end", async () => {
     const { language, topic, sentiment, similar, translation } = await analysis(url, MESSAGE);

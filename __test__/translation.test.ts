@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { evaluate, finetune, loadGPT2, pipeline, type TranslationTask } from "../index.js";
 import { pairs, translator } from "./support/apprentices.js";
 import { collect, hasCode } from "./support/assertions.js";
@@ -25,11 +25,11 @@ function withConfig(model: string, change: (config: Record<string, any>) => void
 describe("translation", () => {
   let model: string;
   let translate: TranslationTask;
-  before(async () => {
+  beforeAll(async () => {
     model = await translator();
     translate = await pipeline("translation", model, { threads: 1 });
   });
-  after(() => translate?.close());
+  afterAll(() => translate?.close());
 
   test("says what was learned, of one text and of many, which run together", async () => {
     assert.deepEqual(await translate(sources[0]!), targets[0]);

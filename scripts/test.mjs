@@ -3,13 +3,12 @@
 //   npm test -- stream       the files of __test__ whose path contains "stream"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build, orExplain } from "./build.mjs";
-import { filesUnder } from "./lib/fingerprint.mjs";
-import { at, root } from "./lib/paths.mjs";
+import { tool } from "./lib/paths.mjs";
 import { locked, run } from "./lib/run.mjs";
-import { add, fromCargo, fromNode, line, none } from "./lib/totals.mjs";
+import { add, fromCargo, fromVitest, line, none } from "./lib/totals.mjs";
 
 export async function rustTests() {
   const lines = [];
@@ -19,22 +18,16 @@ export async function rustTests() {
   return fromCargo(lines, code);
 }
 
+/** The files of __test__ whose path contains `filter`. All of them, in CI, with the coverage of src/ and its floor. */
 export async function typescriptTests(filter = "") {
-  const files = filesUnder(at("__test__"), (path) => path.endsWith(".test.ts")).map((path) => relative(root, path));
-  const chosen = files.filter((path) => path.includes(filter));
-  const folder = mkdtempSync(join(tmpdir(), "candlewick-test-"));
+  const folder = mkdtempSync(join(tmpdir(), "candlewick-totals-"));
   const totals = join(folder, "totals.json");
-  // A test file that never ends is stopped after 15 minutes, and fails.
-  const code = await run(process.execPath, [
-    "--import", "tsx", "--test", "--test-timeout=900000",
-    "--test-reporter=spec", "--test-reporter-destination=stdout",
-    "--test-reporter=./scripts/lib/totals-reporter.mjs", `--test-reporter-destination=${totals}`,
-    ...chosen,
-  ]);
+  const more = filter !== "" ? [filter] : process.env.CI ? ["--coverage"] : [];
+  const code = await run(process.execPath, [tool.vitest, "run", "--reporter=default", "--reporter=json", `--outputFile.json=${totals}`, ...more]);
   try {
-    return fromNode(readFileSync(totals, "utf8"), code);
+    return fromVitest(readFileSync(totals, "utf8"), code);
   } catch {
-    return fromNode("", code);
+    return fromVitest("", code);
   } finally {
     rmSync(folder, { recursive: true });
   }

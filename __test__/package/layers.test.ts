@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test } from "vitest";
 import { featureViolations } from "../../scripts/check-features.mjs";
 import { fileViolations, lockViolations } from "../../scripts/check-files.mjs";
 import { layerViolations } from "../../scripts/check-layers.mjs";

@@ -4,9 +4,10 @@ import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import { nodeBinaries } from "./nodes.js";
+import { testUnless } from "../support/skip.js";
 
 const exec = promisify(execFile);
 const root = join(__dirname, "..", "..");
@@ -22,7 +23,7 @@ const env = Object.fromEntries(
 );
 const inUser = (command: string, args: string[]) => exec(command, args, { cwd: user, env, timeout: 120_000 });
 
-before(async () => {
+beforeAll(async () => {
   const { stdout } = await exec(process.execPath, ["scripts/pack.mjs", "--out", tarballs], { cwd: root });
   console.log(stdout.replaceAll(`${tarballs}/`, "").trim());
   mkdirSync(user);
@@ -50,7 +51,7 @@ async function packDependencies(): Promise<string[]> {
   return readdirSync(folder).map((name) => join(folder, name));
 }
 
-after(() => rmSync(temporary, { recursive: true, force: true }));
+afterAll(() => rmSync(temporary, { recursive: true, force: true }));
 
 describe("the tarballs", () => {
   const packages = () => readdirSync(installed).filter((name) => name.startsWith("candlewick"));
@@ -98,33 +99,26 @@ describe("the tarballs", () => {
   });
 });
 
-describe("a program", () => {
-  test("runs on Node 20, 22, 24 and the newest", async (t) => {
-    const binaries = await nodeBinaries();
-    let had = 0;
-    for (const node of binaries) {
-      if ("problem" in node) {
-        console.log(`Node ${node.version} was not tried: ${node.problem}`);
-        continue;
-      }
-      had++;
-      await t.test(`on Node ${node.version}`, async (t) => {
-        for (const [how, file] of [["import", "program.mjs"], ["require", "program.cjs"]] as const) {
-          await t.test(`with ${how}`, async () => {
-            const { stdout, stderr } = await inUser(node.path, [file]);
-            assert.equal(stderr, "");
-            const { version, text, streamed, same, code } = JSON.parse(stdout);
-            assert.equal(version, node.version);
-            assert.equal(streamed, 12);
-            assert.ok(text.trim().length > 0);
-            assert.ok(same, "import and require() give the same classes");
-            assert.equal(code, "OPTION_UNKNOWN");
-          });
-        }
+describe("a program", async () => {
+  const binaries = await nodeBinaries();
+  test("can be tried on some version of Node", () => {
+    assert.ok(binaries.some((node) => "path" in node));
+  });
+  for (const node of binaries) {
+    for (const [how, file] of [["import", "program.mjs"], ["require", "program.cjs"]] as const) {
+      testUnless("problem" in node && node.problem, `runs on Node ${node.version} with ${how}`, async () => {
+        assert.ok("path" in node);
+        const { stdout, stderr } = await inUser(node.path, [file]);
+        assert.equal(stderr, "");
+        const { version, text, streamed, same, code } = JSON.parse(stdout);
+        assert.equal(version, node.version);
+        assert.equal(streamed, 12);
+        assert.ok(text.trim().length > 0);
+        assert.ok(same, "import and require() give the same classes");
+        assert.equal(code, "OPTION_UNKNOWN");
       });
     }
-    assert.ok(had > 0, "no version of Node could be had");
-  });
+  }
 
   test("has a command line", async () => {
     const { stdout } = await inUser("npx", ["--offline", "candlewick", "generate", "Once", "--max-new-tokens", "4"]);
@@ -134,7 +128,7 @@ describe("a program", () => {
   describe("beside the package with CUDA", () => {
     const folder = join(installed, "candlewick-linux-x64-gnu-cuda");
     const main = "addon.node";
-    after(() => rmSync(folder, { recursive: true, force: true }));
+    afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
     /** What a program says: the model's device, which addons are in memory, and the codes of its warnings. */
     async function run(version: string, addon: Buffer) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { add, fromCargo, fromNode, line } from "../../scripts/lib/totals.mjs";
+import { test } from "vitest";
+import { add, fromCargo, fromVitest, line } from "../../scripts/lib/totals.mjs";
 import { atLeast, compilerHint } from "../../scripts/lib/toolchain.mjs";
 
 const cargo = [
@@ -18,15 +18,20 @@ test("a cargo run that dies without a failed test counts as one failure", () => 
   assert.equal(fromCargo([], 0).failed, 1, "nothing ran");
 });
 
-test("node's totals are read from its reporter", () => {
-  const text = JSON.stringify({ tests: 9, pass: 5, fail: 1, cancelled: 1, skipped: 2, todo: 0 });
-  assert.deepEqual(fromNode(text, 1), { passed: 5, failed: 2, skipped: 2 });
+const vitest = (counts: object, ...testResults: object[]) =>
+  JSON.stringify({ numPassedTests: 5, numFailedTests: 0, numPendingTests: 0, numTodoTests: 0, testResults, ...counts });
+
+test("vitest's totals are read from its JSON reporter", () => {
+  const failed = { status: "failed", assertionResults: [{ status: "failed" }] };
+  const text = vitest({ numFailedTests: 1, numPendingTests: 2 }, failed, { status: "passed", assertionResults: [] });
+  assert.deepEqual(fromVitest(text, 1), { passed: 5, failed: 1, skipped: 2 });
 });
 
-test("a node run that dies counts as one failure", () => {
-  assert.equal(fromNode("", 0).failed, 1, "no totals");
-  assert.equal(fromNode(JSON.stringify({ pass: 5 }), 134).failed, 1, "an exit code without a failed test");
-  assert.equal(fromNode(JSON.stringify({ pass: 0 }), 0).failed, 1, "nothing ran");
+test("a vitest run that dies, and a file that cannot be imported, count as one failure each", () => {
+  assert.equal(fromVitest("", 0).failed, 1, "no totals");
+  assert.equal(fromVitest(vitest({}), 134).failed, 1, "an exit code without a failed test");
+  assert.equal(fromVitest(vitest({ numPassedTests: 0 }), 0).failed, 1, "nothing ran");
+  assert.equal(fromVitest(vitest({}, { status: "failed", assertionResults: [] }), 1).failed, 1, "a file without tests");
 });
 
 test("the closing line names skipped tests only when there are any", () => {

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "vitest";
+import { testUnless } from "../support/skip.js";
 
 const root = join(__dirname, "..", "..");
 
@@ -68,7 +69,7 @@ for (const [args, expected] of [
 
 const longest = ["Once upon a time", "--max-new-tokens", "200", "--threads", "1"];
 
-test("stops when it is interrupted", { skip: process.platform === "win32" && "no signals" }, async () => {
+testUnless(process.platform === "win32" && "no signals", "stops when it is interrupted", async () => {
   const { child, ended } = start(...longest);
   await once(child.stdout, "data");
   child.kill("SIGINT");

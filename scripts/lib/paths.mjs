@@ -11,4 +11,5 @@ export const cache = process.env.CANDLEWICK_CACHE || join(process.env.XDG_CACHE_
 export const tool = {
   oxlint: at("node_modules", "oxlint", "bin", "oxlint"),
   tsc: at("node_modules", "typescript", "bin", "tsc"),
+  vitest: at("node_modules", "vitest", "vitest.mjs"),
 };

@@ -22,11 +22,12 @@ export function fromCargo(lines, exitCode) {
   return orDied(totals, exitCode);
 }
 
-/** node:test: what totals-reporter.mjs wrote. */
-export function fromNode(text, exitCode) {
+/** Vitest: what its JSON reporter wrote. A file that could not be imported has no tests of its own, and counts as one failure. */
+export function fromVitest(text, exitCode) {
   if (!text.trim()) return { passed: 0, failed: 1, skipped: 0 };
-  const { pass, fail = 0, cancelled = 0, skipped = 0, todo = 0 } = JSON.parse(text);
-  return orDied({ passed: pass, failed: fail + cancelled, skipped: skipped + todo }, exitCode);
+  const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(text);
+  const broken = testResults.filter(({ status, assertionResults }) => status === "failed" && !assertionResults.some((test) => test.status === "failed"));
+  return orDied({ passed: numPassedTests, failed: numFailedTests + broken.length, skipped: numPendingTests + numTodoTests }, exitCode);
 }
 
 function orDied(totals, exitCode) {
