@@ -62,6 +62,7 @@ export { TrainingRun } from "./src/train/run.js";
 export { trainTokenizer } from "./src/tokenizer-training.js";
 export type { TokenizerType, TrainedTokenizer, TrainTokenizerOptions } from "./src/tokenizer-training.js";
 export type {
+  Accepted,
   FinishReason,
   GeneratedSequence,
   GenerateOptions,

@@ -110,7 +110,7 @@ for (const [name, create] of Object.entries(frameworks)) {
 
 describe("web responses", () => {
   test("events as OpenAI's clients read them", async () => {
-    const response = reciting.generate("A", { temperature: 0, logprobs: 2 }).toResponse({ format: "sse", headers: { "x-own": "1" } });
+    const response = await reciting.generate("A", { temperature: 0, logprobs: 2 }).toResponse({ format: "sse", headers: { "x-own": "1" } });
     assert.equal(response.status, 200);
     assert.equal(response.headers.get("content-type"), "text/event-stream; charset=utf-8");
     assert.equal(response.headers.get("x-own"), "1");
@@ -130,10 +130,19 @@ describe("web responses", () => {
   });
 
   test("an error after the headers is an event, and ends the text", async () => {
-    const events = await reciting.generate([9999]).toResponse({ format: "sse" }).text();
-    assert.equal(JSON.parse(events.slice("data: ".length)).error.code, "INPUT_INVALID");
-    assert.ok(!events.includes("[DONE]"));
-    await assert.rejects(reciting.generate([9999]).toResponse().text(), { code: "INPUT_INVALID" });
+    for (const format of ["sse", "text"] as const) {
+      const lm = await loadGPT2(randomModel({ n_positions: 4096 }), { threads: 1 });
+      const response = await lm.generate("A", { maxNewTokens: 4000, ignoreEos: true }).toResponse({ format });
+      const [[body]] = await Promise.all([Promise.allSettled([response.text()]), lm.close()]);
+      if (format === "text") {
+        assert.ok(body.status === "rejected" && body.reason.code === "MODEL_CLOSED");
+        continue;
+      }
+      assert.ok(body.status === "fulfilled");
+      const events = body.value.split("\n\n");
+      assert.equal(JSON.parse(events.at(-2)!.slice("data: ".length)).error.code, "MODEL_CLOSED");
+      assert.ok(!events.includes("data: [DONE]"));
+    }
   });
 
   test("nothing is pulled before somebody reads, and cancelling the body ends the compute", async () => {

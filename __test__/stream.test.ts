@@ -195,12 +195,12 @@ describe("token streams", () => {
     assert.equal((await collect(stream)).length, 3);
   });
 
-  test("a response's own headers take the place of the format's, and may repeat", () => {
+  test("a response's own headers take the place of the format's, and may repeat", async () => {
     const own = new Headers({ "cache-control": "no-store" });
     own.append("set-cookie", "a=1");
     own.append("set-cookie", "b=2");
     const stream = lm.generate("abc", { ...greedy, maxNewTokens: 3 });
-    const { headers } = stream.toResponse({ headers: own });
+    const { headers } = await stream.toResponse({ headers: own });
     stream.cancel();
     assert.equal(headers.get("cache-control"), "no-store");
     assert.deepEqual(headers.getSetCookie(), ["a=1", "b=2"]);

@@ -30,7 +30,7 @@ export function createApp(lm: GPT2): Hono {
     const [status, code] = error instanceof CandlewickError ? [error.httpStatus, error.code] : [500, "INTERNAL"];
     if (status >= 500) console.error(error);
     // Messages of our own failures name files; they are for the log.
-    const message = status === 400 || status === 413 ? error.message : code;
+    const message = status === 400 ? error.message : code;
     return c.json({ error: { code, message } }, status as 400);
   });
   return app;

@@ -1,7 +1,12 @@
-/** Token streams as web streams and responses. */
+/** Token streams as web streams and responses, and as Node's. */
 import { randomUUID } from "node:crypto";
+import type { ServerResponse } from "node:http";
+import type { Http2ServerResponse } from "node:http2";
 import { basename } from "node:path";
-import { type CandlewickError, fromNative } from "./errors.js";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { ReadableStream as NodeWebStream } from "node:stream/web";
+import { type CandlewickError, type ErrorCode, fromNative } from "./errors.js";
 import { type Check, checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import type { TokenStream } from "./stream.js";
 import type { FinishReason, GenerationResult, Token } from "./types.js";
@@ -9,7 +14,7 @@ import type { FinishReason, GenerationResult, Token } from "./types.js";
 /**
  * - `"text"`: the generated text.
  * - `"sse"`: server-sent events, each a `text_completion` chunk as OpenAI's API sends it, then `data: [DONE]`. An error
- *   after the first byte is an event with an `error` of `{code, message}`, and no `[DONE]`;
+ *   after the first byte is an event with an `error` of `{message, type, param, code}`, and no `[DONE]`;
  *   the message is the error's if the request was at fault, else the code.
  */
 export type StreamFormat = "text" | "sse";
@@ -45,23 +50,80 @@ const HEADERS: Record<StreamFormat, Record<string, string>> = {
   sse: { "content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no" },
 };
 
-/** @internal */
-export function toResponse(stream: TokenStream, model: string, options: ResponseOptions = {}): Response {
-  const { format = "text", status = 200, headers } = checkOptions("toResponse", options, responseOptions);
-  const all = new Headers({ "cache-control": "no-cache, no-transform", ...HEADERS[format] });
-  const own = headersOf(headers);
-  for (const name of own.keys()) all.delete(name);
-  // `set-cookie` may be there several times.
-  own.forEach((value, name) => all.append(name, value));
-  return new Response(toReadable(stream, model, { format }), { status, headers: all });
+/** @internal What is wrong with the options is thrown at once; what is wrong with the prompt becomes a response. */
+export function toResponse(stream: TokenStream, model: string, options: ResponseOptions = {}): Promise<Response> {
+  const head = headOf("toResponse", options);
+  const body = toReadable(stream, model, { format: head.format });
+  return stream.accepted.then(
+    () => new Response(body, head),
+    (error) => refusal(fromNative(error)),
+  );
 }
 
-function headersOf(headers: ResponseOptions["headers"]): Headers {
+/** @internal Never rejects: what goes wrong is in the response, and in `stream.result`. */
+export async function pipeTo(
+  stream: TokenStream,
+  model: string,
+  response: ServerResponse | Http2ServerResponse,
+  options: ResponseOptions = {},
+): Promise<GenerationResult | undefined> {
+  const { format, status, headers } = headOf("pipeTo", options);
+  const body = toNodeStream(stream, model, { format });
+  const leave = () => stream.cancel();
+  response.once("close", leave);
+  if (response.destroyed) leave();
+  try {
+    await stream.accepted;
+    if (!response.headersSent) (response as ServerResponse).writeHead(status, nodeHeaders(headers)).flushHeaders();
+    await pipeline(body, response as ServerResponse);
+  } catch (error) {
+    await refuse(response, fromNative(error));
+  } finally {
+    response.off("close", leave);
+  }
+  return stream.result.catch(() => undefined);
+}
+
+async function refuse(response: ServerResponse | Http2ServerResponse, error: CandlewickError): Promise<void> {
+  if (response.headersSent || response.destroyed) return void response.destroy();
+  const { status, headers } = refusal(error);
+  (response as ServerResponse).writeHead(status, nodeHeaders(headers));
+  await new Promise<void>((resolve) => response.end(JSON.stringify(errorBody(error)), () => resolve()));
+}
+
+/** The response to a request that cannot be answered by a stream, in the form that OpenAI's API has. */
+function refusal(error: CandlewickError): Response {
+  return Response.json(errorBody(error), { status: error.httpStatus, headers: { "cache-control": "no-store" } });
+}
+
+/** `set-cookie` may be there several times. */
+const nodeHeaders = (headers: Headers): Record<string, string | string[]> => {
+  const all: Record<string, string | string[]> = Object.fromEntries(headers);
+  const cookies = headers.getSetCookie();
+  return cookies.length > 0 ? { ...all, "set-cookie": cookies } : all;
+};
+
+/** Status and headers of a response that streams. */
+function headOf(where: string, options: ResponseOptions): { format: StreamFormat; status: number; headers: Headers } {
+  const { format = "text", status = 200, headers } = checkOptions(where, options, responseOptions);
+  const all = new Headers({ "cache-control": "no-cache, no-transform", ...HEADERS[format] });
+  const own = headersOf(where, headers);
+  for (const name of own.keys()) all.delete(name);
+  own.forEach((value, name) => all.append(name, value));
+  return { format, status, headers: all };
+}
+
+function headersOf(where: string, headers: ResponseOptions["headers"]): Headers {
   try {
     return new Headers(headers);
   } catch (error) {
-    throw invalid("toResponse", "headers", `must be headers (${(error as Error).message})`, headers);
+    throw invalid(where, "headers", `must be headers (${(error as Error).message})`, headers);
   }
+}
+
+/** @internal One chunk is read ahead, no more: what is read has been computed. */
+export function toNodeStream(stream: TokenStream, model: string, options: ReadableOptions = {}): Readable {
+  return Readable.fromWeb(toReadable(stream, model, options) as NodeWebStream<Uint8Array>, { highWaterMark: 1 });
 }
 
 /** @internal */
@@ -110,7 +172,7 @@ async function* events(tokens: TokenStream, source: string): AsyncGenerator<stri
     yield event({ ...head, choices, usage: openAiUsage(usage) });
     yield "data: [DONE]\n\n";
   } catch (error) {
-    yield event({ error: publicError(fromNative(error)) });
+    yield event(errorBody(fromNative(error)));
   }
 }
 
@@ -119,10 +181,17 @@ function publicName(source: string): string {
   return /^(\.|[/\\]|[a-z]:)/i.test(source) ? basename(source) : source;
 }
 
-/** The message says what the caller did wrong; what went wrong in here, paths and all, is not for the wire. */
-function publicError({ code, message, httpStatus }: CandlewickError) {
-  return { code, message: httpStatus === 400 || httpStatus === 413 ? message : code };
+/**
+ * An error in OpenAI's form. The message says what the caller did wrong; of what went wrong on this side, which may name files,
+ * the code alone is sent.
+ */
+function errorBody({ code, message, httpStatus }: CandlewickError) {
+  const type = httpStatus < 500 ? "invalid_request_error" : "server_error";
+  return { error: { message: httpStatus === 400 ? message : code, type, param: null, code: OPENAI_CODES[code] ?? code } };
 }
+
+/** The codes that OpenAI's API has a name of its own for. */
+const OPENAI_CODES: Partial<Record<ErrorCode, string>> = { CONTEXT_OVERFLOW: "context_length_exceeded" };
 
 const event = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;
 

@@ -99,6 +99,12 @@ export interface TokenLogprob {
 }
 
 /** `"stop"`: an end token or a stop string. `"length"`: `maxNewTokens`. `"aborted"`: cancelled by its reader. */
+/** What is known of a generation when its prompt is checked and queued. */
+export interface Accepted {
+  /** Tokens of the prompt, or of all prompts together, as they will be computed: what `truncate` cut off is not among them. */
+  readonly promptTokens: number;
+}
+
 export type FinishReason = "stop" | "length" | "aborted";
 
 /** One continuation. */

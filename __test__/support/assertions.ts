@@ -1,4 +1,4 @@
-import { CandlewickError, type ErrorCode, type Token } from "../../index.js";
+import { CandlewickError, type ErrorCode } from "../../index.js";
 
 /** Tokens that the engine computes ahead of a reader, at most: its queue, and a batch on its way. */
 export const QUEUE = 64 + 64 + 1;
@@ -8,8 +8,8 @@ export const hasCode =
   (error: unknown): boolean =>
     error instanceof CandlewickError && error.code === code;
 
-export async function collect(stream: AsyncIterable<Token>): Promise<Token[]> {
-  const tokens: Token[] = [];
-  for await (const token of stream) tokens.push(token);
-  return tokens;
+export async function collect<T>(stream: AsyncIterable<T>): Promise<T[]> {
+  const items: T[] = [];
+  for await (const item of stream) items.push(item);
+  return items;
 }

@@ -115,6 +115,9 @@ impl Generator {
             let ids = |prompt| prompt_ids(prompt, codec, &producer, &options, n_positions, vocab_size);
             match prompts.into_iter().map(ids).collect::<Result<Vec<_>>>() {
                 Ok(prompts) => {
+                    if producer.stop().is_none() {
+                        producer.accept(prompts.iter().map(|(ids, _)| ids.len()).sum());
+                    }
                     let job = Job { producer, options, prompts, submitted };
                     // A model that closed meanwhile drops the job, and its stream says so.
                     let _ = commands.send(Command::Start(Box::new(job)));

@@ -26,6 +26,9 @@ struct State {
     error: Option<EngineError>,
     outcome: Option<Result<GenerationResult>>,
     askers: Vec<Reply<GenerationResult>>,
+    /// Prompt tokens of a request that was checked and queued, or why it was not.
+    accepted: Option<Result<usize>>,
+    accepted_askers: Vec<Reply<usize>>,
     /// Answers on their way out. One thread at a time sends them, so that they arrive in order.
     outbox: VecDeque<Box<dyn FnOnce() + Send>>,
     sending: bool,
@@ -51,6 +54,12 @@ impl State {
             for reply in self.askers.drain(..) {
                 let outcome = outcome.clone();
                 self.outbox.push_back(Box::new(move || reply.send(outcome)));
+            }
+        }
+        if let Some(accepted) = &self.accepted {
+            for reply in self.accepted_askers.drain(..) {
+                let accepted = accepted.clone();
+                self.outbox.push_back(Box::new(move || reply.send(accepted)));
             }
         }
     }
@@ -137,6 +146,11 @@ impl Producer {
         state.paused.is_none()
     }
 
+    /// The prompts are tokenised and fit; `prompt_tokens` is their sum.
+    pub fn accept(&self, prompt_tokens: usize) {
+        self.shared.update(|state| state.accepted = Some(Ok(prompt_tokens)));
+    }
+
     pub fn push(&self, events: impl IntoIterator<Item = TokenEvent>) {
         self.shared.update(|state| state.queue.extend(events));
     }
@@ -150,6 +164,8 @@ impl Producer {
         self.shared.update(|state| {
             state.ended = true;
             state.error = outcome.as_ref().err().cloned();
+            let refused = || Err(state.error.clone().unwrap_or(EngineError::Aborted));
+            state.accepted.get_or_insert_with(refused);
             state.outcome = Some(outcome);
         });
     }
@@ -214,6 +230,12 @@ impl TokenStream {
         if resume {
             (self.0.shared.wake)();
         }
+    }
+
+    /// The number of prompt tokens, as soon as the prompts are tokenised, checked and queued: before any of them is computed. An error is
+    /// what is wrong with them; `Aborted` also if the reader cancelled before. May be asked any number of times.
+    pub fn accepted(&self, done: Done<usize>) {
+        self.0.shared.update(|state| state.accepted_askers.push(Reply::new(done)));
     }
 
     /// Ends the computation by the next token, or the next layer of a prefill. The result then holds the tokens so far.

@@ -295,3 +295,22 @@ fn a_result_may_be_asked_at_any_time_and_again() {
     assert!(early.timings.first_token_ms >= early.timings.queued_ms);
     assert!(early.timings.prefill_tokens_per_second > 0.0 && early.timings.decode_tokens_per_second > 0.0);
 }
+
+/// A server knows its status before a token is computed: a prompt that fits is accepted while the model is held, one that
+/// does not is refused.
+#[test]
+fn a_request_is_accepted_or_refused_before_anything_is_computed() {
+    let toy = Toy::hashed();
+    let watch = toy.watch();
+    let model = toy.start();
+    watch.hold();
+    let accepted = |stream: &TokenStream| call(|done| stream.accepted(done)).get();
+    let stream = begin(&model, "seven ch", |_| {});
+    assert_eq!(accepted(&stream).unwrap(), 8);
+    assert_eq!(accepted(&stream).unwrap(), 8, "asked again");
+    let positions = model.info().n_positions;
+    let long = begin(&model, &"x".repeat(positions + 1), |_| {});
+    assert_eq!(accepted(&long).unwrap_err().code(), "CONTEXT_OVERFLOW");
+    watch.release();
+    stream.cancel();
+}

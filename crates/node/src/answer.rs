@@ -30,6 +30,7 @@ pub enum Answer {
     Answers(Answers),
     Hits(Hits),
     Texts(Vec<String>),
+    Count(usize),
     Counts(Vec<u32>),
     /// What is nested, small, and read once.
     Json(String),
@@ -54,6 +55,7 @@ impl ToNapiValue for Answer {
             Self::Answers(answers) => value(env, PackedAnswers::from(answers)),
             Self::Hits(hits) => value(env, PackedHits::from(hits)),
             Self::Texts(texts) => value(env, texts),
+            Self::Count(count) => value(env, count as f64),
             Self::Counts(counts) => value(env, counts),
             Self::Json(text) => value(env, text),
         }

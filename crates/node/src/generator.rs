@@ -86,6 +86,12 @@ impl TokenStream {
         self.stream.next(most as usize, mailbox.reply(id, Answer::Tokens));
     }
 
+    /// Answers with the number of prompt tokens when the prompts are tokenised, checked and queued.
+    #[napi]
+    pub fn accepted(&self, mailbox: &Mailbox, id: u32) {
+        self.stream.accepted(mailbox.reply(id, Answer::Count));
+    }
+
     #[napi]
     pub fn cancel(&self) {
         self.stream.cancel();
