@@ -41,6 +41,7 @@ export type {
 } from "./src/evaluate/metrics.js";
 export { generate } from "./src/generate.js";
 export type { GenerateWithModelOptions } from "./src/generate.js";
+export type { GenerationDefaults } from "./src/generation-defaults.js";
 export { GPT2, loadGPT2 } from "./src/gpt2.js";
 export type { EncodeOptions, GPT2Info, GPT2LoadOptions } from "./src/gpt2.js";
 export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";

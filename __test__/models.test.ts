@@ -42,6 +42,7 @@ describe("a GPT-2", () => {
       device: "cpu",
       threads: 2,
       adapters: [],
+      generationDefaults: {},
     });
     assert.ok(parameters > 30_000 && weightBytes >= parameters * 4);
     assert.throws(() => ((lm.info as { layers: number }).layers = 3), TypeError);

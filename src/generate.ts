@@ -1,4 +1,5 @@
 import { abortError } from "./errors.js";
+import { overDefaults } from "./generation-defaults.js";
 import { generateOptions, nativeOptions } from "./generation-options.js";
 import { GPT2, loadGPT2 } from "./gpt2.js";
 import { nativePrompts } from "./inputs.js";
@@ -35,12 +36,11 @@ const optionsWithModel: OptionTable<GenerateWithModelOptions> = {
 export function generate(prompt: Prompt, options: GenerateWithModelOptions = {}): TokenStream {
   const { model = defaultModelPath, ...rest } = checkOptions("generate", options, optionsWithModel);
   if (model instanceof GPT2) return model.generate(prompt, rest);
-  const request = nativeOptions(rest);
   const prompts = nativePrompts("generate", prompt);
   const { signal } = rest;
   const stream = signal?.aborted
     ? Promise.reject(abortError(signal))
-    : shared(model).then((loaded) => loaded.begin(prompts, request));
+    : shared(model).then((loaded) => loaded.begin(prompts, nativeOptions(overDefaults(rest, loaded.info.generationDefaults))));
   return TokenStream.of(model, stream, signal);
 }
 

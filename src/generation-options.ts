@@ -46,8 +46,11 @@ export const generateOptions: OptionTable<GenerateOptions> = {
   signal: checks.signal,
 };
 
+/** Options as they go to the engine, where a wished length gives way to the positions and a `maxNewTokens` does not. */
+export type ResolvedOptions = GenerateOptions & { wishedNewTokens?: number; wishedLength?: number };
+
 /** Of options that were checked. */
-export function nativeOptions(options: GenerateOptions): NativeGenerateOptions {
+export function nativeOptions(options: ResolvedOptions): NativeGenerateOptions {
   const { signal: _, logitBias, stop, stopTokenIds, earlyStopping, ...rest } = options;
   return {
     ...rest,

@@ -1,5 +1,6 @@
 import { abortError, CandlewickError } from "./errors.js";
-import { generateOptions, nativeOptions } from "./generation-options.js";
+import { generationDefaults, type GenerationDefaults, overDefaults } from "./generation-defaults.js";
+import { generateOptions, nativeOptions, type ResolvedOptions } from "./generation-options.js";
 import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
 import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
@@ -12,7 +13,7 @@ import {
   type PackedIds,
 } from "./native.js";
 import { type Check, checkOptions, checks, isPlainObject, type OptionTable } from "./options.js";
-import { abortable, callSync, mailbox } from "./runtime.js";
+import { abortable, call, callSync, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import { TokenStream } from "./stream.js";
 import { readTaskParameters, type TaskParameters } from "./task-parameters.js";
@@ -42,6 +43,11 @@ export interface GPT2Info {
   readonly threads: number;
   /** Names of the adapters that `generate` may be asked for. */
   readonly adapters: readonly string[];
+  /**
+   * What `generate` does where a call does not say: the model's `generation_config.json`, else the generation keys of its
+   * `config.json`, as transformers reads them. Empty where the files say nothing.
+   */
+  readonly generationDefaults: GenerationDefaults;
 }
 
 export interface EncodeOptions {
@@ -57,7 +63,7 @@ const LONGEST_TOKEN = 512;
 /** @internal What a generation starts from. */
 export interface Making {
   readonly prompts: readonly Uint32Array[];
-  readonly options: GenerateOptions;
+  readonly options: ResolvedOptions;
 }
 
 /**
@@ -74,7 +80,8 @@ export class GPT2 extends Model {
   private constructor(source: string, generator: NativeGenerator, tasks: TaskParameters) {
     super(source, generator);
     this.#native = generator;
-    this.info = Object.freeze(generator.info);
+    const defaults = generationDefaults(source, tasks);
+    this.info = Object.freeze({ ...generator.info, generationDefaults: Object.freeze(defaults ?? {}) });
     this.tasks = tasks;
   }
 
@@ -91,10 +98,14 @@ export class GPT2 extends Model {
    *   id outside the vocabulary), `TOKENIZER_MISSING` (a text), `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): TokenStream {
-    const checked = checkOptions("generate", options, generateOptions);
-    const request = nativeOptions(checked);
+    return this.generateWith(prompt, checkOptions("generate", options, generateOptions), this.info.generationDefaults);
+  }
+
+  /** @internal As {@link generate}, with options that were checked and other defaults than the model's general ones. */
+  generateWith(prompt: Prompt, options: GenerateOptions, defaults: GenerationDefaults): TokenStream {
+    const request = nativeOptions(overDefaults(options, defaults));
     const prompts = nativePrompts("generate", prompt);
-    const { signal } = checked;
+    const { signal } = options;
     this.checkOpen();
     const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, request);
     return TokenStream.of(this.source, stream, signal);
@@ -171,9 +182,16 @@ const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters
  *
  * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `ABORTED`, and what can be wrong with a model's files:
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
+ *   Of a `generation_config.json`, a value that cannot be is `CONFIG_INVALID`, and what is not supported is named in one warning
+ *   (`CANDLEWICK_GENERATION_CONFIG`).
  */
 export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): Promise<GPT2> {
   const table = gpt2LoadOptions;
   const { model, folders } = await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table);
-  return GPT2.of(source, model, await readTaskParameters(folders));
+  try {
+    return GPT2.of(source, model, await readTaskParameters(folders));
+  } catch (error) {
+    await call<void>((id) => model.close(mailbox, id));
+    throw error;
+  }
 }

@@ -1,4 +1,7 @@
-/** What a generation takes and gives back. Defaults and ranges are those of `crates/engine/src/options.rs`. */
+/**
+ * What a generation takes and gives back. Ranges are those of `crates/engine/src/options.rs`. A default that a comment names holds where the
+ * model's files (`info.generationDefaults`) do not name another.
+ */
 
 /** Text, several texts, the ids of one prompt, or those of several. */
 export type Prompt = string | readonly string[] | TokenIds | readonly TokenIds[];
@@ -77,8 +80,8 @@ export interface GenerateOptions {
 export interface Token {
   readonly id: number;
   /**
-   * Never a torn character: the first bytes of one come with an empty text, the last with all of it. Also empty for end
-   * tokens, and while the text may be the beginning of a stop string.
+   * Never a torn character: the first bytes of one come with an empty text, the last with all of it. A text that is cut inside of a
+   * character ends before it. Also empty for end tokens, and while the text may be the beginning of a stop string.
    */
   readonly text: string;
   /** Position among the sequence's generated tokens, from 0. */

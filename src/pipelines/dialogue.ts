@@ -3,7 +3,6 @@ import type { GPT2 } from "../gpt2.js";
 import { checkOptions, type OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
 import { useOf } from "../task-parameters.js";
-import type { GenerateOptions } from "../types.js";
 import { DialogueSession } from "./session.js";
 import { replyOptions, Speaker, type ReplyOptions } from "./speaker.js";
 import { Joiner, readMessage, readMessages, type Message } from "./turns.js";
@@ -42,8 +41,8 @@ export interface DialogueTask extends AsyncDisposable {
 }
 
 const NAME = "dialogue";
-/** For what small models say: likely words, and not the same ones again. */
-const SENSIBLE: GenerateOptions = { temperature: 0.7, topK: 40, topP: 0.9, repetitionPenalty: 1.1 };
+/** For what small models say, in transformers' names: likely words, and not the same ones again. */
+const FALLBACK = { do_sample: true, temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1 };
 
 const options: OptionTable<DialogueOptions> = {
   ...replyOptions,
@@ -56,8 +55,8 @@ const sessionOptions: OptionTable<SessionOptions> = {
 
 export function createDialogue(model: GPT2, defaults: DialogueOptions, owned: boolean): DialogueTask {
   const standing = checkOptions(NAME, defaults, options);
-  const use = useOf(model.tasks, NAME);
-  const learned = use.generation ?? SENSIBLE;
+  const use = useOf(model.tasks, NAME, FALLBACK);
+  const learned = use.generation ?? {};
 
   const open = (given: DialogueOptions) => {
     const { separator = use.separator, ...generation } = { ...standing, ...given };

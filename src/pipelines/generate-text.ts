@@ -4,7 +4,8 @@ import { generateOptions } from "../generation-options.js";
 import type { GPT2 } from "../gpt2.js";
 import { checkOptions, checks, type OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
-import type { GenerateOptions } from "../types.js";
+import { useOf } from "../task-parameters.js";
+import type { GenerateOptions, Prompt } from "../types.js";
 import { isString, isStrings } from "./read.js";
 
 export interface TextGenerationOptions extends GenerateOptions {
@@ -33,6 +34,10 @@ const options: OptionTable<TextGenerationOptions> = { ...generateOptions, return
 
 export function createTextGeneration(model: GPT2, defaults: TextGenerationOptions, owned: boolean): TextGenerationTask {
   const { returnFullText: fullByDefault, ...standing } = checkOptions("generate", defaults, options);
+  // transformers' pipeline reads `task_specific_params`; `generate()`, here as there, does not.
+  const { generation: learned = {} } = useOf(model.tasks, "text-generation");
+  const generate = (prompt: Prompt, given: GenerateOptions) =>
+    model.generateWith(prompt, checkOptions("generate", { ...standing, ...given }, generateOptions), learned);
 
   const task = async (prompt: string | readonly string[], given: TextGenerationOptions = {}) => {
     const { returnFullText = fullByDefault ?? true, ...rest } = checkOptions("generate", given, options);
@@ -40,14 +45,14 @@ export function createTextGeneration(model: GPT2, defaults: TextGenerationOption
       throw new CandlewickError("INPUT_INVALID", "generate: expected a prompt or a list of prompts");
     }
     const prompts = typeof prompt === "string" ? [prompt] : Array.from(prompt);
-    const { sequences } = await model.generate(prompts, { ...standing, ...rest }).result;
+    const { sequences } = await generate(prompts, rest).result;
     const texts: GeneratedText[][] = prompts.map(() => []);
     for (const { prompt: at, text } of sequences) {
       texts[at]!.push({ generatedText: returnFullText ? prompts[at]! + text : text });
     }
     return typeof prompt === "string" ? texts[0]! : texts;
   };
-  const stream = (prompt: string | string[], given: GenerateOptions = {}) => model.generate(prompt, { ...standing, ...given });
+  const stream = (prompt: string | string[], given: GenerateOptions = {}) => generate(prompt, given);
   const close = async (): Promise<void> => {
     if (owned) await model.close();
   };

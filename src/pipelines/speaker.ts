@@ -3,7 +3,7 @@ import { generateOptions } from "../generation-options.js";
 import type { GPT2 } from "../gpt2.js";
 import type { OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
-import { overDefaults } from "../task-parameters.js";
+import { type GenerationDefaults, overDefaults } from "../generation-defaults.js";
 import type { GenerateOptions } from "../types.js";
 import { firstKept, joined, type Joiner, type Message, type Turn } from "./turns.js";
 
@@ -20,9 +20,9 @@ export class Speaker {
   readonly model: GPT2;
   readonly joiner: Joiner;
   readonly #generation: ReplyOptions;
-  readonly #learned: GenerateOptions;
+  readonly #learned: GenerationDefaults;
 
-  constructor(model: GPT2, joiner: Joiner, generation: ReplyOptions, learned: GenerateOptions) {
+  constructor(model: GPT2, joiner: Joiner, generation: ReplyOptions, learned: GenerationDefaults) {
     this.model = model;
     this.joiner = joiner;
     this.#generation = generation;
@@ -54,11 +54,6 @@ export class Speaker {
       const prompts = (await make()).map(joined);
       const options = overDefaults(generation, this.#learned);
       if (stop !== undefined) options.stop = [stop, ...[options.stop ?? []].flat()];
-      // What the model's files say is a wish, which the positions may be too few for.
-      if (generation.maxNewTokens === undefined && options.maxNewTokens !== undefined) {
-        const free = this.model.info.positions - Math.max(...prompts.map(({ length }) => length));
-        options.maxNewTokens = Math.max(1, Math.min(options.maxNewTokens, free));
-      }
       return { prompts, options };
     }, generation.signal);
   }

@@ -1,11 +1,12 @@
 /** Translation by a GPT-2, as transformers' `TranslationPipeline`: the text, a separator, and what the model goes on with. */
 import { CandlewickError } from "../errors.js";
+import { overDefaults } from "../generation-defaults.js";
 import { generateOptions } from "../generation-options.js";
 import type { GPT2 } from "../gpt2.js";
 import { checkOptions, checks, invalid, isPlainObject, type OptionTable } from "../options.js";
 import { inSlices, type Progress } from "../slices.js";
 import type { TokenStream } from "../stream.js";
-import { overDefaults, useOf } from "../task-parameters.js";
+import { useOf } from "../task-parameters.js";
 import type { GenerateOptions } from "../types.js";
 import { readText } from "./read.js";
 import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions } from "./stream.js";
@@ -62,8 +63,8 @@ const isBlank = (text: string): boolean => text.trim() === "";
 
 export function createTranslation(model: GPT2, defaults: TranslationOptions, owned: boolean): TranslationTask {
   const standing = checkOptions(NAME, defaults, options);
-  const use = useOf(model.tasks, NAME);
-  const learned: GenerateOptions = { temperature: 0, numBeams: 4, ...use.generation };
+  const use = useOf(model.tasks, NAME, { num_beams: 4 });
+  const learned = use.generation ?? {};
 
   const optionsOf = (given: TranslationOptions) => {
     const { separator = use.separator ?? "\n", onProgress, ...generation } = { ...standing, ...checkOptions(NAME, given, options) };

@@ -53,7 +53,8 @@ impl Detokenizer {
         Ok(self.release(&text, may_stop))
     }
 
-    /// What was held back, when no token follows: bytes that never became a character are U+FFFD.
+    /// What was held back, when no token follows. The first bytes of a character that never came are dropped: a text ends in whole
+    /// characters, wherever `max_new_tokens` cuts it.
     pub fn finish(&mut self, may_stop: bool) -> Result<Piece> {
         let text = self.decoder.finish()?;
         let mut piece = self.release(&text, may_stop);
@@ -102,12 +103,16 @@ impl Decoder {
     fn finish(&mut self) -> Result<String> {
         match self {
             Self::Silent => Ok(String::new()),
-            Self::Bytes { pending, .. } => Ok(String::from_utf8_lossy(&std::mem::take(pending)).into_owned()),
+            Self::Bytes { pending, .. } => {
+                pending.clear();
+                Ok(String::new())
+            }
             Self::Window { codec, ids, prefix, read } => {
                 let before = codec.text.decode(&ids[*prefix..*read], true)?;
                 let now = codec.text.decode(&ids[*prefix..], true)?;
                 (*prefix, *read) = (*read, ids.len());
-                Ok(now.get(before.len()..).unwrap_or_default().to_owned())
+                let rest = now.get(before.len()..).unwrap_or_default();
+                Ok(rest.trim_end_matches('\u{FFFD}').to_owned())
             }
         }
     }

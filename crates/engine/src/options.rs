@@ -35,8 +35,13 @@ pub enum Truncate {
 
 #[derive(Debug, Clone)]
 pub struct GenerateOptions {
-    /// `None`: up to 256, as many as fit in the model's positions.
+    /// `None`: `wished_new_tokens`, `wished_length`, or 256; as many as fit in the model's positions.
     pub max_new_tokens: Option<usize>,
+    /// What the model's files say instead of 256. A wish, which gives way where positions are too few.
+    pub wished_new_tokens: Option<usize>,
+    /// The same, with the prompt counted (transformers' `max_length`). A prompt that has so many tokens by itself is followed by
+    /// as many as without the wish.
+    pub wished_length: Option<usize>,
     /// Until there are so many, nothing ends a sequence: end tokens are banned, stop strings pass.
     pub min_new_tokens: usize,
     /// 0 = greedy: the likeliest token, always.
@@ -87,6 +92,8 @@ impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
             max_new_tokens: None,
+            wished_new_tokens: None,
+            wished_length: None,
             min_new_tokens: 0,
             temperature: 1.0,
             top_k: 0,
@@ -240,8 +247,11 @@ impl GenerateOptions {
     pub fn room(&self, prompt: usize, n_positions: usize) -> Result<(usize, usize)> {
         let overflow =
             |requested| Err(EngineError::ContextOverflow { prompt, requested, limit: n_positions });
-        // Cut for the default length, a prompt keeps at least half of the positions.
-        let default = DEFAULT_NEW_TOKENS.min(n_positions / 2).max(1).max(self.min_new_tokens);
+        let half = (n_positions / 2).max(1);
+        let by_length =
+            self.wished_length.and_then(|length| length.checked_sub(prompt)).filter(|rest| *rest > 0);
+        let wish = self.wished_new_tokens.or(by_length).unwrap_or(DEFAULT_NEW_TOKENS.min(half));
+        let default = wish.min(n_positions - 1).max(1).max(self.min_new_tokens);
         let requested = self.max_new_tokens.unwrap_or(default);
         if requested >= n_positions {
             return overflow(requested);
@@ -249,10 +259,42 @@ impl GenerateOptions {
         let free = n_positions.saturating_sub(prompt);
         match (self.truncate, self.max_new_tokens) {
             _ if requested <= free => Ok((prompt, requested)),
-            (Truncate::Left, _) => Ok((n_positions - requested, requested)),
+            // Cut for a length that was not asked for, a prompt keeps at least half of the positions.
+            (Truncate::Left, None) => {
+                let requested = requested.min(half).max(self.min_new_tokens);
+                Ok((n_positions - requested, requested))
+            }
+            (Truncate::Left, Some(_)) => Ok((n_positions - requested, requested)),
             (Truncate::None, None) if free >= self.min_new_tokens.max(1) => Ok((prompt, free)),
             (Truncate::None, None) => overflow(self.min_new_tokens.max(1)),
             (Truncate::None, Some(_)) => overflow(requested),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wished_length_gives_way_to_the_positions() {
+        let with = |new: Option<usize>, length: Option<usize>, truncate| GenerateOptions {
+            wished_new_tokens: new,
+            wished_length: length,
+            truncate,
+            ..GenerateOptions::default()
+        };
+        let room = |new, length, truncate, prompt| with(new, length, truncate).room(prompt, 100).ok();
+        assert_eq!(room(Some(80), None, Truncate::None, 10), Some((10, 80)));
+        assert_eq!(room(Some(80), None, Truncate::None, 30), Some((30, 70)));
+        assert_eq!(room(Some(800), None, Truncate::None, 10), Some((10, 90)));
+        assert_eq!(room(Some(80), None, Truncate::Left, 300), Some((50, 50)));
+        // The prompt counts, and where it is longer the wish says nothing.
+        assert_eq!(room(None, Some(40), Truncate::None, 10), Some((10, 30)));
+        assert_eq!(room(None, Some(40), Truncate::None, 40), Some((40, 50)));
+        // What new tokens say comes first, as in transformers.
+        assert_eq!(room(Some(5), Some(40), Truncate::None, 10), Some((10, 5)));
+        assert_eq!(room(None, None, Truncate::None, 10), Some((10, 50)));
+        assert_eq!(room(Some(5), None, Truncate::None, 100), None);
     }
 }

@@ -67,8 +67,8 @@ fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
         config: gpt2::Config::from_folder(&folder)?,
         tokenizer: folder.tokenizer()?,
         weights: folder.weights("transformer")?,
-        bos: folder.token_ids("bos_token_id").first().copied(),
-        eos: folder.token_ids("eos_token_id"),
+        bos: folder.token_ids("bos_token_id")?.first().copied(),
+        eos: folder.token_ids("eos_token_id")?,
     })
 }
 

@@ -125,13 +125,19 @@ impl ModelFolder {
             .ok_or_else(|| ModelError::Config("model_type is missing".into()))
     }
 
-    /// Token ids under `key` of the generation configuration, else of the configuration: none, one or several.
-    pub fn token_ids(&self, key: &str) -> Vec<u32> {
-        let value = self.generation.get(key).or_else(|| self.config.get(key)).unwrap_or(&Value::Null);
-        let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    /// Token ids under `key` of the generation configuration, else of the configuration: none (`null`), one or several.
+    pub fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
+        let own = self.generation.get(key).map(|value| ("generation_config.json", value));
+        let given = own.or_else(|| self.config.get(key).map(|value| ("config.json", value)));
+        let Some((file, value)) = given else { return Ok(Vec::new()) };
+        let id = |v: &Value| {
+            let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
+            id.ok_or_else(|| ModelError::Config(format!("{file}: {key}: {v} is not a token id")))
+        };
         match value {
-            Value::Array(ids) => ids.iter().filter_map(id).collect(),
-            one => id(one).into_iter().collect(),
+            Value::Null => Ok(Vec::new()),
+            Value::Array(ids) => ids.iter().map(id).collect(),
+            one => Ok(vec![id(one)?]),
         }
     }
 }

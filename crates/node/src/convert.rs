@@ -62,6 +62,8 @@ impl From<Prompts> for Vec<Prompt> {
 #[napi(object, object_to_js = false)]
 pub struct GenerateOptions {
     pub max_new_tokens: Option<u32>,
+    pub wished_new_tokens: Option<u32>,
+    pub wished_length: Option<u32>,
     pub min_new_tokens: Option<u32>,
     pub temperature: Option<f64>,
     pub top_k: Option<u32>,
@@ -99,6 +101,8 @@ impl From<GenerateOptions> for engine::GenerateOptions {
         let bias_values = from.logit_bias_values.into_iter().flatten().map(|value| value as f32);
         Self {
             max_new_tokens: from.max_new_tokens.map(|value| value as usize),
+            wished_new_tokens: from.wished_new_tokens.map(|value| value as usize),
+            wished_length: from.wished_length.map(|value| value as usize),
             min_new_tokens: count(from.min_new_tokens, default.min_new_tokens),
             temperature: number(from.temperature, default.temperature),
             top_k: count(from.top_k, default.top_k),

@@ -106,7 +106,7 @@ impl Opening {
             }
             _ => Vec::new(),
         };
-        let eos = folder.token_ids("eos_token_id").first().copied();
+        let eos = folder.token_ids("eos_token_id")?.first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }
 }
