@@ -1,5 +1,4 @@
 /** Who takes part, how their processes start, and which ones can't. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Child } from "./child.js";
 import { here, mustExist, nativeBinary, peers, python } from "./paths.js";
@@ -13,6 +12,7 @@ const peer = (worker: string, group: string, name: string) => () => {
 
 const starters: Record<ContenderName, (threads: number) => Child> = {
   candlewick: () => new Child(process.execPath, [here("workers", "candlewick.mjs")]),
+  before: () => new Child(process.execPath, [mustExist(join(beforeFolder, "benchmark", "workers", "candlewick.mjs"))]),
   // Candle takes its threads from here.
   candle: (threads) => new Child(mustExist(nativeBinary("bench-candle")), [], { RAYON_NUM_THREADS: String(threads) }),
   "node-llama-cpp": peer("llama.mjs", "llama", "node-llama-cpp"),
@@ -21,6 +21,13 @@ const starters: Record<ContenderName, (threads: number) => Child> = {
   fastembed: peer("fastembed.mjs", "fastembed", "fastembed"),
   pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
 };
+
+let beforeFolder = "";
+
+/** Another checkout, built, which takes part as `before`: the same work, asked in turns with this one's. */
+export function compareWith(folder: string): void {
+  beforeFolder = folder;
+}
 
 export const contenderNames = Object.keys(starters) as ContenderName[];
 
@@ -40,6 +47,7 @@ export class Contenders {
   ) {}
 
   wanted(name: ContenderName): boolean {
+    if (name === "before") return beforeFolder !== "";
     return this.only.size === 0 || this.only.has(name);
   }
 
@@ -76,8 +84,7 @@ export class Contenders {
   }
 }
 
-/** The process that measures the machine; undefined if it is not built. */
-export function limitsProcess(threads: number): Child | undefined {
-  const binary = nativeBinary("bench-limits");
-  return existsSync(binary) ? new Child(binary, [String(threads)]) : undefined;
+/** The process that measures the machine. Without it no share of a limit can be said, so a run does not begin. */
+export function limitsProcess(threads: number): Child {
+  return new Child(mustExist(nativeBinary("bench-limits")), [String(threads)]);
 }

@@ -15,8 +15,7 @@ export interface Context {
   dtypes: readonly Dtype[];
   /** Measurements whose case does not contain it are left out. */
   part: string;
-  /** undefined: they can't be measured. */
-  limits: Child | undefined;
+  limits: Child;
   /** All that were measured. */
   seen: Limits[];
   isa: string | null;
@@ -56,8 +55,7 @@ const PAUSE_MS = 150;
 const BUDGET_SECONDS = 30;
 const LEAST_ROUNDS = 3;
 
-export async function measureLimits(context: Context): Promise<Limits | undefined> {
-  if (!context.limits) return undefined;
+export async function measureLimits(context: Context): Promise<Limits> {
   const { isa, ...limits } = await context.limits.ask<Limits & { isa: string }>("limits");
   context.seen.push(limits);
   context.isa = isa;
@@ -71,7 +69,7 @@ export async function measure(context: Context, all: readonly Measurement[]): Pr
   const opened = new Map<ContenderName, object>();
   for (const measurement of measurements) {
     const computed: { contender: ContenderName; values: readonly number[] }[] = [];
-    for (const name of measurement.contenders) {
+    for (const name of measurement.contenders.flatMap((name) => (name === "candlewick" ? [name, "before" as const] : [name]))) {
       if (!context.contenders.wanted(name)) continue;
       context.progress(`${measurement.case} ${measurement.dtype}: ${name} warms up`);
       const contender = await context.contenders.get(name);
@@ -98,8 +96,7 @@ export async function measure(context: Context, all: readonly Measurement[]): Pr
   const begin = performance.now();
   for (let round = 1; round <= rounds && entries.length > 0; round++) {
     if (round > LEAST_ROUNDS && performance.now() - begin > BUDGET_SECONDS * 1000) break;
-    const now = await measureLimits(context);
-    if (now) limits.push(now);
+    limits.push(await measureLimits(context));
     for (const { measurement, contender, values } of entries) {
       if (round > measurement.rounds) continue;
       await sleep(PAUSE_MS);

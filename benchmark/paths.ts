@@ -14,9 +14,9 @@ export const bench = (...parts: string[]): string => join(cache, "bench", ...par
 /** Real models, from tools/fetch-models.sh. */
 export const models = (...parts: string[]): string => join(cache, "models", ...parts);
 
-export const nativeTarget = join(root, "target", "benchmark");
+/** A program of `benchmark/native`. */
 export const nativeBinary = (name: string): string =>
-  join(nativeTarget, "release", process.platform === "win32" ? `${name}.exe` : name);
+  join(root, "target", "release", process.platform === "win32" ? `${name}.exe` : name);
 
 /** The Python that has PyTorch: `CANDLEWICK_PYTHON`, else the cache's virtual environment. */
 export const python = process.env["CANDLEWICK_PYTHON"] ?? join(cache, "venv", "bin", "python");
@@ -24,7 +24,8 @@ export const python = process.env["CANDLEWICK_PYTHON"] ?? join(cache, "venv", "b
 /** A model's files for each kind of contender. */
 export const modelFiles = {
   gpt2: (contender: string, dtype: string): string => (contender === "node-llama-cpp" ? bench(`gpt2-${dtype}.gguf`) : bench("gpt2")),
-  minilm: (contender: string): string => encoder(contender, "minilm", models("minilm")),
+  // The one that ships has the same weights in f16: for a clone that has fetched nothing.
+  minilm: (contender: string): string => encoder(contender, "minilm", existsSync(models("minilm")) ? models("minilm") : join(root, "models", "minilm")),
   "bert-base": (contender: string): string => encoder(contender, "bert-base", bench("bert-base")),
 };
 

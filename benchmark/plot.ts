@@ -14,6 +14,7 @@ export interface Plot {
 
 const colours: Record<ContenderName, string> = {
   candlewick: "#d9480f",
+  before: "#9aa5b1",
   candle: "#f2a65a",
   "node-llama-cpp": "#3b6ea5",
   "onnxruntime-node": "#5b8c5a",

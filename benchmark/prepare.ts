@@ -2,7 +2,8 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { bench, cache, here, models, nativeTarget, peers, python, root } from "./paths.js";
+import { bench, cache, here, models, peers, python, root } from "./paths.js";
+import { makeModels } from "./prepare/models.js";
 
 /**
  * Exact versions, so that figures of two days are of the same peers; a folder for each group. node-llama-cpp's optional packages
@@ -28,22 +29,28 @@ function run(command: string, args: string[], cwd = root): boolean {
   return spawnSync(command, args, { cwd, stdio: ["ignore", 2, 2], shell: process.platform === "win32" }).status === 0;
 }
 
-/** The steps; each says whether it went well, and none stops the others. */
+/** The steps; each says whether it went well, and none stops the others. Exit code 1 if one failed. */
 export function prepare(): void {
   const done = {
-    "the native processes": buildNative(true),
+    "the native processes": buildNative(),
     "the peers from npm": installNpm(),
     "Python and its peers": installPython(),
     "the real models": run("bash", [join(root, "tools", "fetch-models.sh")]),
-    "the models": run(python, ["-B", here("prepare", "models.py"), bench(), models("gpt2-tokenizer"), models("minilm")]),
+    "the models": madeModels(),
+    "the models' other forms": run(python, ["-B", here("prepare", "models.py"), bench(), models("gpt2-tokenizer"), models("minilm")]),
   };
   for (const [what, ok] of Object.entries(done)) console.error(`${what}: ${ok ? "ready" : "FAILED; what needs it will be skipped"}`);
+  if (Object.values(done).includes(false)) process.exitCode = 1;
 }
 
-/** The process that measures limits takes seconds to build; `candle` compiles Candle, which takes minutes. */
-export function buildNative(candle: boolean): boolean {
-  const features = candle ? ["--features", "candle"] : ["--bin", "bench-limits"];
-  return run("cargo", ["build", "--quiet", "--release", "--manifest-path", here("native", "Cargo.toml"), "--target-dir", nativeTarget, ...features]);
+function madeModels(): boolean {
+  makeModels();
+  return true;
+}
+
+/** `bench-limits` and `bench-candle`, in the checkout's own `target/`: Candle is compiled once for the addon and for them. */
+export function buildNative(): boolean {
+  return run("cargo", ["build", "--quiet", "--release", "--locked", "--package", "candlewick-benchmark"]);
 }
 
 function installNpm(): boolean {

@@ -2,7 +2,7 @@
  * `npm run bench -- decode|prefill|encode|batch|context|lag|load|pipelines|train|all`: Candlewick and its peers, measured in turns.
  * `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of earlier runs. docs/benchmarks/README.md explains.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { encode } from "./cases/encode.js";
@@ -11,10 +11,10 @@ import { lag } from "./cases/lag.js";
 import { load } from "./cases/load.js";
 import { pipelines } from "./cases/pipelines.js";
 import { train } from "./cases/train.js";
-import { Contenders, contenderNames, limitsProcess } from "./contenders.js";
+import { compareWith, Contenders, contenderNames, limitsProcess } from "./contenders.js";
 import { type Context, measureLimits } from "./measure.js";
-import { nativeBinary } from "./paths.js";
 import { buildNative, prepare } from "./prepare.js";
+import { makeModels } from "./prepare/models.js";
 import { merge, setLimits, writeDocs } from "./report.js";
 import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
@@ -32,7 +32,9 @@ run, or of several as one)
   --dtype A,B     these dtypes alone: ${dtypes.join(", ")}
   --case TEXT     cases that contain it alone: "32x128", "8 streams" (not of lag, load and pipelines' lag)
   --threads N     for everybody; default 2
-  --no-build      measure the package as it was last built`;
+  --before FOLDER another checkout, built, takes part as "before": what a change costs or gains, measured in turns
+  --no-build      measure the package as it was last built
+  --complete      exit code 1 if a contender was skipped, a share of a limit is empty, or outputs differ`;
 
 function options() {
   const { values, positionals } = parseArgs({
@@ -45,6 +47,8 @@ function options() {
       case: { type: "string", default: "" },
       threads: { type: "string", default: "2" },
       "no-build": { type: "boolean", default: false },
+      complete: { type: "boolean", default: false },
+      before: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -66,7 +70,7 @@ function options() {
 }
 
 async function main(): Promise<void> {
-  const { positionals, json, quick, only, dtypes, threads, help, case: part, "no-build": noBuild } = options();
+  const { positionals, json, quick, only, dtypes, threads, help, case: part, "no-build": noBuild, complete, before } = options();
   const [first] = positionals;
   if (help || first === undefined) return console.log(USAGE);
   if (first === "prepare") return prepare();
@@ -79,11 +83,13 @@ async function main(): Promise<void> {
   const unknown = wanted.find((name) => !(name in benches));
   if (unknown !== undefined) throw new Error(`there is no bench ${unknown}\n\n${USAGE}`);
 
+  if (before !== undefined) compareWith(before);
   if (!noBuild) {
     const { build, orExplain } = await import("../scripts/build.mjs");
     await orExplain(build);
-    buildNative(existsSync(nativeBinary("bench-candle")));
+    if (!buildNative()) throw new Error("benchmark/native did not build; cargo's message is above");
   }
+  makeModels();
   const report: Report = { machine: machine(threads), rows: [], limits: [], skipped: [], notes: [] };
   const context = contextOf(report, { threads, quick, only, dtypes, part });
   try {
@@ -100,13 +106,19 @@ async function main(): Promise<void> {
     }
   } finally {
     await context.contenders.end();
-    context.limits?.kill();
+    context.limits.kill();
     process.stderr.write("\r\x1b[K");
   }
   report.machine.isa = context.isa;
   setLimits(report);
   if (json) writeFileSync(json, `${JSON.stringify(report, null, 1)}\n`);
   print(report);
+  if (complete) {
+    for (const problem of incomplete(report, only)) {
+      console.error(`INCOMPLETE: ${problem}`);
+      process.exitCode = 1;
+    }
+  }
   if (!quick && only.size === 0 && part === "") draw(report, positionals.includes("all"));
 }
 
@@ -137,6 +149,19 @@ function machine(threads: number): Report["machine"] {
   const date = new Date().toISOString().slice(0, 10);
   const unknown = { bandwidthGBs: null, fmaGflops: null, bandwidthRange: null, fmaRange: null, isa: null };
   return { cpu, threads, ...unknown, node: process.version, date, load: loadavg()[0]! };
+}
+
+/** What a run that should have measured everything has not. */
+function incomplete({ rows, skipped, notes }: Report, only: ReadonlySet<string>): string[] {
+  const absent = [...only].filter((name) => !rows.some((row) => row.contender === name));
+  const empty = rows.filter(({ shareOfLimit }) => shareOfLimit === null || !(shareOfLimit > 0));
+  return [
+    ...(rows.length === 0 ? ["nothing was measured"] : []),
+    ...absent.map((name) => `${name} has no figure`),
+    ...skipped.map(({ what, reason }) => `${what}: ${reason}`),
+    ...empty.map((row) => `${row.case} ${row.dtype}, ${row.contender}: no share of the limit`),
+    ...notes,
+  ];
 }
 
 function print(report: Report): void {

@@ -1,5 +1,6 @@
 /** What a run writes, and what a case is. */
-export type ContenderName = "candlewick" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "pytorch";
+/** `before`: Candlewick as another checkout has built it (`--before`). */
+export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "pytorch";
 export type Dtype = "f32" | "f16" | "q8_0" | "q4_0";
 export type Unit = "tok/s" | "texts/s" | "ms" | "MB";
 

@@ -14,12 +14,14 @@ const maySee = {
   engine: ["models"],
   train: ["kernels", "models"],
   node: ["engine", "train"],
+  // Programs that no user gets.
+  benchmark: ["kernels", "models"],
 };
 
 /** Libraries that stay in the crates named. */
 const staysIn = [
   { library: /^napi(-|$)/, crates: ["node"], why: "only the binding knows Node" },
-  { library: /^candle-/, crates: ["models", "train"], why: "only models and train know Candle's tensors" },
+  { library: /^candle-/, crates: ["models", "train", "benchmark"], why: "only models and train know Candle's tensors" },
 ];
 
 /** `packages`: of `cargo metadata --no-deps`. Returns a sentence for each breach. */

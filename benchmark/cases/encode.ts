@@ -30,7 +30,7 @@ export async function encode(context: Context): Promise<void> {
       case: `encode ${model} ${texts}x${length}`,
       dtype: "f32",
       unit: "tok/s",
-      contenders: ["candlewick", "onnxruntime-node", "pytorch"],
+      contenders: ["candlewick", "onnxruntime-node", "pytorch", "candle"],
       open: open(model),
       async turn(child, _, turn) {
         // A turn of a small batch is several calls.

@@ -1,12 +1,10 @@
-"""Makes the benchmark's model files in a folder:   models.py BENCH GPT2-TOKENIZER MINILM
+"""Makes other forms of the benchmark's models, which models.ts has made:   models.py BENCH GPT2-TOKENIZER MINILM
 
-  gpt2/, gpt2-f16/            GPT-2 124M with seeded random weights, f32 and f16, with GPT-2's own tokenizer
-  gpt2-{f16,q8_0,q4_0}.gguf   the same weights for llama.cpp
-  bert-base/                  BERT-base, seeded random weights
+  gpt2-{f16,q8_0,q4_0}.gguf   the weights of gpt2/ for llama.cpp
   bert-base-onnx/, minilm-onnx/   the encoders as ONNX, laid out for transformers.js
   texts.json                  256 texts of 4 to 512 tokens, from the documentation that comes with Python
 
-Random weights run as fast as trained ones. What is there already is kept.
+What is there already is kept.
 """
 import json
 import os
@@ -18,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydoc_data import topics
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModel, AutoTokenizer, GPT2Config
 
 bench, gpt2_tokenizer, minilm = (Path(argument) for argument in sys.argv[1:4])
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
@@ -34,23 +32,6 @@ def make(name, write):
     partial.unlink(missing_ok=True)
     write(partial)
     partial.rename(to)
-
-
-def gpt2(dtype):
-    def write(to):
-        torch.manual_seed(0)
-        GPT2LMHeadModel(GPT2Config()).to(dtype).save_pretrained(to)
-        for file in ("vocab.json", "merges.txt"):
-            shutil.copy(gpt2_tokenizer / file, to / file)
-
-    return write
-
-
-def bert_base(to):
-    torch.manual_seed(0)
-    BertModel(BertConfig()).save_pretrained(to)
-    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copy(minilm / file, to / file)
 
 
 def gguf(kind):
@@ -150,9 +131,6 @@ def texts(to):
 
 
 os.makedirs(bench, exist_ok=True)
-make("gpt2", gpt2(torch.float32))
-make("gpt2-f16", gpt2(torch.float16))
-make("bert-base", bert_base)
 make("texts.json", texts)
 failed = []
 for name, write in [*((f"gpt2-{kind}.gguf", gguf(kind)) for kind in ("f16", "q8_0", "q4_0")),

@@ -369,3 +369,34 @@ fn place(tensors: &mut HashMap<String, Entry>, name: &str, data: u64, size: u64)
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use candle_core::quantized::gguf_file::Content;
+    use candle_transformers::quantized_var_builder::VarBuilder;
+
+    use super::*;
+    use crate::Weights;
+
+    /// candle-transformers reads the same files by other code: names, shapes and dequantised values are equal.
+    #[test]
+    fn tensors_equal_those_of_candle_transformers() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures/gguf");
+        for kind in ["f32", "f16", "q8_0", "q4_0"] {
+            let path = folder.join(format!("{kind}.gguf"));
+            let content = Content::read(&mut File::open(&path).unwrap()).unwrap();
+            let theirs = VarBuilder::from_gguf(&path, &Device::Cpu).unwrap();
+            let ours = Weights::from_gguf(Gguf::open(&path).unwrap());
+            assert_eq!(ours.names().len(), content.tensor_infos.len());
+            for (name, info) in &content.tensor_infos {
+                let expected =
+                    theirs.get(info.shape.clone(), name).unwrap().dequantize(&Device::Cpu).unwrap();
+                let found = ours.tensor(&checkpoint_name(name), info.shape.dims(), &Device::Cpu).unwrap();
+                let flat =
+                    |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(flat(&found), flat(&expected), "{kind}: {name}");
+            }
+        }
+    }
+}
