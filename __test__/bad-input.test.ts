@@ -96,7 +96,12 @@ const files: Case[] = [
   ["no such hub model", "MODEL_NOT_FOUND", () => loadGPT2("nobody/has-this", { localFilesOnly: true })],
   ["a hub id that climbs", "MODEL_NOT_FOUND", () => loadGPT2("../../etc/passwd-model")],
   ["an empty folder", "MODEL_NOT_FOUND", load(() => newFolder("empty"))],
-  ["a file that is no GGUF", "WEIGHTS_CORRUPT", load(() => join(good, "config.json"))],
+  ["a file of another kind", "UNSUPPORTED_MODEL", load(() => join(good, "config.json"))],
+  ["a .gguf file that is none", "WEIGHTS_CORRUPT", load(() => {
+    const file = join(newFolder("gguf"), "model.gguf");
+    writeFileSync(file, readFileSync(join(good, "config.json")));
+    return file;
+  })],
   ["config.json is no JSON", "CONFIG_INVALID", load(() => broken((folder) => writeFileSync(join(folder, "config.json"), "{")))],
   ["config.json is a list", "CONFIG_INVALID", load(() => broken((folder) => writeFileSync(join(folder, "config.json"), "[]")))],
   ["a missing key", "CONFIG_INVALID", load(() => config((c) => delete c.n_embd))],

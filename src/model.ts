@@ -5,6 +5,7 @@ import { checkOptions, checks, type OptionTable } from "./options.js";
 import { abortable, call, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import type { TokenIds } from "./types.js";
+import { warnOfUnknown } from "./unknown-tokens.js";
 
 export interface DecodeOptions {
   /** Leave out special tokens (`[CLS]`, `<|endoftext|>`). Default true. */
@@ -62,7 +63,7 @@ export abstract class Model implements AsyncDisposable {
     this.checkOpen();
     const run = (id: number, cancel: InstanceType<typeof native.Cancel>) =>
       this.#native.evaluate(mailbox, id, options, cancel, onProgress !== undefined);
-    return abortable<string>(signal, run, onProgress);
+    return abortable<string>(signal, run, onProgress, (share) => warnOfUnknown("evaluate", share));
   }
 
   /**

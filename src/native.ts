@@ -1,6 +1,7 @@
 import type * as Binding from "#binding";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { addonAdvice, lookAround } from "./addon-advice.js";
 import { CandlewickError } from "./errors.js";
 import { packageRoot } from "./package.js";
 
@@ -68,17 +69,8 @@ function cudaAddon(): Native | undefined {
 }
 
 function missing(path: string | undefined, error: unknown): CandlewickError {
-  const platform = `${process.platform}-${process.arch}`;
-  const tried = path
-    ? `CANDLEWICK_NATIVE=${path}`
-    : `native/candlewick.${platform}*.node and the package candlewick-${platform}*`;
-  const reasons = causes(error).join("; ");
-  const advice = path
-    ? "unset CANDLEWICK_NATIVE to use the installed addon"
-    : "in a checkout run `npm run build:native`; in an installation run npm without --omit=optional, on a supported platform";
-  return new CandlewickError("ADDON_MISSING", `Cannot load the native addon (tried ${tried}): ${reasons}. Remedy: ${advice}.`, {
-    cause: error,
-  });
+  const message = addonAdvice(lookAround(path, causes(error)));
+  return new CandlewickError("ADDON_MISSING", message, { cause: error });
 }
 
 /** The first lines of an error's message and of its causes'. */

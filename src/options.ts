@@ -1,4 +1,5 @@
 import { CandlewickError } from "./errors.js";
+import { otherLibrary } from "./option-synonyms.js";
 
 /** Says what is wrong with a value ("must be …"), or nothing. */
 export type Check = (value: unknown) => string | undefined;
@@ -88,8 +89,9 @@ export const TOKEN_ID = checks.integer(0, 0xffff_ffff);
 
 /** `OPTION_UNKNOWN` for a name that is no `kind` (an option, a key of something). */
 export function unknown(where: string, kind: string, name: string, known: readonly string[]): CandlewickError {
-  const close = closeNames(name, known);
-  const hint = close.length > 0 ? `did you mean ${close.join(" or ")}?` : `known: ${known.join(", ")}`;
+  const theirs = otherLibrary(name, known);
+  const close = theirs === undefined ? closeNames(name, known) : [];
+  const hint = theirs ?? (close.length > 0 ? `did you mean ${close.join(" or ")}?` : `known: ${known.join(", ")}`);
   return new CandlewickError("OPTION_UNKNOWN", `${where}: unknown ${kind} "${name}"; ${hint}`);
 }
 

@@ -4,12 +4,15 @@ import { native, type Settled } from "./native.js";
 export type Cancel = InstanceType<typeof native.Cancel>;
 
 type OnProgress = (loaded: number, total: number) => void;
+/** What a call says beside its progress; throws nothing. */
+type OnNote = (note: number) => void;
 
 interface Pending {
   resolve(value: unknown): void;
   reject(error: unknown): void;
   /** Throws nothing: {@link abortable} sees to it. */
   onProgress: OnProgress | undefined;
+  onNote: OnNote | undefined;
 }
 
 const pending = new Map<number, Pending>();
@@ -22,7 +25,7 @@ export const mailbox = new native.Mailbox(settle);
  * Calls the engine: `start` passes the id on to a native method, whose answer settles the promise. Node stays alive while
  * a call is pending. What `start` throws rejects the promise.
  */
-export function call<T>(start: (id: number) => void, onProgress?: OnProgress): Promise<T> {
+export function call<T>(start: (id: number) => void, onProgress?: OnProgress, onNote?: OnNote): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const id = nextId();
     try {
@@ -30,7 +33,7 @@ export function call<T>(start: (id: number) => void, onProgress?: OnProgress): P
     } catch (error) {
       return reject(fromNative(error));
     }
-    pending.set(id, { resolve: resolve as (value: unknown) => void, reject, onProgress });
+    pending.set(id, { resolve: resolve as (value: unknown) => void, reject, onProgress, onNote });
     if (pending.size === 1) mailbox.hold();
   });
 }
@@ -44,6 +47,7 @@ export async function abortable<T>(
   signal: AbortSignal | undefined,
   start: (id: number, cancel: Cancel) => void,
   onProgress?: OnProgress,
+  onNote?: OnNote,
 ): Promise<T> {
   if (signal?.aborted) throw abortError(signal);
   const cancel = new native.Cancel();
@@ -60,7 +64,7 @@ export async function abortable<T>(
   };
   signal?.addEventListener("abort", stop, { once: true });
   try {
-    const value = await call<T>((id) => start(id, cancel), onProgress && report);
+    const value = await call<T>((id) => start(id, cancel), onProgress && report, onNote);
     // The last report may have thrown when there was nothing left to stop.
     if (thrown) throw thrown.error;
     return value;
@@ -93,7 +97,8 @@ function settle(): void {
     const waiter = pending.get(id);
     if (!waiter) continue;
     if (progress) {
-      waiter.onProgress?.(progress[0]!, progress[1]!);
+      if (progress.length === 1) waiter.onNote?.(progress[0]!);
+      else waiter.onProgress?.(progress[0]!, progress[1]!);
       continue;
     }
     pending.delete(id);

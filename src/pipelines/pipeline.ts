@@ -171,6 +171,12 @@ export async function pipeline<Name extends PipelineTask>(
     if (idle !== undefined) throw invalid("pipeline", idle, "has no effect on a model that is loaded", load[idle]);
     return kind.create(model as BERT | GPT2, defaults, false) as Pipelines[Name];
   }
+  if (model === undefined && !isShipped(task)) {
+    const message =
+      `There is no default model for ${task}: pass one, as in pipeline("${task}", "./my-${kind.model.toLowerCase()}") with a folder, a hub id or a ` +
+      `loaded ${kind.model}. Tasks with a default model: ${TASKS.filter(isShipped).join(", ")}`;
+    throw new CandlewickError("OPTION_INVALID", message);
+  }
   const source = model ?? (isShipped(task) ? shippedModel(task, language as Language | undefined) : undefined);
   const problem = checks.string(source);
   if (problem) throw invalid("pipeline", `the model for ${task}`, `${problem}, or a ${kind.model}`, source);

@@ -2,6 +2,7 @@ import { abortError, CandlewickError } from "../errors.js";
 import { EventStream } from "../event-stream.js";
 import type { NativeFinetune } from "../native.js";
 import { call, mailbox } from "../runtime.js";
+import { warnOfUnknown } from "../unknown-tokens.js";
 import type { DoneEvent, FinetuneEvent } from "./events.js";
 
 /** What runs: the native side, and what to let go of when it has ended. */
@@ -63,6 +64,7 @@ export class TrainingRun extends EventStream<FinetuneEvent, DoneEvent> {
 
   protected override arrived(events: readonly FinetuneEvent[]): readonly FinetuneEvent[] {
     this.#done = events.find((event) => event.type === "done") ?? this.#done;
+    for (const event of events) if (event.type === "start") warnOfUnknown("finetune", event.unknownTokens);
     return this.isRead ? events : [];
   }
 

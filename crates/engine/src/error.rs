@@ -23,7 +23,9 @@ pub enum EngineError {
     #[error("aborted")]
     Aborted,
     /// Text in or out was asked of a model that has no tokenizer files.
-    #[error("this model has no tokenizer")]
+    #[error(
+        "this model has no tokenizer: its folder has none of tokenizer.json, vocab.json + merges.txt, vocab.txt; add them, or give token ids"
+    )]
     TokenizerMissing,
     #[error("internal error: {0}")]
     Internal(String),

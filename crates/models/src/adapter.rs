@@ -8,7 +8,7 @@ use candlewick_kernels::Layout;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::source::read_json;
+use crate::files::read_json;
 use crate::{ModelError, Result, Weights};
 
 /// One module's matrices, row-major.

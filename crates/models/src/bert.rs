@@ -11,7 +11,7 @@ use crate::layers::{
 };
 use crate::source::ModelFolder;
 use crate::weights::Weights;
-use crate::{EncoderHead, ModelError, Result};
+use crate::{EncoderHead, ModelError, Result, foreign};
 
 /// transformers' `BertConfig`: the keys that change the mathematics of a forward pass.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,9 +51,8 @@ fn yes() -> bool {
 
 impl Config {
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let model_type = folder.model_type()?;
-        if model_type != "bert" {
-            return Err(ModelError::UnsupportedModel(format!("model_type {model_type:?} is not bert")));
+        if folder.model_type()? != "bert" {
+            return Err(foreign::model_type(&folder.config));
         }
         let config: Self =
             serde_json::from_value(folder.config.clone()).map_err(|e| ModelError::Config(e.to_string()))?;

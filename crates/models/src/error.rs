@@ -73,6 +73,14 @@ impl ModelError {
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Internal(error.to_string())
+        Self::Internal(without_backtrace(&error))
+    }
+}
+
+/// Candle's message; with `RUST_BACKTRACE` set its `Display` has a backtrace in it, which is not for users.
+pub(crate) fn without_backtrace(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
+        other => other.to_string(),
     }
 }

@@ -10,9 +10,8 @@ use std::path::Path;
 
 use candlewick_kernels::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
 
-use crate::source::open_regular;
-use crate::weights::{corrupt, file_name, read_exact_at};
-use crate::{Dtype, ModelError, Result};
+use crate::files::{corrupt, file_name, open_regular, read_exact_at, refuse_foreign};
+use crate::{Dtype, ModelError, Result, foreign};
 
 /// Entries of a vocabulary or of a list of merges: far above any GPT-2's, and a bound on what a hostile file can make us hold.
 const MAX_ENTRIES: u64 = 1 << 20;
@@ -235,8 +234,10 @@ impl Gguf {
         let size = file.metadata().map_err(io)?.len();
         let mut reader = Reader { name: &name, inner: BufReader::with_capacity(1 << 16, &file), at: 0, size };
         reader.inner.seek(SeekFrom::Start(0)).map_err(io)?;
-        if &reader.bytes::<4>()? != b"GGUF" {
-            return Err(corrupt(&name, "not a GGUF file"));
+        if reader.bytes::<4>().ok().as_ref() != Some(b"GGUF") {
+            refuse_foreign(&file, &name)?;
+            let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+            return Err(if gguf { corrupt(&name, "not a GGUF file") } else { foreign::file(path) });
         }
         let version = reader.u32()?;
         if !matches!(version, 2 | 3) {

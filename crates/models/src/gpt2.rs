@@ -11,7 +11,7 @@ use crate::layers::{
     split_heads,
 };
 use crate::source::ModelFolder;
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, foreign};
 
 /// transformers' `GPT2Config`: the keys that change the mathematics of a forward pass.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,9 +53,11 @@ fn yes() -> bool {
 
 impl Config {
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let model_type = folder.model_type()?;
-        if model_type != "gpt2" {
-            return Err(ModelError::UnsupportedModel(format!("model_type {model_type:?} is not gpt2")));
+        if folder.model_type()? != "gpt2" {
+            return Err(foreign::model_type(&folder.config));
+        }
+        if let Some(error) = foreign::gpt2_head(&folder.config) {
+            return Err(error);
         }
         let mut config = folder.config.clone();
         if let Some(object) = config.as_object_mut()

@@ -1,16 +1,13 @@
 //! A model on disk: a folder in Hugging Face's layout and the JSON files in it.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use crate::files::read_json;
+use crate::foreign;
 use crate::{Adapter, ModelError, Result, Tokenizer, Weights};
-
-/// No configuration file is larger than this; a tokenizer's may be (see `tokenizer.rs`).
-const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// A model's folder and its parsed configuration; or an adapter's in PEFT's layout, over that of its base.
 pub struct ModelFolder {
@@ -37,7 +34,7 @@ impl ModelFolder {
         let path = PathBuf::from(source);
         if !path.is_dir() {
             return Err(if path.exists() {
-                ModelError::UnsupportedModel(format!("{source} is not a folder"))
+                foreign::file(&path)
             } else {
                 ModelError::NotFound(source.to_string())
             });
@@ -83,7 +80,11 @@ impl ModelFolder {
             config: Value::Null,
             generation: Value::Object(Default::default()),
         };
-        folder.config = read_json(&folder.file("config.json"))?;
+        let config = folder.file("config.json");
+        if !config.exists() {
+            return Err(foreign::folder(&folder.path, "config.json"));
+        }
+        folder.config = read_json(&config)?;
         let generation = folder.file("generation_config.json");
         if generation.is_file() {
             folder.generation = read_json(&generation)?;
@@ -119,10 +120,17 @@ impl ModelFolder {
 
     /// `model_type`, which must be there.
     pub fn model_type(&self) -> Result<&str> {
-        self.config
-            .get("model_type")
-            .and_then(Value::as_str)
-            .ok_or_else(|| ModelError::Config("model_type is missing".into()))
+        let found = self.config.get("model_type").and_then(Value::as_str);
+        found.ok_or_else(|| foreign::model_type(&self.config))
+    }
+
+    /// That the folder is a GPT-2's or a BERT's, where it says what it is; `over` are keys that come before its own.
+    pub fn refuse_foreign(&self, over: &serde_json::Map<String, Value>) -> Result<()> {
+        let found = over.get("model_type").or_else(|| self.config.get("model_type"));
+        match found.and_then(Value::as_str) {
+            None | Some("gpt2" | "bert") => Ok(()),
+            Some(_) => Err(foreign::model_type(&self.config)),
+        }
     }
 
     /// Token ids under `key` of the generation configuration, else of the configuration: none (`null`), one or several.
@@ -151,47 +159,4 @@ fn has_weights(folder: &Path) -> bool {
 /// As in transformers an adapter comes before weights that lie beside it.
 fn is_adapter(folder: &Path) -> bool {
     folder.join(ADAPTER_CONFIG).is_file() && (folder.join(ADAPTER_WEIGHTS).is_file() || !has_weights(folder))
-}
-
-/// Opens a regular file: a pipe would block, a device never end.
-pub(crate) fn open_regular(path: &Path) -> Result<File> {
-    let io = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => ModelError::NotFound(path.display().to_string()),
-        _ => ModelError::Io { path: path.to_path_buf(), reason: e.to_string() },
-    };
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(ModelError::Io { path: path.to_path_buf(), reason: "not a regular file".into() });
-    }
-    File::open(path).map_err(io)
-}
-
-/// Reads a text file of a bounded size.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let io = |reason: String| ModelError::Io { path: path.to_path_buf(), reason };
-    let mut text = String::new();
-    let file = open_regular(path)?;
-    file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).map_err(|e| io(e.to_string()))?;
-    if text.len() as u64 > MAX_TEXT_BYTES {
-        return Err(io(format!("over {MAX_TEXT_BYTES} bytes of configuration")));
-    }
-    Ok(text)
-}
-
-/// Reads a JSON array of objects.
-pub(crate) fn read_json_list(path: &Path) -> Result<Vec<Value>> {
-    match serde_json::from_str(&read_text(path)?) {
-        Ok(Value::Array(list)) if list.iter().all(Value::is_object) => Ok(list),
-        Ok(_) => Err(ModelError::Config(format!("{} is not a list of objects", path.display()))),
-        Err(e) => Err(ModelError::Config(format!("{}: {e}", path.display()))),
-    }
-}
-
-/// Reads a JSON object.
-pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let value: Value = serde_json::from_str(&read_text(path)?)
-        .map_err(|e| ModelError::Config(format!("{}: {e}", path.display())))?;
-    if !value.is_object() {
-        return Err(ModelError::Config(format!("{} is not an object", path.display())));
-    }
-    Ok(value)
 }

@@ -17,9 +17,9 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, DecoderWrapper, Encoding, decoders};
 
+use crate::files::{file_name, read_json};
 use crate::gguf::Gguf;
-use crate::source::read_json;
-use crate::{Cut, ModelError, Result};
+use crate::{Cut, ModelError, Result, foreign};
 
 /// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other here.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -56,6 +56,13 @@ pub(crate) fn invalid(error: impl std::fmt::Display) -> ModelError {
     ModelError::Tokenizer(error.to_string())
 }
 
+/// Why a tokenizer's file could not be read: what it is instead, or else `error`.
+fn foreign_or(path: &Path, error: impl std::fmt::Display) -> ModelError {
+    let name = file_name(path);
+    let found = std::fs::File::open(path).ok().and_then(|file| foreign::content_of(&file));
+    ModelError::Tokenizer(format!("{name}: {}", found.unwrap_or_else(|| error.to_string())))
+}
+
 impl Tokenizer {
     /// The tokenizer of a model's folder, or `None` where it has no tokenizer's files.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
@@ -68,8 +75,14 @@ impl Tokenizer {
         let json = folder.join("tokenizer.json");
         let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
         let words = folder.join("vocab.txt");
+        for path in [&vocab, &words].into_iter().filter(|path| !json.is_file() && path.is_file()) {
+            let found = std::fs::File::open(path).ok().and_then(|file| foreign::content_of(&file));
+            found.map_or(Ok(()), |reason| {
+                Err(ModelError::Tokenizer(format!("{}: {reason}", file_name(path))))
+            })?;
+        }
         let tokenizer = if json.is_file() {
-            tokenizers::Tokenizer::from_file(&json).map_err(invalid)?
+            tokenizers::Tokenizer::from_file(&json).map_err(|error| foreign_or(&json, error))?
         } else if vocab.is_file() && merges.is_file() {
             byte_level_bpe(&vocab, &merges, &config)?
         } else if words.is_file() {

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::source::{ModelFolder, read_json, read_json_list};
+use crate::files::{read_json, read_json_list};
+use crate::source::ModelFolder;
 use crate::{ModelError, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

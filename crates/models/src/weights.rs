@@ -16,9 +16,10 @@ use serde::Deserialize;
 
 use crate::adapter::Adapter;
 use crate::delta::Delta;
+use crate::error::without_backtrace;
+use crate::files::{corrupt, file_name, open_regular, read_exact_at, read_text, refuse_foreign};
 use crate::gguf::Gguf;
-use crate::source::{open_regular, read_text};
-use crate::{Dtype, LoraWeights, ModelError, Result};
+use crate::{Dtype, LoraWeights, ModelError, Result, foreign};
 
 /// The format's own bound on a header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -165,10 +166,10 @@ impl Weights {
         } else if pickle.is_file() {
             open_pickle(&pickle)?
         } else {
-            return Err(ModelError::NotFound(format!(
-                "{} has none of model.safetensors, model.safetensors.index.json, pytorch_model.bin",
-                folder.display()
-            )));
+            return Err(foreign::folder(
+                folder,
+                "weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin)",
+            ));
         };
         Ok(Self { store, prefix, adapter: None })
     }
@@ -364,7 +365,9 @@ impl Weights {
                 (entry.kind.into(), place, entry.bytes)
             }
             Store::Pickle { file, reader } => {
-                let bad = |e: candle_core::Error| corrupt(file, format!("cannot read {name}: {e}"));
+                let bad = |e: candle_core::Error| {
+                    corrupt(file, format!("cannot read {name}: {}", without_backtrace(&e)))
+                };
                 let tensor = reader
                     .get(&resolved)
                     .map_err(bad)?
@@ -424,35 +427,15 @@ impl Weights {
     }
 }
 
-pub(crate) fn corrupt(file: &str, reason: impl Into<String>) -> ModelError {
-    ModelError::CorruptWeights { file: file.to_string(), reason: reason.into() }
-}
-
-#[cfg(unix)]
-pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-pub(crate) fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !buffer.is_empty() {
-        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        buffer = &mut buffer[n..];
-        offset += n as u64;
-    }
-    Ok(())
-}
-
 fn open_pickle(path: &Path) -> Result<Store> {
     let file = file_name(path);
-    let size = open_regular(path)?.metadata().map_err(|e| corrupt(&file, e.to_string()))?.len();
+    let opened = open_regular(path)?;
+    refuse_foreign(&opened, &file)?;
+    let size = opened.metadata().map_err(|e| corrupt(&file, e.to_string()))?.len();
     crate::pickle::check(path).map_err(|reason| corrupt(&file, reason))?;
     let reader = std::panic::catch_unwind(|| candle_core::pickle::PthTensors::new(path, None))
         .map_err(|_| corrupt(&file, "not a PyTorch checkpoint"))?
-        .map_err(|e| corrupt(&file, e.to_string()))?;
+        .map_err(|e| corrupt(&file, without_backtrace(&e)))?;
     for info in reader.tensor_infos().values() {
         let elements = info.layout.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let bytes = elements.and_then(|n| n.checked_mul(info.dtype.size_in_bytes() as u64));
@@ -461,10 +444,6 @@ fn open_pickle(path: &Path) -> Result<Store> {
         }
     }
     Ok(Store::Pickle { file, reader })
-}
-
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The distinct files of a shard index, which may name files of its own folder only.
@@ -498,6 +477,7 @@ fn safetensors(paths: &[PathBuf]) -> Result<Store> {
     for (i, path) in paths.iter().enumerate() {
         let name = file_name(path);
         let file = open_regular(path)?;
+        refuse_foreign(&file, &name)?;
         for (tensor, entry) in read_header(&file, &name, i)? {
             if entries.insert(tensor.clone(), entry).is_some() {
                 return Err(corrupt(&name, format!("{tensor} is in two files")));

@@ -23,7 +23,7 @@ type Bell = ThreadsafeFunction<(), (), (), Status, false, true>;
 #[napi(object, object_from_js = false)]
 pub struct Settled {
     pub id: u32,
-    /// A progress report: the call goes on.
+    /// A progress report, of two numbers, or a note, of one: the call goes on.
     pub progress: Option<Vec<f64>>,
     #[napi(ts_type = "unknown")]
     pub value: Option<Answer>,
@@ -125,6 +125,15 @@ impl Mailbox {
         Box::new(move |progress| shared.report(id, progress))
     }
 
+    /// Posts what is to be said about the call `id` beside its progress: one number, whose meaning the call has.
+    pub(crate) fn note(&self, id: u32) -> Box<dyn Fn(f64) + Send> {
+        let shared = self.shared.clone();
+        Box::new(move |note| {
+            let progress = Some(vec![note]);
+            drop(shared.lock().post(Settled { id, progress, value: None, code: None, message: None }));
+        })
+    }
+
     /// The same of a call over texts, in texts.
     pub(crate) fn counting(&self, id: u32) -> Progress {
         let report = self.progress(id);
@@ -190,7 +199,11 @@ impl Shared {
     fn report(&self, id: u32, LoadProgress { done, total }: LoadProgress) {
         let progress = Some(vec![done as f64, total as f64]);
         let mut state = self.lock();
-        match state.settled.iter_mut().find(|settled| settled.id == id && settled.progress.is_some()) {
+        match state
+            .settled
+            .iter_mut()
+            .find(|settled| settled.id == id && settled.progress.as_ref().is_some_and(|p| p.len() == 2))
+        {
             Some(settled) => settled.progress = progress,
             None => drop(state.post(Settled { id, progress, value: None, code: None, message: None })),
         }

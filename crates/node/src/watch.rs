@@ -8,11 +8,13 @@ use crate::mailbox::{Cancel, Mailbox};
 pub(crate) struct Watch {
     cancel: CancelToken,
     progress: Option<Box<dyn Fn(LoadProgress) + Send>>,
+    note: Box<dyn Fn(f64) + Send>,
 }
 
 impl Watch {
     pub fn new(mailbox: &Mailbox, id: u32, cancel: &Cancel, progress: bool) -> Self {
-        Self { cancel: cancel.token(), progress: progress.then(|| mailbox.progress(id)) }
+        let progress = progress.then(|| mailbox.progress(id));
+        Self { cancel: cancel.token(), progress, note: mailbox.note(id) }
     }
 }
 
@@ -21,6 +23,10 @@ impl Observer for Watch {
         if let Some(report) = &self.progress {
             report(LoadProgress { done, total });
         }
+    }
+
+    fn unknown(&self, share: f64) {
+        (self.note)(share);
     }
 
     fn stop(&self) -> bool {

@@ -38,7 +38,9 @@ pub enum TrainError {
     #[error("{path}: another training run is writing here")]
     OutputBusy { path: PathBuf },
     /// The model's folder has no tokenizer, and the data is text.
-    #[error("this model has no tokenizer")]
+    #[error(
+        "this model has no tokenizer: its folder has none of tokenizer.json, vocab.json + merges.txt, vocab.txt; add them, or give token ids"
+    )]
     TokenizerMissing,
     #[error("aborted")]
     Aborted,

@@ -12,6 +12,7 @@ pub mod model;
 mod observer;
 pub mod tokenizer;
 pub mod trainer;
+mod unknown;
 
 pub use error::{Result, TrainError};
 pub use observer::Observer;

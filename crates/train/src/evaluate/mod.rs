@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::{DataOptions, ProblemType, Setup, Task};
 use crate::metrics::BleuTokenizer;
+use crate::unknown::Watching;
 use crate::{Observer, Result, TrainError};
 
 /// Ids and their token types (T); empty types are zeros.
@@ -212,6 +213,7 @@ pub fn evaluate<P: Predictor>(
         trains: false,
         stop: &stop,
     };
+    let predictor = &mut Watching::new(predictor, model.tokenizer, observer);
     let context = Context { predictor, options, model, observer };
     match options.task {
         Task::TextGeneration => language::run(context, &setup),

@@ -52,6 +52,7 @@ pub struct Opening {
 impl Opening {
     pub fn new(options: &FinetuneOptions) -> Result<Self> {
         let mut folder = open_folder(options)?;
+        folder.refuse_foreign(&options.config)?;
         let tokenizer = folder.tokenizer()?.ok_or(TrainError::TokenizerMissing)?;
         if options.from_scratch && folder.adapter.is_some() {
             return Err(TrainError::option(

@@ -17,7 +17,7 @@ use super::predict::{InTraining, Silent};
 use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, ProblemType, Setup, Target, Task};
 use crate::evaluate::{self, EvaluateOptions, Generation, Model};
 use crate::model::{Cpu, Outcome, Pass};
-use crate::{Observer, Result, TrainError};
+use crate::{Observer, Result, TrainError, unknown};
 
 /// Rows of a batch of an evaluation: no gradients, so a few suffice to fill the kernels.
 const EVALUATION_ROWS: usize = 16;
@@ -189,6 +189,7 @@ impl<'a> Run<'a> {
             let params = network.params.all.iter().filter(|param| param.trainable || !trainable);
             params.map(|param| param.value.len() as u64).sum()
         };
+        let unknown_tokens = unknown::share_of(examples.as_mut(), &facts.tokenizer)?;
         observer.event(Event::Start {
             total_steps: total,
             step: state.step,
@@ -196,6 +197,7 @@ impl<'a> Run<'a> {
             parameters: count(false),
             trainable_parameters: count(true),
             examples: examples.len() as u64,
+            unknown_tokens,
             new_parameters: network.new.clone(),
             resumed_from,
             skipped,
