@@ -37,6 +37,7 @@ export type ErrorCode =
   // A training run.
   | "LOSS_NOT_FINITE"
   | "OUTPUT_BUSY"
+  | "OUTPUT_EXISTS"
   | "CHECKPOINT_MISMATCH"
   | "CHECKPOINT_CORRUPT"
   // The hub.
@@ -90,6 +91,7 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   COLUMN_UNKNOWN: 400,
   LABEL_UNKNOWN: 400,
   OUTPUT_BUSY: 409,
+  OUTPUT_EXISTS: 409,
   MODEL_NOT_FOUND: 404,
   MODEL_GATED: 403,
   DOWNLOAD_FAILED: 502,

@@ -8,7 +8,7 @@ import { MAX_FAILURES, retrying, type Connection } from "./hub/http.js";
 import { list, type Listing } from "./hub/listing.js";
 import { readSettings, type HubSettings } from "./hub/settings.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
-import { MODEL_PREFIX, modelFolder } from "./package.js";
+import { isShippedName, MODEL_PREFIX, modelFolder } from "./package.js";
 
 export type { DownloadProgress } from "./hub/download.js";
 
@@ -27,7 +27,7 @@ const PARALLEL = 4;
 
 /**
  * The absolute path of a model's files. What exists on this machine comes first, then the package of weights of this name
- * (`candlewick-model-…`); otherwise `source` is a hub id, and what the hub's cache lacks of it is downloaded there.
+ * (`candlewick-model-…`, or the short name of one that Candlewick has: `default`, `sentiment-zh`); otherwise `source` is a hub id, and what the hub's cache lacks of it is downloaded there.
  *
  * A commit that is cached whole needs no network. Of a branch or tag the hub is asked for the present commit, in one
  * request; if it cannot or does not say, the commit in the cache is used.
@@ -39,13 +39,13 @@ export async function resolveModel(source: string, options: ResolveOptions = {})
   if (signal?.aborted) throw abortError(signal);
   let path = resolve(source);
   const there = await exists(path);
-  const named = !there && source.startsWith(MODEL_PREFIX);
+  const named = !there && (source.startsWith(MODEL_PREFIX) || isShippedName(source));
   if (named) path = modelFolder(source);
   if (there || named) {
     if (revision === undefined) return path;
     throw invalid(`revision: ${path} is a path, and only the hub's models have revisions`);
   }
-  if (!isHubId(source)) throw new CandlewickError("MODEL_NOT_FOUND", `Model not found: there is nothing at ${path}`);
+  if (!isHubId(source)) throw new CandlewickError("MODEL_NOT_FOUND", `Model not found as a path: there is nothing at ${path}, and ${JSON.stringify(source)} is not the id of a model on the hub (owner/name)`);
   const followed = follow(signal);
   try {
     return await resolveHubModel(source, { ...checked, signal: followed.signal }, await readSettings());

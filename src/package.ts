@@ -9,6 +9,11 @@ export const packageRoot: string = findRoot(__dirname);
 /** The folder of the model that ships. */
 export const defaultModelPath: string = join(packageRoot, "models", "default");
 
+/** The models that Candlewick has, by the names of their folders; `default` is in the main package. */
+const SHIPPED_NAMES: readonly string[] = ["default", "dialogue", "minilm", "sentiment-en", "sentiment-zh", "topics", "translation-en-zh"];
+
+export const isShippedName = (name: string): boolean => SHIPPED_NAMES.includes(name);
+
 /** What the names of packages of weights begin with. */
 export const MODEL_PREFIX = "candlewick-model-";
 

@@ -122,7 +122,7 @@ describe("a program", async () => {
 
   test("has a command line", async () => {
     const { stdout } = await inUser("npx", ["--offline", "candlewick", "generate", "Once", "--max-new-tokens", "4"]);
-    assert.match(stdout, /Once[^]+4 tokens/);
+    assert.match(stdout, /^Once./);
   });
 
   describe("beside the package with CUDA", () => {

@@ -1,6 +1,7 @@
 // `candlewick adapter`: a LoRA adapter made part of a model on the disk, and taken out of it again.
 import { Option, type Command } from "commander";
-import { mergeAdapter, unmergeAdapter, type UnmergeAdapterOptions } from "../adapter-merging.js";
+import type { MergedAdapter, UnmergeAdapterOptions } from "../adapter-merging.js";
+import { library } from "./library.js";
 import { loading } from "./progress.js";
 import { signal, write } from "./terminal.js";
 
@@ -25,7 +26,7 @@ export function addAdapter(program: Command): void {
   )
     .option("-m, --model <path>", "the base: a folder, a package of weights or a hub id (default: the one that the adapter names)")
     .addHelpText("after", "\nFor instance: candlewick adapter merge ./tuned/adapter -o ./merged")
-    .action((adapter: string, given: Arguments) => run(mergeAdapter, adapter, given));
+    .action((adapter: string, given: Arguments) => run(library().mergeAdapter, adapter, given));
   withOptions(
     command
       .command("unmerge")
@@ -34,11 +35,11 @@ export function addAdapter(program: Command): void {
   )
     .requiredOption("-m, --model <path>", "the merged model: a folder or a hub id")
     .addHelpText("after", "\nFor instance: candlewick adapter unmerge ./tuned/adapter -m ./merged -o ./base")
-    .action((adapter: string, given: Arguments) => run(unmergeAdapter, adapter, given));
+    .action((adapter: string, given: Arguments) => run(library().unmergeAdapter, adapter, given));
 }
 
 async function run(
-  work: (options: UnmergeAdapterOptions) => ReturnType<typeof mergeAdapter>,
+  work: (options: UnmergeAdapterOptions) => Promise<MergedAdapter>,
   adapter: string,
   { json, ...options }: Arguments,
 ): Promise<void> {

@@ -3,10 +3,10 @@ import { appendFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { CandlewickError } from "../errors.js";
 import { MODEL_PREFIX } from "../package.js";
-import { pipeline } from "../pipelines/pipeline.js";
 import type { DialogueSession } from "../pipelines/session.js";
 import { shippedModel, shippedName } from "../shipped.js";
 import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
+import { library } from "./library.js";
 import { openPrompt, stateFile, type Prompt } from "./prompt.js";
 import { bold, dim, signal, write } from "./terminal.js";
 
@@ -41,7 +41,7 @@ export function addChat(program: Command): void {
 async function chat(options: Arguments): Promise<void> {
   const { model, maxNewTokens, temperature, topK, topP, repetitionPenalty, seed } = options;
   const generation = { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed };
-  await using task = await pipeline("dialogue", model ?? shippedModel("dialogue"), { ...loadOptions(options), ...generation });
+  await using task = await library().pipeline("dialogue", model ?? shippedModel("dialogue"), { ...loadOptions(options), ...generation });
   await using session = task.session();
   const interactive = process.stdin.isTTY && process.stdout.isTTY;
   if (interactive) {

@@ -2,10 +2,10 @@
 import { InvalidArgumentError, type Command } from "commander";
 import { CandlewickError } from "../errors.js";
 import { findModel, MODEL_PREFIX } from "../package.js";
-import { pipeline } from "../pipelines/pipeline.js";
 import { shippedName, type Language, type ShippedTask } from "../shipped.js";
 import type { TokenStream } from "../stream.js";
 import { several } from "./arguments.js";
+import { library } from "./library.js";
 import { bold, dim, signal, write } from "./terminal.js";
 
 /** One part: a model, and what it is asked. */
@@ -24,9 +24,9 @@ const parts: readonly Part[] = [
     title: "Text generation, English and Chinese",
     task: "text-generation",
     async run() {
-      await using task = await opened(() => pipeline("text-generation", { signal }));
+      await using task = await opened(() => library().pipeline("text-generation", { signal }));
       for (const prompt of ["It is a truth universally acknowledged", "床前明月光"]) {
-        await streamed(prompt, task.stream(prompt, { maxNewTokens: 48, temperature: 0.8, topK: 50, topP: 0.95, repetitionPenalty: 1.1, seed: 7, signal }));
+        await streamed(prompt, task.stream(prompt, { maxNewTokens: 48, seed: 7, signal }));
       }
     },
   },
@@ -35,7 +35,7 @@ const parts: readonly Part[] = [
     title: "Translation, English to Chinese",
     task: "translation",
     async run() {
-      await using task = await opened(() => pipeline("translation", { signal }));
+      await using task = await opened(() => library().pipeline("translation", { signal }));
       for (const text of ["File not found", "Could not open the file for writing", "Save changes before closing?"]) {
         await answered(text, async () => (await task(text, { signal })).translationText);
       }
@@ -46,7 +46,7 @@ const parts: readonly Part[] = [
     title: "Dialogue, English and Chinese",
     task: "dialogue",
     async run() {
-      await using task = await opened(() => pipeline("dialogue", { signal }));
+      await using task = await opened(() => library().pipeline("dialogue", { signal }));
       await using session = task.session({ seed: 7 });
       for (const text of ["Hello, who are you?", "What is a computer?"]) await streamed(`${text} → `, session.say(text, { signal }));
       session.reset();
@@ -60,7 +60,7 @@ const parts: readonly Part[] = [
     title: "Text classification by topic",
     task: "text-classification",
     async run() {
-      await using task = await opened(() => pipeline("text-classification", { signal }));
+      await using task = await opened(() => library().pipeline("text-classification", { signal }));
       for (const text of ["Any sufficiently advanced bug is indistinguishable from a feature.", "Love is a friendship set to music."]) {
         await answered(text, async () => scored(await task(text, { signal })));
       }
@@ -75,7 +75,7 @@ function feeling(language: Language, name: string, texts: readonly string[]): Pa
     task: "sentiment-analysis",
     language,
     async run() {
-      await using task = await opened(() => pipeline("sentiment-analysis", { language, signal }));
+      await using task = await opened(() => library().pipeline("sentiment-analysis", { language, signal }));
       for (const text of texts) await answered(text, async () => scored(await task(text, { signal })));
     },
   };

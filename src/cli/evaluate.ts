@@ -1,10 +1,11 @@
 // `candlewick evaluate`: a model measured on a data set.
 import { Option, type Command } from "commander";
-import { evaluate, type EvaluateOptions, type EvaluationProgress } from "../evaluate/evaluate.js";
+import type { EvaluateOptions, EvaluationProgress } from "../evaluate/evaluate.js";
 import { confusion, figures, perClass, samplesOf, shown } from "../evaluate/report.js";
 import { short } from "../evaluate/plot.js";
 import { number } from "./arguments.js";
 import { dataFlags, merged, readConfig, withDataOptions, type DataArguments } from "./config.js";
+import { library } from "./library.js";
 import { loading, Progress } from "./progress.js";
 import { bold, dim, signal, write } from "./terminal.js";
 
@@ -61,7 +62,7 @@ async function run(config: string | undefined, given: Arguments): Promise<void> 
   if (options["samples"] === undefined && options["report"] === undefined) options["samples"] = 5;
   const watch = progress();
   try {
-    const metrics = await evaluate({ ...options, signal, onProgress: watch.onProgress } as EvaluateOptions);
+    const metrics = await library().evaluate({ ...options, signal, onProgress: watch.onProgress } as EvaluateOptions);
     watch.stop();
     await write(json ? `${JSON.stringify(metrics)}\n` : text(metrics));
     if (options["report"] !== undefined && !json) await write(dim(`\nThe report: ${String(options["report"])}/report.html\n`));

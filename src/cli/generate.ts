@@ -1,73 +1,154 @@
 // `candlewick generate`, which `npm start` runs: text streams from the model that ships, or from the reader's own.
-import { existsSync } from "node:fs";
+import { createWriteStream, existsSync } from "node:fs";
+import { once } from "node:events";
 import { join } from "node:path";
+import { finished } from "node:stream/promises";
 import type { Command } from "commander";
-import { loadGPT2, type GPT2 } from "../gpt2.js";
-import { defaultModelPath, packageRoot } from "../package.js";
-import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
-import { bold, dim, signal, write } from "./terminal.js";
+import { CandlewickError } from "../errors.js";
+import type { GPT2 } from "../gpt2.js";
+import { packageRoot } from "../package.js";
+import type { GenerateOptions } from "../types.js";
+import { loadOptions, number, several, withLoadOptions, type LoadArguments } from "./arguments.js";
+import { isPiped, openInput, textOf, withInputOptions, type InputArguments } from "./input.js";
+import { library } from "./library.js";
+import { bold, dim, note, signal, write } from "./terminal.js";
 
-const prompts = ["It is a truth universally acknowledged", "我们很高兴能够与您合作！"];
+/** What is continued at a terminal where nothing was given. */
+const OWN = ["It is a truth universally acknowledged", "我们很高兴能够与您合作！"];
+/** How much of each, where neither the call nor the model's files say. */
+const LENGTH = 80;
+/** Of our own prompts: everybody sees the same. */
+const OWN_SEED = 7;
 
-interface Arguments extends LoadArguments {
-  model?: string;
-  maxNewTokens: number;
-  temperature: number;
-  topK: number;
-  topP: number;
-  repetitionPenalty: number;
-  seed: number;
+interface Arguments extends LoadArguments, InputArguments {
+  model: string;
+  maxNewTokens?: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+  stop?: string[];
+  /** False: the new text alone. */
+  prompt: boolean;
+  json?: boolean;
+  output?: string;
+  quiet?: boolean;
+  demo?: boolean;
 }
 
 export function addGenerate(program: Command): void {
   const command = program
     .command("generate")
     .summary("continue a text with a GPT-2")
-    .description("Continues the prompt, or two prompts of its own, with a GPT-2 that runs on this machine.")
+    .description(
+      "Continues a text with a GPT-2 that runs on this machine. The prompt is what is given, a file (-f), or standard input; at a terminal without any, two of its own. " +
+        "The text alone goes to standard output, everything else to standard error.",
+    )
     .argument("[prompt...]", "what to continue")
-    .option("-m, --model <path>", "a folder with a GPT-2, a .gguf file or a hub id; the model that ships if left out")
-    .option("--max-new-tokens <n>", "how many tokens at most", number, 80)
-    .option("--temperature <x>", "0 picks the likeliest token, higher is freer", number, 0.8)
-    .option("--top-k <n>", "choose among the N likeliest tokens", number, 50)
-    .option("--top-p <x>", "choose among the likeliest tokens that make up this probability", number, 0.95)
-    .option("--repetition-penalty <x>", "above 1, words that were said become less likely", number, 1.1)
-    .option("--seed <n>", "the same seed gives the same text", number, 7)
-    .addHelpText("after", '\nFor instance: candlewick generate "Once upon a time" --max-new-tokens 200 --seed 3');
-  withLoadOptions(command).action(generate);
+    .option("-m, --model <path>", "a folder with a GPT-2, a .gguf file, a hub id, or the name of a model that ships", "default")
+    .option("--max-new-tokens <n>", `how many tokens at most (default: as the model's files say, else ${LENGTH})`, number)
+    .option("--temperature <x>", "0 picks the likeliest token, higher is freer (this and the next ones: default as the model's files say)", number)
+    .option("--top-k <n>", "choose among the N likeliest tokens", number)
+    .option("--top-p <x>", "choose among the likeliest tokens that make up this probability", number)
+    .option("--min-p <x>", "leave out tokens less likely than this share of the likeliest", number)
+    .option("--repetition-penalty <x>", "above 1, words that were said become less likely", number)
+    .option("--stop <text>", "end before this text; may be repeated", several(String))
+    .option("--seed <n>", "the same seed gives the same text (default: a random one, which is told)", number)
+    .option("--no-prompt", "write the new text without the prompt")
+    .option("--json", "write a JSON line for each prompt, when it is done")
+    .option("-o, --output <path>", "write to a file")
+    .option("-q, --quiet", "no figures")
+    .option("--demo", "continue two prompts of its own, whatever standard input is")
+    .addHelpText(
+      "after",
+      '\nFor instance: candlewick generate "Once upon a time" --max-new-tokens 200 --seed 3\n              echo "Once upon a time" | candlewick generate --stop . > story.txt\n              candlewick generate -f prompts.txt --from lines --json -o stories.jsonl',
+    );
+  withLoadOptions(withInputOptions(command)).action(generate);
 }
 
 async function generate(words: string[], options: Arguments): Promise<void> {
-  const { model: source, maxNewTokens, temperature, topK, topP, repetitionPenalty, seed } = options;
+  const own = options.demo || (words.length === 0 && !options.file && !isPiped());
+  const say = options.quiet ? () => {} : note;
   const started = performance.now();
-  await using model = await loadGPT2(source ?? defaultModelPath, loadOptions(options));
-  const seconds = ((performance.now() - started) / 1000).toFixed(2);
+  await using model = await library().loadGPT2(options.model, loadOptions(options));
   const { parameters, dtype, device, threads } = model.info;
   const facts = [
-    `GPT-2 from ${source ?? "models/default"}`,
-    `${(parameters / 1e6).toFixed(1)} million parameters as ${dtype}`,
-    `loaded in ${seconds} s`,
+    `${options.model}: ${(parameters / 1e6).toFixed(1)} million parameters as ${dtype}`,
+    `loaded in ${((performance.now() - started) / 1000).toFixed(2)} s`,
     `${device}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
-    `seed ${seed}`,
   ];
-  await write(dim(`${facts.join("; ")}\n\n`));
-  const generation = { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed };
-  for (const prompt of words.length > 0 ? [words.join(" ")] : prompts) await stream(model, prompt, generation);
-  if (words.length === 0) await write(next());
+  say(dim(facts.join("; ")));
+  const generation = generationOf(options, model, own);
+  const out = sink(options.output);
+  try {
+    for await (const prompt of own ? OWN : prompts(words, options)) await continued(model, prompt, generation, options, out, say);
+  } finally {
+    await out.end();
+  }
+  if (own) say(next());
 }
 
-async function stream(model: GPT2, prompt: string, generation: object): Promise<void> {
-  await write(bold(prompt));
-  const started = performance.now();
-  let first = 0;
-  let count = 0;
-  for await (const token of model.generate(prompt, { ...generation, signal })) {
-    if (count++ === 0) first = performance.now();
-    await write(token.text);
+function generationOf(options: Arguments, model: GPT2, own: boolean): GenerateOptions {
+  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed = own ? OWN_SEED : undefined } = options;
+  const learned = model.info.generationDefaults;
+  const length = learned.maxNewTokens ?? learned.maxLength;
+  return { maxNewTokens: maxNewTokens ?? (length === undefined ? LENGTH : undefined), temperature, topK, topP, minP, repetitionPenalty, stop, seed, signal };
+}
+
+/** One prompt of the words; else what the files or standard input hold, whole unless they are rows. */
+async function* prompts(words: readonly string[], options: Arguments): AsyncGenerator<string> {
+  if (words.length > 0) yield words.join(" ");
+  if (words.length > 0 && !options.file) return;
+  const input = await openInput([], options, "whole");
+  let any = false;
+  for await (const row of input.rows()) {
+    const text = textOf(row).replace(/\r?\n$/, "");
+    if (text === "") continue;
+    any = true;
+    yield text;
   }
-  const last = performance.now();
-  // The first token waits for the prompt; the pace is that of those after it.
-  const pace = count > 1 ? `${((count - 1) / ((last - first) / 1000)).toFixed(0)} tokens/s, ` : "";
-  await write(dim(`\n${count} tokens: ${pace}the first after ${(first - started).toFixed(0)} ms\n\n`));
+  if (!any) throw new CandlewickError("PROMPT_EMPTY", "There is nothing to continue: the input is empty");
+}
+
+async function continued(model: GPT2, prompt: string, generation: GenerateOptions, options: Arguments, out: Sink, say: (text: string) => void): Promise<void> {
+  const stream = model.generate(prompt, generation);
+  if (!options.json) {
+    if (options.prompt) await out.write(out.terminal ? bold(prompt) : prompt);
+    for await (const token of stream) await out.write(token.text);
+    await out.write("\n");
+  }
+  const { text, finishReason, usage, timings, seed } = await stream.result;
+  if (options.json) await out.write(`${JSON.stringify({ prompt, text, finishReason, seed, usage, timings })}\n`);
+  const { completionTokens: tokens } = usage;
+  const pace = tokens > 1 ? `${timings.decodeTokensPerSecond.toFixed(0)} tokens/s, ` : "";
+  const stopped = finishReason === "stop" ? ", to its end" : "";
+  say(dim(`${tokens} tokens${stopped}: ${pace}the first after ${timings.firstTokenMs.toFixed(0)} ms; seed ${seed}\n`));
+}
+
+interface Sink {
+  readonly terminal: boolean;
+  write(text: string): Promise<unknown> | undefined;
+  end(): Promise<void>;
+}
+
+/** Standard output, or a file. */
+function sink(path: string | undefined): Sink {
+  if (path === undefined) return { terminal: process.stdout.isTTY, write, end: async () => {} };
+  const file = createWriteStream(path);
+  const written = finished(file).catch((error) => {
+    throw new CandlewickError("IO", `${path}: ${error.message}`, { cause: error });
+  });
+  written.catch(() => {});
+  return {
+    terminal: false,
+    write: (text) => (file.write(text) ? undefined : Promise.race([once(file, "drain"), written])),
+    async end() {
+      file.end();
+      await written;
+    },
+  };
 }
 
 function next(): string {
@@ -83,5 +164,5 @@ function next(): string {
   const inCheckout = existsSync(join(packageRoot, "examples/http-stream.ts"));
   const shown = inCheckout ? things : things.filter(([what]) => what.startsWith("npx candlewick"));
   const width = Math.max(...shown.map(([what]) => what.length));
-  return `Next:\n${shown.map(([what, why]) => `  ${what.padEnd(width)}  ${dim(why)}`).join("\n")}\n`;
+  return `Next:\n${shown.map(([what, why]) => `  ${what.padEnd(width)}  ${dim(why)}`).join("\n")}`;
 }

@@ -3,6 +3,7 @@
 import { CommanderError } from "commander";
 import { CandlewickError } from "../errors.js";
 import { createProgram } from "./program.js";
+import { remedyOf } from "./remedies.js";
 import { interrupt } from "./terminal.js";
 
 /** What went wrong, for a person; and the exit code: 2 for a command that cannot be read, 130 after Ctrl-C, else 1. */
@@ -14,7 +15,8 @@ function explain(error: unknown): number {
     return 130;
   }
   if (error instanceof CandlewickError) {
-    console.error(`\n${error.code}: ${error.message}\ndocs/errors.md says what to do about ${error.code}.`);
+    const remedy = remedyOf(error.code);
+    console.error(`${error.code}: ${error.message}${remedy === undefined ? "" : `\n${remedy}`}`);
     return 1;
   }
   console.error(error);

@@ -107,8 +107,15 @@ async function openTerminal(historyFile: string): Promise<Prompt> {
 
   const ask = () => {
     editor.setPrompt(messages.begun ? MORE : PROMPT);
+    // The prompt begins on a fresh row, whatever was typed while a reply was written.
+    (editor as unknown as Rows).prevRows = 0;
     editor.prompt(true);
   };
+  const onPaste = (chunk: Buffer | string) => {
+    const text = chunk.toString();
+    if (text.length > 1 && !text.startsWith("\x1b")) setImmediate(() => muted || closed || redraw(editor));
+  };
+  process.stdin.on("data", onPaste);
   const settle = (line: string | undefined) => {
     const resolve = waiting;
     waiting = undefined;
@@ -180,11 +187,30 @@ async function openTerminal(historyFile: string): Promise<Prompt> {
     },
     async close() {
       if (!closed) editor.close();
+      process.stdin.removeListener("data", onPaste);
       process.removeListener("SIGINT", onInterrupt);
       signal.removeEventListener("abort", leave);
       await writeHistory(historyFile, known);
     },
   };
+}
+
+/** What Node's editor keeps of the screen: the rows between the prompt's and the cursor's. */
+interface Rows {
+  prevRows: number;
+  _refreshLine(): void;
+}
+
+/**
+ * Draws the line anew after several characters came at once: pasted, or written by an input method, as Chinese is. Node's editor writes
+ * these straight to the screen and does not count the rows, so that its next redraw would begin too low.
+ */
+function redraw(editor: Interface): void {
+  const { rows, cols } = editor.getCursorPos();
+  const internals = editor as unknown as Rows;
+  // At the right edge a terminal wraps with the next character only.
+  internals.prevRows = cols === 0 && rows > 0 ? rows - 1 : rows;
+  internals._refreshLine();
 }
 
 /** To the end of the line, and back over all of it. */

@@ -1,8 +1,8 @@
 // `candlewick rerank`: documents by how well they answer a query.
 import type { Command } from "commander";
-import { loadBERT } from "../bert.js";
 import { loadOptions, number } from "./arguments.js";
 import { openInput, textOf } from "./input.js";
+import { library } from "./library.js";
 import { callOptions, modelOf, output, withRowOptions, type RowArguments } from "./rows.js";
 
 interface Arguments extends RowArguments {
@@ -26,7 +26,7 @@ async function rerank(texts: string[], options: Arguments): Promise<void> {
   const input = await openInput(texts, options);
   const documents: string[] = [];
   for await (const row of input.rows()) documents.push(textOf(row));
-  await using model = await loadBERT(modelOf(options, "rerank"), loadOptions(options));
+  await using model = await library().loadBERT(modelOf(options, "rerank"), loadOptions(options));
   const ranked = await model.rerank({ query: options.query, documents }, { ...callOptions(options), topK: options.topK });
   const out = output(options);
   try {

@@ -3,13 +3,14 @@ import { createWriteStream } from "node:fs";
 import { once } from "node:events";
 import { finished } from "node:stream/promises";
 import type { Command } from "commander";
-import { loadBERT, type BERT } from "../bert.js";
+import type { BERT } from "../bert.js";
 import { CandlewickError } from "../errors.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "../pipelines/stream.js";
 import type { TaskOptions } from "../pipelines/task.js";
 import { MODEL_PREFIX } from "../package.js";
 import { shippedModel, shippedName, type ShippedTask } from "../shipped.js";
 import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
+import { library } from "./library.js";
 import { openInput, withInputOptions, type Input, type InputArguments, type InputRow } from "./input.js";
 import { Progress } from "./progress.js";
 import { signal } from "./terminal.js";
@@ -82,7 +83,7 @@ interface BERTWork<In, Out> extends Work<In, Out, RowArguments> {
 export function runRows<In, Out>({ shipped, language, task, ...work }: BERTWork<In, Out>): Promise<void> {
   const { options } = work;
   return runThrough(work, async () => {
-    const model = await loadBERT(modelOf(options, shipped, language), loadOptions(options));
+    const model = await library().loadBERT(modelOf(options, shipped, language), loadOptions(options));
     const stream: StreamingTask<In, Out>["stream"] = (inputs, call) => task(model).stream(inputs, { ...callOptions(options), ...call });
     return { stream, [Symbol.asyncDispose]: () => model.close() };
   });
@@ -103,6 +104,7 @@ export async function runThrough<In, Out>(
       for await (const row of input.rows()) {
         places.push(row.where);
         try {
+          if (row.problem) throw row.problem;
           yield read(row);
         } catch (error) {
           if (!options.skipBad) throw error;

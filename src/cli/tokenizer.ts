@@ -1,8 +1,9 @@
 // `candlewick tokenizer`: a tokenizer trained on texts.
 import { Option, type Command } from "commander";
-import { trainTokenizer, type TrainTokenizerOptions } from "../tokenizer-training.js";
+import type { TrainTokenizerOptions } from "../tokenizer-training.js";
 import { number, several } from "./arguments.js";
 import { merged, readConfig } from "./config.js";
+import { library } from "./library.js";
 import { Progress } from "./progress.js";
 import { signal, write } from "./terminal.js";
 
@@ -50,7 +51,7 @@ async function run(files: string[], { config, json, specialToken, ...flags }: Ar
     bar.update(loaded, Math.round(loaded / 1e6));
   };
   try {
-    const trained = await trainTokenizer({ ...options, signal, onProgress } as TrainTokenizerOptions);
+    const trained = await library().trainTokenizer({ ...options, signal, onProgress } as TrainTokenizerOptions);
     bar?.stop();
     const { output, vocabularySize, distinctWords, words, bytes } = trained;
     const said = `${vocabularySize} entries from ${words} words, ${distinctWords} of them distinct, in ${(bytes / 1e6).toFixed(1)} MB of text.\n${output}: ${trained.files.join(", ")}\n`;

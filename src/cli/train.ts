@@ -1,9 +1,13 @@
 // `candlewick train`: a model fine-tuned, or trained from nothing, with checkpoints that a later run goes on from.
+import { existsSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import type { Command } from "commander";
 import { CandlewickError } from "../errors.js";
-import { finetune, type FinetuneOptions } from "../train/finetune.js";
+import type { FinetuneOptions } from "../train/options.js";
 import { number } from "./arguments.js";
 import { dataFlags, merged, readConfig, settings, withDataOptions, type DataArguments } from "./config.js";
+import { library } from "./library.js";
 import { signal, write } from "./terminal.js";
 import { duration, TrainingProgress } from "./training-progress.js";
 
@@ -22,6 +26,7 @@ interface Arguments extends DataArguments {
   loraRank?: number;
   fromScratch?: boolean;
   resume?: boolean;
+  overwrite?: boolean;
   threads?: number;
   set?: Record<string, unknown>;
   json?: boolean;
@@ -46,6 +51,7 @@ export function addTrain(program: Command): void {
     .option("--lora-rank <n>", "train low-rank adapters of this rank instead of all weights", number)
     .option("--from-scratch", "draw the weights: the model's folder needs its configuration and tokenizer alone")
     .option("--resume", "go on from the output's newest checkpoint, if there is one")
+    .option("--overwrite", "write over an output that holds a finished run")
     .option("--seed <n>", "of the order, the masks, dropout and new weights (default: 42)", number)
     .option("--threads <n>", "how many threads compute (default: one for each core)", number)
     .option("--set <option=value>", "any other option of finetune(): weightDecay=0.1, lora.alpha=32; may be repeated", settings)
@@ -59,12 +65,13 @@ export function addTrain(program: Command): void {
 
 async function run(config: string | undefined, given: Arguments): Promise<void> {
   const { json, data, loraRank, set = {}, model, validation, output, epochs, maxSteps, batchSize, gradientAccumulationSteps, learningRate, warmupRatio } = given;
-  const { seed, fromScratch, resume, threads } = given;
+  const { seed, fromScratch, resume, threads, overwrite } = given;
   const lora = loraRank === undefined ? undefined : { rank: loraRank };
   const optimiser = { epochs, maxSteps, batchSize, gradientAccumulationSteps, learningRate, warmupRatio, lora, seed };
   const flags = { ...dataFlags(given), ...optimiser, model, train: data, validation, output, fromScratch, resume, threads };
   const options = merged(merged(await readConfig(config), flags), set);
-  const training = finetune(options as unknown as FinetuneOptions);
+  if (!overwrite && options["resume"] !== true) await refuseFinished(options["output"]);
+  const training = library().finetune(options as unknown as FinetuneOptions);
   // The first Ctrl-C ends the run with a checkpoint; a second one ends the process, as it always does.
   const stop = () => void training.cancel();
   signal.addEventListener("abort", stop, { once: true });
@@ -85,4 +92,13 @@ async function run(config: string | undefined, given: Arguments): Promise<void> 
     progress.stop();
     signal.removeEventListener("abort", stop);
   }
+}
+
+/** A model that a run has finished is not written over by accident. */
+async function refuseFinished(output: unknown): Promise<void> {
+  if (typeof output !== "string") return;
+  const model = join(output, "model.safetensors");
+  if (!existsSync(model)) return;
+  const { mtime } = await stat(model);
+  throw new CandlewickError("OUTPUT_EXISTS", `${output} holds the model of a run that was finished on ${mtime.toLocaleString()}`);
 }

@@ -1,12 +1,12 @@
 // `candlewick translate`: texts in another language.
 import type { Command } from "commander";
-import { loadGPT2 } from "../gpt2.js";
 import { MODEL_PREFIX } from "../package.js";
 import type { Inputs, StreamOptions } from "../pipelines/stream.js";
-import { createTranslation, type Translation, type TranslationOptions } from "../pipelines/translate.js";
+import type { Translation, TranslationOptions } from "../pipelines/translate.js";
 import { shippedName } from "../shipped.js";
 import { loadOptions, number } from "./arguments.js";
 import { textOf } from "./input.js";
+import { library } from "./library.js";
 import { modelOf, runThrough, withWritingOptions, type WritingArguments } from "./rows.js";
 import { signal } from "./terminal.js";
 
@@ -43,7 +43,7 @@ function translate(texts: string[], options: Arguments): Promise<void> {
       json: (translations, text) => ({ text, translations: translations.map(({ translationText }) => translationText) }),
     },
     async () => {
-      const task = createTranslation(await loadGPT2(modelOf(options, "translation"), loadOptions(options)), {}, true);
+      const task = await library().pipeline("translation", modelOf(options, "translation"), loadOptions(options));
       const stream = (inputs: Inputs<string>, call: StreamOptions) => task.stream(inputs, { ...given, ...call });
       return { stream, [Symbol.asyncDispose]: () => task.close() };
     },
