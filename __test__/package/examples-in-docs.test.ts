@@ -14,7 +14,7 @@ const elsewhere: readonly [RegExp, string][] = [
   [/^npm ci && npm start\b/, ".ci/run"],
 ];
 
-for (const document of ["README.md", "docs/api.md"]) {
+for (const document of ["README.md", "docs/api.md", "docs/errors.md"]) {
   describe(document, () => {
     const examples = examplesOf(document).filter(({ code }) => !elsewhere.some(([command]) => command.test(code)));
     const project = newReadersProject();
