@@ -3,6 +3,7 @@
 // there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies. (In the
 // checkout those would make `npm ci` look for versions that are not published yet.)
 //   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
+//   node scripts/pack.mjs --platforms linux-x64-gnu,darwin-arm64      all that are published together; default: this machine's
 //   node scripts/pack.mjs --models      also the packages of weights in models/
 //   node scripts/pack.mjs --cuda        also the package of the CUDA addon, which `npm run build:cuda` has put into npm/
 import { execFileSync } from "node:child_process";
@@ -37,15 +38,21 @@ export function platformManifests() {
   });
 }
 
-/** The package.json that users get. */
-export function publishedManifest() {
+/**
+ * The package.json that users get. `platforms` are those whose packages are published with it, and no others: Yarn refuses to install a
+ * package with an optional dependency that does not exist.
+ */
+export function publishedManifest(platforms) {
   const { scripts: _scripts, devDependencies: _tools, napi: _napi, ...manifest } = readJson(at("package.json"));
-  const platforms = platformManifests().filter(({ name }) => !withCuda(name)).map(({ name, version }) => [name, version]);
-  return { ...manifest, optionalDependencies: Object.fromEntries(platforms) };
+  const known = platformManifests().filter(({ name }) => !withCuda(name)).map(({ name }) => name);
+  const optional = platforms.map((platform) => `${manifest.name}-${platform}`);
+  const strange = optional.find((name) => !known.includes(name));
+  if (strange) throw new Error(`${strange} is no platform package: npm/ has ${known.join(", ")}`);
+  return { ...manifest, optionalDependencies: Object.fromEntries(optional.map((name) => [name, manifest.version])) };
 }
 
-function stageMain(folder) {
-  const manifest = publishedManifest();
+function stageMain(folder, platforms) {
+  const manifest = publishedManifest(platforms);
   for (const path of [...manifest.files, "README.md"]) {
     if (!existsSync(at(path))) throw new Error(`${path} is missing, and package.json says that it is published`);
     cpSync(at(path), join(folder, path), { recursive: true, filter: (source) => !source.endsWith(".stamp") });
@@ -109,12 +116,12 @@ function npmPack(folder, out) {
  * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and where they are asked for `cuda` and the
  * models by name, each `{ path, size, unpackedSize }`.
  */
-export function packAll(out = at("target", "npm"), { cuda = false, models = false } = {}) {
+export function packAll(out = at("target", "npm"), { cuda = false, models = false, platforms } = {}) {
   const platform = thisPlatform();
   if (!existsSync(at("npm", platform))) throw new Error(`There is no platform package for ${platform} in npm/`);
   const stage = join(out, "stage");
   rmSync(stage, { recursive: true, force: true });
-  stageMain(join(stage, "candlewick"));
+  stageMain(join(stage, "candlewick"), platforms?.split(",") ?? [platform]);
   stagePlatform(join(stage, platform), platform);
   const tarballs = { main: npmPack(join(stage, "candlewick"), out), platform: npmPack(join(stage, platform), out) };
   if (models) {
@@ -131,7 +138,7 @@ export function packAll(out = at("target", "npm"), { cuda = false, models = fals
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" }, models: { type: "boolean" } } });
+  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" }, models: { type: "boolean" }, platforms: { type: "string" } } });
   await orExplain(() => build({ profile: values.profile }));
   const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const tarballs = Object.values(packAll(values.out && resolve(values.out), values));

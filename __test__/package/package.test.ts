@@ -78,18 +78,28 @@ describe("the tarballs", () => {
     }
   });
 
-  test("name every platform's package at exactly this version", () => {
+  test("name the platform packages that were made with it, at exactly this version, and no others", () => {
     const { version, optionalDependencies } = readJson(join(installed, "candlewick", "package.json"));
-    const expected = readdirSync(join(root, "npm")).filter((platform) => !platform.endsWith("-cuda")).map((platform) => [`candlewick-${platform}`, version]);
-    assert.deepEqual(optionalDependencies, Object.fromEntries(expected));
+    const made = packages().filter((name) => name !== "candlewick");
+    assert.deepEqual(optionalDependencies, Object.fromEntries(made.map((name) => [name, version])));
+  });
+
+  test("say where they come from, and unpack under Yarn's Plug'n'Play", () => {
+    const models = readdirSync(join(root, "models")).map((name) => join(root, "models", name, "package.json")).filter(existsSync);
+    const platforms = readdirSync(join(root, "npm")).map((name) => join(root, "npm", name, "package.json"));
+    for (const path of [join(installed, "candlewick", "package.json"), ...models, ...platforms]) {
+      const { repository, homepage, bugs, preferUnplugged } = readJson(path);
+      assert.match(repository.url, /^git\+https:\/\//, path);
+      assert.ok(homepage && bugs && preferUnplugged, path);
+    }
   });
 
   test("hold what is used, and nothing else", () => {
     const files = filesIn(join(installed, "candlewick"));
-    for (const name of ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "dist/index.js", "dist/index.mjs", "dist/index.d.ts"]) {
+    for (const name of ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "dist/index.js", "dist/index.mjs", "dist/index.d.ts", "docs/api.md", "docs/errors.md"]) {
       assert.ok(files.includes(join(name)), name);
     }
-    const kinds = /^(dist|native|models)[/\\]|^(package\.json|README\.md|CHANGELOG\.md|LICENSE-\w+)$/;
+    const kinds = /^(dist|native|models)[/\\]|^docs[/\\](api|errors)\.md$|^(package\.json|README\.md|CHANGELOG\.md|LICENSE-\w+)$/;
     assert.deepEqual(files.filter((name) => !kinds.test(name) || /\.(tsx?|rs|stamp)$/.test(name.replace(/\.d\.[mc]?ts$/, ""))), []);
   });
 

@@ -102,8 +102,8 @@ function text(metrics: object): string {
   if (matrix && matrix.labels.length <= MOST_COLUMNS) {
     parts.push(table([["said →", ...matrix.labels], ...matrix.matrix.map((row, i) => [matrix.labels[i]!, ...row.map(String)])]));
   }
-  for (const { input, expected, predicted } of samplesOf(metrics)) {
-    parts.push(`${shown(input)}\n${dim("  expected  ")}${shown(expected)}\n${dim("  predicted ")}${shown(predicted)}\n`);
+  for (const { input, expected, predicted, score } of samplesOf(metrics)) {
+    parts.push(`${shown(input)}\n${dim("  expected  ")}${shown(expected)}\n${dim("  predicted ")}${shown(predicted)}${score === undefined ? "" : dim(` ${score.toFixed(2)}`)}\n`);
   }
   return parts.join("\n");
 }

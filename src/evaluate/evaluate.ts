@@ -6,7 +6,7 @@ import type { Device, Dtype, LoadProgress } from "../load.js";
 import { checkOptions, checks, invalid, isPlainObject, type OptionTable } from "../options.js";
 import type { Metrics, RegressionMetrics } from "./metrics.js";
 import { separatorOf } from "../task-parameters.js";
-import { writeReport } from "./report.js";
+import { writeReport } from "./write-report.js";
 
 /** How a generator writes what is compared with the references: the likeliest text, to its end. */
 export interface EvaluationGeneration {

@@ -18,6 +18,8 @@ export interface Sample {
   readonly input: unknown;
   readonly expected: unknown;
   readonly predicted: unknown;
+  /** The probability that the model gave to what it predicted; of a classifier with one label for each text. */
+  readonly score?: number;
 }
 
 interface Common {

@@ -4,12 +4,16 @@ import { confusion, figures, perClass, samplesOf, shown, type Report } from "./r
 import type { LogRow } from "./training-log.js";
 
 const style = `
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
+:root { color-scheme: light dark; --text: #222; --paper: #fff; --faint: #666; --line: #ddd }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --paper: #17191c; --faint: #a3a8ae; --line: #3a3f45 } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--paper); overflow-wrap: anywhere }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; margin: 0.5rem 0 } th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-table.matrix th { font-weight: normal } table.matrix td { text-align: center; border: 1px solid #fff; min-width: 2.5rem }
-svg { max-width: 100%; height: auto; display: block; margin: 1rem 0 } .note { color: #666 }
+.wide { overflow-x: auto } table { border-collapse: collapse; margin: 0.5rem 0 }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal }
+table.matrix th { font-weight: normal } table.matrix thead th { text-align: center } table.matrix td { text-align: center; border: 1px solid var(--paper); min-width: 2.5rem; overflow-wrap: normal }
+svg { max-width: 100%; height: auto; display: block; margin: 1rem 0; color: var(--text) } .note { color: var(--faint) }
+@media (max-width: 30rem) { th, td { padding: 0.25rem 0.35rem } }
 `;
 
 export function page(report: Report): string {
@@ -34,18 +38,20 @@ ${sections.filter(Boolean).join("\n")}
 `;
 }
 
-function rows(head: readonly string[], body: readonly (readonly (string | number)[])[]): string {
+/** `numbers`: how many of the last columns hold numbers; their heads stand over them, on the right. */
+function rows(head: readonly string[], body: readonly (readonly (string | number)[])[], numbers = 0): string {
+  const kind = (i: number) => (i >= head.length - numbers ? ' class="number"' : "");
   const cells = (row: readonly (string | number)[]) =>
-    row.map((value) => (typeof value === "number" ? `<td class="number">${short(value)}</td>` : `<td>${escape(value)}</td>`)).join("");
-  const header = head.map((name) => `<th>${escape(name)}</th>`).join("");
-  return `<table><thead><tr>${header}</tr></thead><tbody>${body.map((row) => `<tr>${cells(row)}</tr>`).join("\n")}</tbody></table>`;
+    row.map((value, i) => `<td${kind(i)}>${typeof value === "number" ? short(value) : escape(value)}</td>`).join("");
+  const header = head.map((name, i) => `<th${kind(i)}>${escape(name)}</th>`).join("");
+  return `<div class="wide"><table><thead><tr>${header}</tr></thead><tbody>${body.map((row) => `<tr>${cells(row)}</tr>`).join("\n")}</tbody></table></div>`;
 }
 
 function classes({ metrics }: Report): string {
   const scores = perClass(metrics);
   if (scores.length === 0) return "";
   const body = scores.map(({ label, precision, recall, f1, support }) => [label, precision, recall, f1, support]);
-  return `<h2>Classes</h2>${rows(["class", "precision", "recall", "F1", "support"], body)}`;
+  return `<h2>Classes</h2>${rows(["class", "precision", "recall", "F1", "support"], body, 4)}`;
 }
 
 /** Cells with more of their row are darker. Without room for numbers, they are in the tooltips. */
@@ -60,9 +66,9 @@ function matrix({ metrics }: Report): string {
     const tip = `${labels[row]} → ${labels[column]}: ${count} (${(100 * share).toFixed(1)}%)`;
     return `<td style="background:${colour}${share > 0.6 ? ";color:#fff" : ""}" title="${escape(tip)}">${roomy ? count : ""}</td>`;
   };
-  const head = roomy ? `<tr><th></th>${labels.map((label) => `<th>${escape(label)}</th>`).join("")}</tr>` : "";
+  const head = roomy ? `<thead><tr><th></th>${labels.map((label) => `<th>${escape(label)}</th>`).join("")}</tr></thead>` : "";
   const body = matrix.map((row, i) => `<tr><th>${escape(labels[i]!)}</th>${row.map((count, j) => cell(count, i, j)).join("")}</tr>`);
-  return `<h2>Confusion matrix</h2><p class="note">Row: the class. Column: what was said. The colour is the share of the row.</p><table class="matrix">${head}${body.join("\n")}</table>`;
+  return `<h2>Confusion matrix</h2><p class="note">Row: the class. Column: what was said. The colour is the share of the row.</p><div class="wide"><table class="matrix">${head}<tbody>${body.join("\n")}</tbody></table></div>`;
 }
 
 function trained(log: readonly LogRow[]): string {
@@ -85,6 +91,11 @@ function trained(log: readonly LogRow[]): string {
 function samples({ metrics }: Report): string {
   const found = samplesOf(metrics);
   if (found.length === 0) return "";
-  const body = found.map(({ input, expected, predicted }) => [input, expected, predicted].map(shown));
-  return `<h2>Samples</h2>${rows(["input", "expected", "predicted"], body)}`;
+  const scored = found.some(({ score }) => score !== undefined);
+  const body = found.map(({ input, expected, predicted, score }) => [
+    ...[input, expected, predicted].map(shown),
+    ...(scored ? [score?.toFixed(2) ?? ""] : []),
+  ]);
+  const head = ["input", "expected", "predicted"];
+  return `<h2>Samples</h2>${scored ? rows([...head, "score"], body, 1) : rows(head, body)}`;
 }

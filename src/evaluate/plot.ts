@@ -32,7 +32,7 @@ export function curves({ title, x, series }: Curves): string {
     `<text x="${at[0]}" y="${at[1]}" text-anchor="${anchor}"${extra}>${escape(content)}</text>`;
   const parts = [
     text([LEFT, 18], title, "start", ' font-weight="bold"'),
-    ...up.ticks.map((tick) => `<path d="M${LEFT} ${py(tick)}H${WIDTH - RIGHT}" stroke="#ddd"/>${text([LEFT - 8, Number(py(tick)) + 4], short(tick), "end")}`),
+    ...up.ticks.map((tick) => `<path d="M${LEFT} ${py(tick)}H${WIDTH - RIGHT}" stroke="var(--line, #ddd)"/>${text([LEFT - 8, Number(py(tick)) + 4], short(tick), "end")}`),
     ...across.ticks.map((tick) => text([px(tick), HEIGHT - BOTTOM + 18], short(tick))),
     text([(LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6], x),
   ];
@@ -44,7 +44,7 @@ export function curves({ title, x, series }: Curves): string {
     parts.push(`<rect x="${legend}" y="26" width="10" height="10" fill="${colour}"/>`, text([legend + 15, 35], name, "start"));
     legend += 30 + 7 * name.length;
   }
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" role="img" aria-label="${escape(title)}" font-family="sans-serif" font-size="12"><rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/>${parts.join("")}</svg>`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" role="img" aria-label="${escape(title)}" font-family="sans-serif" font-size="12" fill="currentColor">${parts.join("")}</svg>`;
 }
 
 /** Means of neighbours. */

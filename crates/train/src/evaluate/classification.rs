@@ -45,7 +45,9 @@ pub(super) fn run<P: Predictor>(
             if outcome.samples.len() < most && expected != predicted {
                 let row = data.row(index)?;
                 let text = row.pair.map_or_else(|| json!(row.text), |pair| json!([row.text, pair]));
-                outcome.samples.push(Sample::new(text, expected, predicted));
+                let single = data.problem_type() == ProblemType::SingleLabelClassification;
+                let score = single.then(|| f64::from(probability(&logits, argmax(&logits))));
+                outcome.samples.push(Sample { score, ..Sample::new(text, expected, predicted) });
             }
             outcome.truth.push(example.target);
             match data.problem_type() {

@@ -136,11 +136,14 @@ pub struct Sample {
     pub input: Value,
     pub expected: Value,
     pub predicted: Value,
+    /// How sure the model was of what it predicted, 0 to 1, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 impl Sample {
     fn new(input: impl Into<Value>, expected: impl Into<Value>, predicted: impl Into<Value>) -> Self {
-        Self { input: input.into(), expected: expected.into(), predicted: predicted.into() }
+        Self { input: input.into(), expected: expected.into(), predicted: predicted.into(), score: None }
     }
 }
 
