@@ -45,6 +45,8 @@ describeUnless(noBrowser, "the page of an evaluation", () => {
         const found = await tab.evaluate<{ scroll: number; clipped: string[]; crooked: string[]; colours: [string, string][] }>(`(() => {
           const scrolls = (element) => element.closest(".wide");
           const clipped = [...document.querySelectorAll("body *")].filter((element) => !scrolls(element) && element.getBoundingClientRect().right > innerWidth + 1).map((element) => element.tagName);
+          // A matrix of many classes may be scrolled; no other table has to be.
+          clipped.push(...[...document.querySelectorAll(".wide")].filter((box) => !box.querySelector(".matrix") && box.scrollWidth > box.clientWidth).map((box) => box.textContent.slice(0, 20)));
           const crooked = [...document.querySelectorAll("table")].flatMap((table) => {
             const heads = [...table.querySelectorAll("thead th")], cells = [...(table.querySelector("tbody tr")?.children ?? [])];
             return heads.filter((head, i) => {

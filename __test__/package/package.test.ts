@@ -99,7 +99,7 @@ describe("the tarballs", () => {
     for (const name of ["README.md", "LICENSE-MIT", "LICENSE-APACHE", "dist/index.js", "dist/index.mjs", "dist/index.d.ts", "docs/api.md", "docs/errors.md"]) {
       assert.ok(files.includes(join(name)), name);
     }
-    const kinds = /^(dist|native|models)[/\\]|^docs[/\\](api|errors)\.md$|^(package\.json|README\.md|CHANGELOG\.md|LICENSE-\w+)$/;
+    const kinds = /^(dist|native|models)[/\\]|^docs[/\\](api|deploy|errors)\.md$|^(package\.json|README\.md|CHANGELOG\.md|LICENSE-\w+)$/;
     assert.deepEqual(files.filter((name) => !kinds.test(name) || /\.(tsx?|rs|stamp)$/.test(name.replace(/\.d\.[mc]?ts$/, ""))), []);
   });
 

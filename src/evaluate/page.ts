@@ -7,13 +7,14 @@ const style = `
 :root { color-scheme: light dark; --text: #222; --paper: #fff; --faint: #666; --line: #ddd }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --paper: #17191c; --faint: #a3a8ae; --line: #3a3f45 } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--paper); overflow-wrap: anywhere }
+th, td { overflow-wrap: break-word } th:first-child, td:first-child { overflow-wrap: anywhere; min-width: 7rem }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; margin: 0.5rem 0 }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal }
 table.matrix th { font-weight: normal } table.matrix thead th { text-align: center } table.matrix td { text-align: center; border: 1px solid var(--paper); min-width: 2.5rem; overflow-wrap: normal }
 svg { max-width: 100%; height: auto; display: block; margin: 1rem 0; color: var(--text) } .note { color: var(--faint) }
-@media (max-width: 30rem) { th, td { padding: 0.25rem 0.35rem } }
+@media (max-width: 30rem) { th, td { padding: 0.25rem 0.3rem } th:first-child, td:first-child { min-width: 5rem } table { font-size: 14px } }
 `;
 
 export function page(report: Report): string {

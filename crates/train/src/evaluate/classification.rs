@@ -46,7 +46,7 @@ pub(super) fn run<P: Predictor>(
                 let row = data.row(index)?;
                 let text = row.pair.map_or_else(|| json!(row.text), |pair| json!([row.text, pair]));
                 let single = data.problem_type() == ProblemType::SingleLabelClassification;
-                let score = single.then(|| f64::from(probability(&logits, argmax(&logits))));
+                let score = single.then(|| probability(&logits, argmax(&logits)));
                 outcome.samples.push(Sample { score, ..Sample::new(text, expected, predicted) });
             }
             outcome.truth.push(example.target);
