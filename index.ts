@@ -46,7 +46,7 @@ export { GPT2, loadGPT2 } from "./src/gpt2.js";
 export type { EncodeOptions, GPT2Info, GPT2LoadOptions } from "./src/gpt2.js";
 export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";
 export type { DecodeOptions, Model } from "./src/model.js";
-export type { Language } from "./src/shipped.js";
+export type { Language } from "./src/default-models.js";
 export type { ReadableOptions, ResponseOptions, StreamFormat } from "./src/response.js";
 export { TokenStream } from "./src/stream.js";
 export type {
@@ -83,11 +83,12 @@ export type { AggregationStrategy, EntitiesOptions, EntitiesTask, EntityGroup, T
 export type { Fill, FillMaskOptions, FillMaskResult, FillMaskTask } from "./src/pipelines/fill-mask.js";
 export type { GeneratedText, TextGenerationOptions, TextGenerationTask } from "./src/pipelines/generate-text.js";
 export { pipeline } from "./src/pipelines/pipeline.js";
-export type { BERTTask, PipelineModel, PipelineOptions, Pipelines, PipelineTask, PipelineTaskOptions } from "./src/pipelines/pipeline.js";
+export type { BERTTask } from "./src/pipelines/definitions.js";
+export type { PipelineModel, PipelineOptions, Pipelines, PipelineTask, PipelineTaskOptions } from "./src/pipelines/pipeline.js";
 export type { Precision, Ranges } from "./src/pipelines/precision.js";
 export type { RankedDocument, RerankInput, RerankOptions, RerankTask } from "./src/pipelines/rerank.js";
 export { DialogueSession } from "./src/pipelines/session.js";
-export type { ReplyOptions } from "./src/pipelines/speaker.js";
+export type { ReplyOptions } from "./src/pipelines/responder.js";
 export type { FailedRow, Inputs, Row, StreamOptions } from "./src/pipelines/stream.js";
 export type { SimpleTask, Task, TaskOptions } from "./src/pipelines/task.js";
 export type { Translated, Translation, TranslationOptions, TranslationTask } from "./src/pipelines/translate.js";

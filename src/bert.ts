@@ -8,7 +8,7 @@ import type { ClassifyTask } from "./pipelines/classify.js";
 import type { EmbedTask } from "./pipelines/embed.js";
 import type { EntitiesTask } from "./pipelines/entities.js";
 import type { FillMaskTask } from "./pipelines/fill-mask.js";
-import { taskOf, type BERTTask, type Pipelines } from "./pipelines/pipeline.js";
+import { taskOf, type BERTTask, type BERTTasks } from "./pipelines/definitions.js";
 import type { RerankTask } from "./pipelines/rerank.js";
 import type { ZeroShotTask } from "./pipelines/zero-shot.js";
 import { abortable, mailbox } from "./runtime.js";
@@ -196,7 +196,7 @@ export interface ForwardOutput {
 export class BERT extends Model {
   readonly info: BERTInfo;
   readonly #native: NativeEncoder;
-  readonly #tasks: { [Name in BERTTask]?: Pipelines[Name] } = {};
+  readonly #tasks: { [Name in BERTTask]?: BERTTasks[Name] } = {};
 
   private constructor(source: string, encoder: NativeEncoder) {
     super(source, encoder);
@@ -209,9 +209,9 @@ export class BERT extends Model {
     return new BERT(source, encoder);
   }
 
-  /** @internal */
-  static nativeOf(model: BERT): NativeEncoder {
-    return model.#native;
+  /** @internal The addon's handle of the model. */
+  get native(): NativeEncoder {
+    return this.#native;
   }
 
   /** Vectors of texts. Task `"feature-extraction"`. */
@@ -243,8 +243,8 @@ export class BERT extends Model {
     return this.#task("rerank");
   }
 
-  #task<Name extends BERTTask>(name: Name): Pipelines[Name] {
-    return (this.#tasks[name] ??= taskOf(name, this)) as Pipelines[Name];
+  #task<Name extends BERTTask>(name: Name): BERTTasks[Name] {
+    return (this.#tasks[name] ??= taskOf(name, this)) as BERTTasks[Name];
   }
 
   /** Ids and token types of a text or pair, or of each of several, with special tokens. */

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { CandlewickError } from "../errors.js";
 import { MODEL_PREFIX } from "../package.js";
 import type { DialogueSession } from "../pipelines/session.js";
-import { shippedModel, shippedName } from "../shipped.js";
+import { shippedModel, shippedName } from "../default-models.js";
 import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
 import { library } from "./library.js";
 import { openPrompt, stateFile, type Prompt } from "./prompt.js";

@@ -5,7 +5,7 @@ import type { TextPair } from "../bert.js";
 import type { Classification, ScoreFunction } from "../pipelines/classify.js";
 import type { ZeroShotResult } from "../pipelines/zero-shot.js";
 import { number, several } from "./arguments.js";
-import type { ShippedTask } from "../shipped.js";
+import type { ShippedTask } from "../default-models.js";
 import { textOf, type InputRow } from "./input.js";
 import { runRows, withRowOptions, type RowArguments } from "./rows.js";
 

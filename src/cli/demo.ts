@@ -2,7 +2,7 @@
 import { InvalidArgumentError, type Command } from "commander";
 import { CandlewickError } from "../errors.js";
 import { findModel, MODEL_PREFIX } from "../package.js";
-import { shippedName, type Language, type ShippedTask } from "../shipped.js";
+import { shippedName, type Language, type ShippedTask } from "../default-models.js";
 import type { TokenStream } from "../stream.js";
 import { several } from "./arguments.js";
 import { library } from "./library.js";

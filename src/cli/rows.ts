@@ -8,7 +8,7 @@ import { CandlewickError } from "../errors.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "../pipelines/stream.js";
 import type { TaskOptions } from "../pipelines/task.js";
 import { MODEL_PREFIX } from "../package.js";
-import { shippedModel, shippedName, type ShippedTask } from "../shipped.js";
+import { shippedModel, shippedName, type ShippedTask } from "../default-models.js";
 import { loadOptions, number, withLoadOptions, type LoadArguments } from "./arguments.js";
 import { library } from "./library.js";
 import { openInput, withInputOptions, type Input, type InputArguments, type InputRow } from "./input.js";

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { MODEL_PREFIX } from "../package.js";
 import type { Inputs, StreamOptions } from "../pipelines/stream.js";
 import type { Translation, TranslationOptions } from "../pipelines/translate.js";
-import { shippedName } from "../shipped.js";
+import { shippedName } from "../default-models.js";
 import { loadOptions, number } from "./arguments.js";
 import { textOf } from "./input.js";
 import { library } from "./library.js";

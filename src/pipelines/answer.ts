@@ -5,8 +5,8 @@
 import type { PackedAnswers } from "../native.js";
 import { checks, type OptionTable } from "../options.js";
 import { mailbox } from "../runtime.js";
-import { inCalls } from "./call.js";
-import { isString, readObject } from "./read.js";
+import { inCalls } from "./native-calls.js";
+import { isString, readObject } from "./input-checks.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "./stream.js";
 import { taskOptions, unfit, type Task, type TaskDefinition, type TaskOptions } from "./task.js";
 

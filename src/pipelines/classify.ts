@@ -1,8 +1,8 @@
 /** Text classification and sentiment, as transformers' `TextClassificationPipeline`. The work beside the model is a few numbers for each text. */
 import type { BERTInfo, TextPair } from "../bert.js";
 import { checks, type OptionTable } from "../options.js";
-import { fromLogits, sigmoid, softmax } from "./call.js";
-import { readTextOrPair } from "./read.js";
+import { fromLogits, sigmoid, softmax } from "./native-calls.js";
+import { readTextOrPair } from "./input-checks.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "./stream.js";
 import { taskOptions, unfit, type Task, type TaskDefinition, type TaskOptions } from "./task.js";
 

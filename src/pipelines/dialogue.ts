@@ -4,7 +4,7 @@ import { checkOptions, type OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
 import { useOf } from "../task-parameters.js";
 import { DialogueSession } from "./session.js";
-import { replyOptions, Speaker, type ReplyOptions } from "./speaker.js";
+import { replyOptions, Responder, type ReplyOptions } from "./responder.js";
 import { Joiner, readMessage, readMessages, type Message } from "./turns.js";
 
 export interface DialogueOptions extends ReplyOptions {
@@ -61,21 +61,21 @@ export function createDialogue(model: GPT2, defaults: DialogueOptions, owned: bo
   const open = (given: DialogueOptions) => {
     const { separator = use.separator, ...generation } = { ...standing, ...given };
     model.checkOpen();
-    return new Speaker(model, new Joiner(model, separator), generation, learned);
+    return new Responder(model, new Joiner(model, separator), generation, learned);
   };
 
   const task = async (input: Conversation | readonly (readonly Message[])[], given: DialogueOptions = {}) => {
-    const speaker = open(checkOptions(NAME, given, options));
+    const responder = open(checkOptions(NAME, given, options));
     const several = Array.isArray(input) && Array.isArray(input[0]);
     const conversations = several ? Array.from(input, (one) => readMessages(NAME, one)) : [readMessages(NAME, input)];
-    const { sequences } = await speaker.answer(() => speaker.all(conversations)).result;
+    const { sequences } = await responder.answer(() => responder.all(conversations)).result;
     const replies = sequences.map(({ text }): Reply => ({ role: "assistant", content: text }));
     return several ? replies : replies[0]!;
   };
   const stream = (conversation: Conversation, given: DialogueOptions = {}) => {
-    const speaker = open(checkOptions(NAME, given, options));
+    const responder = open(checkOptions(NAME, given, options));
     const conversations = [readMessages(NAME, conversation)];
-    return speaker.answer(() => speaker.all(conversations));
+    return responder.answer(() => responder.all(conversations));
   };
   const session = (given: SessionOptions = {}) => {
     const { messages = [], ...rest } = checkOptions(NAME, given, sessionOptions);

@@ -5,9 +5,9 @@ import type { PackedFloats, PackedOutputs } from "../native.js";
 import { CandlewickError } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mailbox } from "../runtime.js";
-import { columns, inCalls, weighText } from "./call.js";
+import { columns, inCalls, weighText } from "./native-calls.js";
 import { quantise, type Precision, type Ranges, type Vector } from "./precision.js";
-import { readText } from "./read.js";
+import { readText } from "./input-checks.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "./stream.js";
 import { taskOptions, type Task, type TaskDefinition, type TaskOptions } from "./task.js";
 

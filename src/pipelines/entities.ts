@@ -2,8 +2,8 @@
 import type { PackedEntities } from "../native.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mailbox } from "../runtime.js";
-import { inCalls } from "./call.js";
-import { readText } from "./read.js";
+import { inCalls } from "./native-calls.js";
+import { readText } from "./input-checks.js";
 import type { FailedRow, Inputs, Row, StreamOptions } from "./stream.js";
 import { taskOptions, unfit, type Task, type TaskDefinition, type TaskOptions } from "./task.js";
 

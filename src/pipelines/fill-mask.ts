@@ -2,8 +2,8 @@
 import type { PackedFills } from "../native.js";
 import { checks, type OptionTable } from "../options.js";
 import { mailbox } from "../runtime.js";
-import { columns, inCalls, weighText } from "./call.js";
-import { readText } from "./read.js";
+import { columns, inCalls, weighText } from "./native-calls.js";
+import { readText } from "./input-checks.js";
 import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOptions } from "./task.js";
 
 export interface FillMaskOptions extends TaskOptions {

@@ -6,7 +6,7 @@ import { checkOptions, checks, type OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
 import { useOf } from "../task-parameters.js";
 import type { GenerateOptions, Prompt } from "../types.js";
-import { isString, isStrings } from "./read.js";
+import { isString, isStrings } from "./input-checks.js";
 
 export interface TextGenerationOptions extends GenerateOptions {
   /** Whether the prompt is a part of the text. Default true, as in Python. */

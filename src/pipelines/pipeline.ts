@@ -4,56 +4,28 @@ import { CandlewickError } from "../errors.js";
 import { GPT2, loadGPT2 } from "../gpt2.js";
 import { LOAD_OPTION_NAMES, type LoadOptions } from "../load.js";
 import { checks, isPlainObject, invalid } from "../options.js";
-import { isShipped, shippedModel, type Language } from "../shipped.js";
-import { answering, type AnswerOptions, type AnswerTask } from "./answer.js";
-import { classification, type ClassifyOptions, type ClassifyTask } from "./classify.js";
+import { isShipped, shippedModel, type Language } from "../default-models.js";
+import { definitions, type AnyDefinition, type BERTTask, type BERTTaskOptions, type BERTTasks } from "./definitions.js";
 import { createDialogue, type DialogueOptions, type DialogueTask } from "./dialogue.js";
-import { embedding, type EmbedOptions, type EmbedTask } from "./embed.js";
-import { entities, type EntitiesOptions, type EntitiesTask } from "./entities.js";
-import { fillMask, type FillMaskOptions, type FillMaskTask } from "./fill-mask.js";
 import { createTextGeneration, type TextGenerationOptions, type TextGenerationTask } from "./generate-text.js";
-import { reranking, type RerankOptions, type RerankTask } from "./rerank.js";
-import { createTask, type TaskDefinition } from "./task.js";
+import { createTask } from "./task.js";
 import { createTranslation, type TranslationOptions, type TranslationTask } from "./translate.js";
-import { zeroShot, type ZeroShotOptions, type ZeroShotTask } from "./zero-shot.js";
 
 /** The tasks by name, and what each is as a function. */
-export interface Pipelines {
-  "feature-extraction": EmbedTask;
-  "text-classification": ClassifyTask;
-  /** The same as `"text-classification"`. */
-  "sentiment-analysis": ClassifyTask;
-  "zero-shot-classification": ZeroShotTask;
-  "fill-mask": FillMaskTask;
-  "token-classification": EntitiesTask;
-  /** The same as `"token-classification"`. */
-  ner: EntitiesTask;
-  "question-answering": AnswerTask;
-  rerank: RerankTask;
+export interface Pipelines extends BERTTasks {
   "text-generation": TextGenerationTask;
   translation: TranslationTask;
   dialogue: DialogueTask;
 }
 
 /** The options of each task's calls. */
-export interface PipelineTaskOptions {
-  "feature-extraction": EmbedOptions;
-  "text-classification": ClassifyOptions;
-  "sentiment-analysis": ClassifyOptions;
-  "zero-shot-classification": ZeroShotOptions;
-  "fill-mask": FillMaskOptions;
-  "token-classification": EntitiesOptions;
-  ner: EntitiesOptions;
-  "question-answering": AnswerOptions;
-  rerank: RerankOptions;
+export interface PipelineTaskOptions extends BERTTaskOptions {
   "text-generation": TextGenerationOptions;
   translation: TranslationOptions;
   dialogue: DialogueOptions;
 }
 
 export type PipelineTask = keyof Pipelines;
-/** Those that a BERT does: each is also a method of it. */
-export type BERTTask = Exclude<PipelineTask, "text-generation" | "translation" | "dialogue">;
 /** A loaded model for the task. */
 export type PipelineModel<Name extends PipelineTask> = Name extends BERTTask ? BERT : GPT2;
 
@@ -64,23 +36,7 @@ export type PipelineOptions<Name extends PipelineTask = PipelineTask> = LoadOpti
     language?: Language;
   };
 
-// Each definition is of its own types, which `Pipelines` says.
-type AnyDefinition = TaskDefinition<any, any, any>;
-
-/** The definition of each of BERT's tasks. */
-const definitions: Record<BERTTask, AnyDefinition> = {
-  "feature-extraction": embedding,
-  "text-classification": classification,
-  "sentiment-analysis": classification,
-  "zero-shot-classification": zeroShot,
-  "fill-mask": fillMask,
-  "token-classification": entities,
-  ner: entities,
-  "question-answering": answering,
-  rerank: reranking,
-};
-
-/** How a task is made. Classes are named inside functions, since `bert.ts` is being loaded when this file is. */
+/** How a task is made. */
 interface Kind {
   /** What it takes, for messages. */
   readonly model: string;
@@ -187,9 +143,4 @@ export async function pipeline<Name extends PipelineTask>(
     await loaded.close();
     throw error;
   }
-}
-
-/** The task of a model's method. */
-export function taskOf<Name extends BERTTask>(name: Name, model: BERT): Pipelines[Name] {
-  return createTask(definitions[name], model) as unknown as Pipelines[Name];
 }

@@ -6,10 +6,10 @@ import type { BERT } from "../bert.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors.js";
-import { fromLogits, sigmoid } from "./call.js";
+import { fromLogits, sigmoid } from "./native-calls.js";
 import type { ScoreFunction } from "./classify.js";
 import { vectors } from "./embed.js";
-import { isString, isStrings, readObject } from "./read.js";
+import { isString, isStrings, readObject } from "./input-checks.js";
 import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOptions } from "./task.js";
 
 export interface RerankInput {

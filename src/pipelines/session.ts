@@ -2,7 +2,7 @@
 import { CandlewickError } from "../errors.js";
 import { checkOptions } from "../options.js";
 import type { TokenStream } from "../stream.js";
-import { replyOptions, type ReplyOptions, type Speaker } from "./speaker.js";
+import { replyOptions, type ReplyOptions, type Responder } from "./responder.js";
 import { firstKept, readMessages, type Message, type Turn } from "./turns.js";
 
 /**
@@ -13,7 +13,7 @@ import { firstKept, readMessages, type Message, type Turn } from "./turns.js";
  * at every turn.
  */
 export class DialogueSession implements AsyncDisposable {
-  readonly #speaker: Speaker;
+  readonly #responder: Responder;
   /** In order; a turn's ids are made when it is first read by the model. */
   #history: (Message | Turn)[];
   /** Of `#history`, those before it are no longer read. */
@@ -22,8 +22,8 @@ export class DialogueSession implements AsyncDisposable {
   #closed = false;
 
   /** @internal */
-  constructor(speaker: Speaker, messages: readonly Message[]) {
-    this.#speaker = speaker;
+  constructor(responder: Responder, messages: readonly Message[]) {
+    this.#responder = responder;
     this.#history = [...messages];
   }
 
@@ -52,7 +52,7 @@ export class DialogueSession implements AsyncDisposable {
     const before = this.#last;
     const history = this.#history;
     let said: Turn | undefined;
-    const reply = this.#speaker.answer(async () => {
+    const reply = this.#responder.answer(async () => {
       await before?.result.catch(() => {});
       const turns = await this.#turns(history, message, given);
       said = turns.at(-1)!;
@@ -62,7 +62,7 @@ export class DialogueSession implements AsyncDisposable {
     reply.whenOver((tokens, whole) => {
       const content = tokens.map((token) => token.text).join("");
       // Ids that were generated are in the cache; of a part, a character may be torn.
-      const answer = whole ? this.#speaker.joiner.reply(content, tokens.map(({ id }) => id)) : ({ role: "assistant", content } as const);
+      const answer = whole ? this.#responder.joiner.reply(content, tokens.map(({ id }) => id)) : ({ role: "assistant", content } as const);
       // After a reset the history is another one.
       if (whole || content !== "") history.push(said ?? message, answer);
     });
@@ -92,10 +92,10 @@ export class DialogueSession implements AsyncDisposable {
     const first = history === this.#history ? this.#first : 0;
     const kept = [...history.slice(first), message];
     const missing = kept.filter((entry): entry is Message => !("ids" in entry));
-    const made = await this.#speaker.joiner.turns(missing, given.signal);
+    const made = await this.#responder.joiner.turns(missing, given.signal);
     const turns = kept.map((entry) => ("ids" in entry ? entry : made.shift()!));
     turns.slice(0, -1).forEach((turn, index) => (history[first + index] = turn));
-    const room = this.#speaker.room(given);
+    const room = this.#responder.room(given);
     const dropped = firstKept(turns, room, room >> 1);
     if (history === this.#history) this.#first = first + dropped;
     return turns.slice(dropped);

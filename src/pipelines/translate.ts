@@ -8,7 +8,7 @@ import { inSlices, type Progress } from "../slices.js";
 import type { TokenStream } from "../stream.js";
 import { useOf } from "../task-parameters.js";
 import type { GenerateOptions } from "../types.js";
-import { readText } from "./read.js";
+import { readText } from "./input-checks.js";
 import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions } from "./stream.js";
 
 /** Defaults are those of `task_specific_params.translation` in the model's `config.json`. */

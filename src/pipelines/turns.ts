@@ -1,7 +1,7 @@
 /** A conversation as a GPT-2 reads it, which is as training joins it (`crates/train/src/data/completion.rs`): each turn, and what ends it. */
 import { CandlewickError } from "../errors.js";
 import type { GPT2 } from "../gpt2.js";
-import { readObject } from "./read.js";
+import { readObject } from "./input-checks.js";
 
 export interface Message {
   readonly role: "user" | "assistant" | "system";

@@ -7,9 +7,9 @@ import { CandlewickError } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors.js";
-import { fromLogits, softmax } from "./call.js";
+import { fromLogits, softmax } from "./native-calls.js";
 import { vectors } from "./embed.js";
-import { readText } from "./read.js";
+import { readText } from "./input-checks.js";
 import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOptions } from "./task.js";
 
 export interface ZeroShotOptions extends TaskOptions {

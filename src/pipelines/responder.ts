@@ -16,7 +16,7 @@ export interface ReplyOptions extends Omit<GenerateOptions, "n" | "numReturnSequ
 const { n: _n, numReturnSequences: _numReturnSequences, truncate: _truncate, ...ofReplies } = generateOptions;
 export const replyOptions: OptionTable<ReplyOptions> = ofReplies;
 
-export class Speaker {
+export class Responder {
   readonly model: GPT2;
   readonly joiner: Joiner;
   readonly #generation: ReplyOptions;

@@ -1,5 +1,5 @@
 /** Texts through the engine in slices: what each task's `run` calls. */
-import { BERT, type TextPair } from "../bert.js";
+import type { BERT, TextPair } from "../bert.js";
 import type { NativeEncoder, NativeEncodeOptions, NativeTexts, PackedOutputs } from "../native.js";
 import { unpack } from "../inputs.js";
 import { abortable, mailbox, type Cancel } from "../runtime.js";
@@ -28,7 +28,7 @@ export function inCalls<T, P, R>(
   unpackSlice: (packed: P, slice: readonly T[]) => R[],
 ): Promise<R[]> {
   const { signal, onProgress, truncate } = options;
-  const native = BERT.nativeOf(model);
+  const { native } = model;
   const limits = { maxLength: options.maxLength ?? maxLength, truncate, truncation, progress: onProgress !== undefined };
   return inSlices(
     items,
