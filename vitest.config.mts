@@ -1,6 +1,6 @@
 /**
- * The TypeScript tests. Each file runs in a process of its own (`forks`): the addon, its threads and what a test does to
- * `process` are then that file's alone. Time limits are for what hangs; no test measures speed.
+ * The TypeScript tests. Each file runs in a process of its own (`forks`): the addon, its threads and what a test does
+ * to `process` are then that file's alone. Time limits are for what hangs; no test measures speed.
  */
 import { defineConfig } from "vitest/config";
 

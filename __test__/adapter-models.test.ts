@@ -1,4 +1,7 @@
-/** An adapter's folder where a model's is expected. What PEFT says: `tools/fixtures/adapter_models.py`; what loads: `crates/models/tests/adapter_models.rs`. */
+/**
+ * An adapter's folder where a model's is expected. What PEFT says: `tools/fixtures/adapter_models.py`; what loads:
+ * `crates/models/tests/adapter_models.rs`.
+ */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** The benchmark works: a quick run of Candlewick alone, on a model the size of a fixture, writes what it says it writes. */
+/**
+ * The benchmark works: a quick run of Candlewick alone, on a model the size of a fixture, writes what it says it
+ * writes.
+ */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** `candlewick translate`, `sentiment`, `demo` and `chat` as somebody at a shell meets them, with packages of weights in the project. */
+/**
+ * `candlewick translate`, `sentiment`, `demo` and `chat` as somebody at a shell meets them, with packages of weights in
+ * the project.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";

@@ -1,4 +1,7 @@
-/** `device: "cuda"`: refused at load where it cannot be, in every build. (What runs on a GPU is compared in `parity.test.ts`: see `npm run test:cuda`.) */
+/**
+ * `device: "cuda"`: refused at load where it cannot be, in every build. (What runs on a GPU is compared in
+ * `parity.test.ts`: see `npm run test:cuda`.)
+ */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "vitest";

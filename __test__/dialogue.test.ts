@@ -1,4 +1,7 @@
-/** Conversations with a small model that has learned a few by heart: replies, sessions, what they remember and how they end. */
+/**
+ * Conversations with a small model that has learned a few by heart: replies, sessions, what they remember and how they
+ * end.
+ */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

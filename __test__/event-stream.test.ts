@@ -1,4 +1,7 @@
-/** What token streams and training runs share, over a source whose answers a test gives one by one; then on the real ones. */
+/**
+ * What token streams and training runs share, over a source whose answers a test gives one by one; then on the real
+ * ones.
+ */
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, test } from "vitest";

@@ -1,4 +1,7 @@
-/** Tasks as a user meets them: what they refuse, streams, progress, and that one text's result is its own. Parity is next door. */
+/**
+ * Tasks as a user meets them: what they refuse, streams, progress, and that one text's result is its own. Parity is
+ * next door.
+ */
 import assert from "node:assert/strict";
 import { copyFileSync, cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -168,7 +171,10 @@ describe("text generation", () => {
 });
 
 describe("a classifier of one's own", () => {
-  /** pooled → dropout → linear around a BertModel, as its module's state dict has it: another name for the layer, no labels. */
+  /**
+   * pooled → dropout → linear around a BertModel, as its module's state dict has it: another name for the layer, no
+   * labels.
+   */
   for (const name of ["linear", "out", "fc"]) {
     test(`whose layer is called ${name} classifies as it would under transformers' name`, async () => {
       const source = folder("classify");

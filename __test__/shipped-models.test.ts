@@ -1,4 +1,6 @@
-/** The figures on the models' cards are those of the weights that ship: measured again on a tenth of the held-out rows. */
+/**
+ * The figures on the models' cards are those of the weights that ship: measured again on a tenth of the held-out rows.
+ */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";

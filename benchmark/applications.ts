@@ -1,6 +1,6 @@
 /**
- * What sessions and batches save, on the model that ships: the wait for a reply's first token with and without the engine's cache, translations
- * together and one by one, and the event loop meanwhile.
+ * What sessions and batches save, on the model that ships: the wait for a reply's first token with and without the
+ * engine's cache, translations together and one by one, and the event loop meanwhile.
  *
  *   node --import tsx benchmark/applications.ts
  */

@@ -51,7 +51,10 @@ export class Contenders {
     return this.only.size === 0 || this.only.has(name);
   }
 
-  /** The contender's process, started when it is first needed; undefined if it is not wanted or can't run, which is told once. */
+  /**
+   * The contender's process, started when it is first needed; undefined if it is not wanted or can't run, which is told
+   * once.
+   */
   get(name: ContenderName): Promise<Contender | undefined> {
     if (!this.wanted(name)) return Promise.resolve(undefined);
     let running = this.#running.get(name);

@@ -1,6 +1,6 @@
 /**
- * Measures contenders in turns: limits, A, B, limits, A, B, …, so that what the machine's neighbours do befalls all of them. Each has
- * loaded and warmed up before the first turn.
+ * Measures contenders in turns: limits, A, B, limits, A, B, …, so that what the machine's neighbours do befalls all of
+ * them. Each has loaded and warmed up before the first turn.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Child } from "./child.js";
@@ -36,7 +36,10 @@ export interface Measurement {
   contenders: readonly ContenderName[];
   /** The arguments of `open`. */
   open(contender: ContenderName): object;
-  /** One turn's figures, in the unit. `turn` is 0 for the warm-up. A second value is compared with the other contenders'. */
+  /**
+   * One turn's figures, in the unit. `turn` is 0 for the warm-up. A second value is compared with the other
+   * contenders'.
+   */
   turn(child: Child, contender: Contender, turn: number): Promise<Turn>;
   best?: Best;
   rounds: number;
@@ -51,7 +54,10 @@ export interface Turn {
 /** A moment in which what the last one leaves spinning goes to sleep. */
 const PAUSE_MS = 150;
 
-/** After so long, measurements that share models do with the rounds they have, if these are three: slow or busy machines. */
+/**
+ * After so long, measurements that share models do with the rounds they have, if these are three: slow or busy
+ * machines.
+ */
 const BUDGET_SECONDS = 30;
 const LEAST_ROUNDS = 3;
 

@@ -1,6 +1,6 @@
 /**
- * Bars as SVG: a group for each case, a bar for each contender, the spread p10–p90 as a line, and the machine's limit as a mark.
- * Written by hand: what plotting libraries bring along, a DOM on the server, is many times this file.
+ * Bars as SVG: a group for each case, a bar for each contender, the spread p10–p90 as a line, and the machine's limit
+ * as a mark. Written by hand: what plotting libraries bring along, a DOM on the server, is many times this file.
  */
 import type { ContenderName, Row } from "./types.js";
 import { number } from "./table.js";

@@ -1,4 +1,7 @@
-/** `npm run bench -- prepare`: installs the peers and makes the models, all of it outside the checkout. What is there stays. */
+/**
+ * `npm run bench -- prepare`: installs the peers and makes the models, all of it outside the checkout. What is there
+ * stays.
+ */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,8 +9,8 @@ import { bench, cache, here, models, peers, python, root } from "./paths.js";
 import { makeModels } from "./prepare/models.js";
 
 /**
- * Exact versions, so that figures of two days are of the same peers; a folder for each group. node-llama-cpp's optional packages
- * are gigabytes of CUDA, so that it gets the one for this platform's CPU alone.
+ * Exact versions, so that figures of two days are of the same peers; a folder for each group. node-llama-cpp's optional
+ * packages are gigabytes of CUDA, so that it gets the one for this platform's CPU alone.
  */
 const npmPeers: { folder: string; packages: Record<string, string>; optional: boolean }[] = [
   { folder: "llama", packages: { "node-llama-cpp": "3.22.1", [llamaBinary()]: "3.22.1" }, optional: false },
@@ -48,7 +51,10 @@ function madeModels(): boolean {
   return true;
 }
 
-/** `bench-limits` and `bench-candle`, in the checkout's own `target/`: Candle is compiled once for the addon and for them. */
+/**
+ * `bench-limits` and `bench-candle`, in the checkout's own `target/`: Candle is compiled once for the addon and for
+ * them.
+ */
 export function buildNative(): boolean {
   return run("cargo", ["build", "--quiet", "--release", "--locked", "--package", "candlewick-benchmark"]);
 }

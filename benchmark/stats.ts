@@ -22,7 +22,10 @@ export const spread = (values: readonly number[]): Spread => ({
   p90: quantile(values, 0.9),
 });
 
-/** Tokens per second over spans of `span` tokens, from times in milliseconds: single intervals would be as jumpy as the timer. */
+/**
+ * Tokens per second over spans of `span` tokens, from times in milliseconds: single intervals would be as jumpy as the
+ * timer.
+ */
 export function ratesOf(times: readonly number[], span: number): number[] {
   const rates: number[] = [];
   const width = Math.min(span, times.length - 1);

@@ -14,7 +14,10 @@ export interface Row {
   p10: number;
   p90: number;
   unit: Unit;
-  /** A fraction of what the machine could do at best, by its limits as measured in turns with the case; null where there is no such limit. */
+  /**
+   * A fraction of what the machine could do at best, by its limits as measured in turns with the case; null where there
+   * is no such limit.
+   */
   shareOfLimit: number | null;
 }
 

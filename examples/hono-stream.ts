@@ -1,5 +1,6 @@
 /**
- * Streams tokens from Hono, or anything else that takes a web `Response` (Bun, Deno, Next.js, Remix, edge-style handlers):
+ * Streams tokens from Hono, or anything else that takes a web `Response` (Bun, Deno, Next.js, Remix, edge-style
+ * handlers):
  *
  *   npm run build && npx tsx examples/hono-stream.ts
  *   curl -N "localhost:3000/sse?prompt=Once"

@@ -5,8 +5,8 @@
  *   curl -N "localhost:3000/text?prompt=Once%20upon%20a%20time"
  *   curl -N "localhost:3000/sse?prompt=Once&maxNewTokens=32"
  *
- * In Express 5 a handler is `async (request, response) => void (await lm.generate(…).pipeTo(response))`; in Fastify 5 the same with
- * `reply.raw`, after `reply.hijack()`.
+ * In Express 5 a handler is `async (request, response) => void (await lm.generate(…).pipeTo(response))`; in Fastify 5
+ * the same with `reply.raw`, after `reply.hijack()`.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -28,7 +28,8 @@ async function handle(lm: GPT2, request: IncomingMessage, response: ServerRespon
   }
   const prompt = url.searchParams.get("prompt") ?? "Once upon a time";
   const maxNewTokens = Number(url.searchParams.get("maxNewTokens") ?? 64);
-  // Sends the status when the prompt is known to fit, waits while the client is slow, and stops computing when it hangs up.
+  // Sends the status when the prompt is known to fit, waits while the client is slow, and stops computing when it hangs
+  // up.
   await lm.generate(prompt, { maxNewTokens, temperature: 0.8, topK: 50 }).pipeTo(response, { format });
 }
 

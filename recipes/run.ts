@@ -1,6 +1,6 @@
-// `npm run recipe -- <name> --data`: fetches a recipe's sources and prepares its data, in the cache.
-// `--train`: trains its model there (again: goes on where it was). `--ship`: puts that model into its package in models/.
-// `--evaluate`: measures what is in the package on the held-out data, for its card; `--latency`: how long it takes, alone.
+// `npm run recipe -- <name> --data`: fetches a recipe's sources and prepares its data, in the cache. `--train`: trains
+// its model there (again: goes on where it was). `--ship`: puts that model into its package in models/. `--evaluate`:
+// measures what is in the package on the held-out data, for its card; `--latency`: how long it takes, alone.
 import { readdirSync, readFileSync, writeFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -1,6 +1,7 @@
-// `npm run check:arm64`: proves the NEON kernels. Compiles crates/kernels for 64-bit ARM and runs its tests, which hold every
-// instruction set equal to the reference bit for bit: on an ARM machine directly, elsewhere under QEMU, which emulates a CPU
-// with the int8 dot product and, once more for the products, one without. What it can't say is how fast they are.
+// `npm run check:arm64`: proves the NEON kernels. Compiles crates/kernels for 64-bit ARM and runs its tests, which hold
+// every instruction set equal to the reference bit for bit: on an ARM machine directly, elsewhere under QEMU, which
+// emulates a CPU with the int8 dot product and, once more for the products, one without. What it can't say is how fast
+// they are.
 import { arm64Environment, missingForArm64, target } from "./lib/arm64.mjs";
 import { at } from "./lib/paths.mjs";
 import { run } from "./lib/run.mjs";

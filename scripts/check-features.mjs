@@ -1,5 +1,5 @@
-// Candle is compiled once: what the addon links must have the same features when the tests are compiled, or cargo compiles it
-// again for them, and all that depends on it. A test's dependency can switch on features far below.
+// Candle is compiled once: what the addon links must have the same features when the tests are compiled, or cargo
+// compiles it again for them, and all that depends on it. A test's dependency can switch on features far below.
 import { execFileSync } from "node:child_process";
 import { pathToFileURL } from "node:url";
 import { root } from "./lib/paths.mjs";

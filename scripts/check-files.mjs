@@ -37,8 +37,8 @@ export function fileViolations(path, text) {
 }
 
 /**
- * npm writes a lock file without an optional package whose version it could not have just then, and says nothing; `npm ci`
- * refuses that lock file afterwards, everywhere.
+ * npm writes a lock file without an optional package whose version it could not have just then, and says nothing;
+ * `npm ci` refuses that lock file afterwards, everywhere.
  */
 export function lockViolations({ packages }) {
   const locked = new Set(Object.keys(packages).map((path) => path.replace(/^.*node_modules\//, "")));

@@ -1,6 +1,6 @@
 // The dependency rule: kernels ← models ← {engine, train} ← node, where train also sees the kernels (its backward
-// passes are its own). Read from the manifests through cargo metadata, all kinds of dependency included: a test that reaches
-// across layers couples them too.
+// passes are its own). Read from the manifests through cargo metadata, all kinds of dependency included: a test that
+// reaches across layers couples them too.
 import { execFileSync } from "node:child_process";
 import { pathToFileURL } from "node:url";
 import { root } from "./lib/paths.mjs";

@@ -1,6 +1,6 @@
-// `npm run check`: what CI runs. Every step runs even when one before it failed, except that nothing runs after a failed
-// build. Ends with a table and "N passed, N failed", where each step beside the tests counts as one.
-//   npm run check -- --no-tests     the quick part
+// `npm run check`: what CI runs. Every step runs even when one before it failed, except that nothing runs after a
+// failed build. Ends with a table and "N passed, N failed", where each step beside the tests counts as one. npm run
+// check -- --no-tests the quick part
 import { build, orExplain } from "./build.mjs";
 import { checkFeatures } from "./check-features.mjs";
 import { checkFiles } from "./check-files.mjs";

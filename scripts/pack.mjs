@@ -1,11 +1,11 @@
-// `npm run pack:all`: the tarballs that get published, for this machine: the package itself (TypeScript compiled, the model
-// inside) and the platform package with the addon. Both are laid out in target/npm/ first, so that package.json can say
-// there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies. (In the
-// checkout those would make `npm ci` look for versions that are not published yet.)
-//   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
-//   node scripts/pack.mjs --platforms linux-x64-gnu,darwin-arm64      all that are published together; default: this machine's
-//   node scripts/pack.mjs --models      also the packages of weights in models/
-//   node scripts/pack.mjs --cuda        also the package of the CUDA addon, which `npm run build:cuda` has put into npm/
+// `npm run pack:all`: the tarballs that get published, for this machine: the package itself (TypeScript compiled, the
+// model inside) and the platform package with the addon. Both are laid out in target/npm/ first, so that package.json
+// can say there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies.
+// (In the checkout those would make `npm ci` look for versions that are not published yet.) node scripts/pack.mjs
+// [--out DIR] [--profile release|dist] "dist" is smaller and compiles everything again node scripts/pack.mjs
+// --platforms linux-x64-gnu,darwin-arm64 all that are published together; default: this machine's node scripts/pack.mjs
+// --models also the packages of weights in models/ node scripts/pack.mjs --cuda also the package of the CUDA addon,
+// which `npm run build:cuda` has put into npm/
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -39,8 +39,8 @@ export function platformManifests() {
 }
 
 /**
- * The package.json that users get. `platforms` are those whose packages are published with it, and no others: Yarn refuses to install a
- * package with an optional dependency that does not exist.
+ * The package.json that users get. `platforms` are those whose packages are published with it, and no others: Yarn
+ * refuses to install a package with an optional dependency that does not exist.
  */
 export function publishedManifest(platforms) {
   const { scripts: _scripts, devDependencies: _tools, napi: _napi, ...manifest } = readJson(at("package.json"));
@@ -79,7 +79,10 @@ function stagePlatform(folder, platform) {
   writeJson(join(folder, "package.json"), { ...manifest, files: [...manifest.files, "THIRD-PARTY-LICENSES"] });
 }
 
-/** The packages of weights beside the model inside the package itself, by their folders' names; each has the package's own version. */
+/**
+ * The packages of weights beside the model inside the package itself, by their folders' names; each has the package's
+ * own version.
+ */
 export function modelPackages() {
   const { name, version } = readJson(at("package.json"));
   return readdirSync(at("models")).toSorted().filter((model) => existsSync(at("models", model, "package.json"))).map((model) => {
@@ -113,8 +116,8 @@ function npmPack(folder, out) {
 }
 
 /**
- * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and where they are asked for `cuda` and the
- * models by name, each `{ path, size, unpackedSize }`.
+ * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and where they are asked for
+ * `cuda` and the models by name, each `{ path, size, unpackedSize }`.
  */
 export function packAll(out = at("target", "npm"), { cuda = false, models = false, platforms } = {}) {
   const platform = thisPlatform();

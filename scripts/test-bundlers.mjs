@@ -1,5 +1,6 @@
-// `npm run test:bundlers`: the packed package under webpack, Next.js, pnpm, Yarn 4 (node_modules and Plug'n'Play), and TypeScript 5 with the
-// old resolution, each fetched through npm into a temporary folder. Minutes, and a network: not part of CI. docs/deploy.md records it.
+// `npm run test:bundlers`: the packed package under webpack, Next.js, pnpm, Yarn 4 (node_modules and Plug'n'Play), and
+// TypeScript 5 with the old resolution, each fetched through npm into a temporary folder. Minutes, and a network: not
+// part of CI. docs/deploy.md records it.
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

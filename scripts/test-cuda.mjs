@@ -1,6 +1,6 @@
-// `npm run test:cuda`: builds the CUDA addon and runs, on the first GPU, what compares the models with PyTorch: logits, greedy
-// text, states and embeddings, gradients; from Rust, then from TypeScript with that addon. Without a GPU everything is built and
-// linked, each test says that it skips CUDA, and the rest of it runs on the CPU.
+// `npm run test:cuda`: builds the CUDA addon and runs, on the first GPU, what compares the models with PyTorch: logits,
+// greedy text, states and embeddings, gradients; from Rust, then from TypeScript with that addon. Without a GPU
+// everything is built and linked, each test says that it skips CUDA, and the rest of it runs on the CPU.
 import { buildCuda } from "./build-cuda.mjs";
 import { orExplain } from "./build.mjs";
 import { cudaLibraries } from "./lib/cuda.mjs";

@@ -9,11 +9,17 @@ import { checkOptions, checks, type OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
 
 export interface MergeAdapterOptions {
-  /** What the adapter is merged into: a folder, a package of weights or a hub id. Default: the base that the adapter names. */
+  /**
+   * What the adapter is merged into: a folder, a package of weights or a hub id. Default: the base that the adapter
+   * names.
+   */
   model?: string;
   /** A folder in PEFT's layout, or a hub id. */
   adapter: string;
-  /** A folder: the merged model in Hugging Face's layout. Files that are there are overwritten; it cannot be the model's or the adapter's. */
+  /**
+   * A folder: the merged model in Hugging Face's layout. Files that are there are overwritten; it cannot be the model's
+   * or the adapter's.
+   */
   output: string;
   /** How weights are written. Default: each as the model has it. */
   dtype?: "f32" | "f16";
@@ -52,23 +58,26 @@ const mergeOptions: OptionTable<MergeAdapterOptions> = {
 };
 
 /**
- * Writes a model of its own out of an adapter and its base: W + scale · B A, computed in f32, as PEFT's `merge_and_unload` does; modules that the
- * adapter holds whole take the place of the base's. Loading an adapter's folder gives the same model without writing it.
+ * Writes a model of its own out of an adapter and its base: W + scale · B A, computed in f32, as PEFT's
+ * `merge_and_unload` does; modules that the adapter holds whole take the place of the base's. Loading an adapter's
+ * folder gives the same model without writing it.
  *
  * ```ts
  * await mergeAdapter({ adapter: "./tuned/adapter", output: "./merged" });
  * ```
  *
- * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `MODEL_NOT_FOUND`, `UNSUPPORTED_MODEL` (what is not plain LoRA), `TENSOR_MISSING`, `TENSOR_SHAPE`
- *   (an adapter of another model), `IO` (the output), `ABORTED`, and what can be wrong with a model's files.
+ * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `MODEL_NOT_FOUND`, `UNSUPPORTED_MODEL` (what is not
+ *   plain LoRA), `TENSOR_MISSING`, `TENSOR_SHAPE` (an adapter of another model), `IO` (the output), `ABORTED`, and what
+ *   can be wrong with a model's files.
  */
 export function mergeAdapter(options: MergeAdapterOptions): Promise<MergedAdapter> {
   return run("mergeAdapter", options, false);
 }
 
 /**
- * Takes an adapter out of a model that it was merged into: W - scale · B A, which gives the base's weights up to the rounding of f32 (of a model in
- * f16, of f16). Modules that the adapter holds whole stay: what they took the place of is in the base alone.
+ * Takes an adapter out of a model that it was merged into: W - scale · B A, which gives the base's weights up to the
+ * rounding of f32 (of a model in f16, of f16). Modules that the adapter holds whole stay: what they took the place of
+ * is in the base alone.
  *
  * @throws {CandlewickError} As {@link mergeAdapter}.
  */

@@ -15,12 +15,14 @@ export interface AdapterBase {
 }
 
 /**
- * The base of the adapter in `folder`; undefined if there is none: a folder with a model's weights, which needs no base, or no folder.
+ * The base of the adapter in `folder`; undefined if there is none: a folder with a model's weights, which needs no
+ * base, or no folder.
  *
  * `base_model_name_or_path` is looked up as a path from the adapter's own folder, as an installed package of weights
  * (`candlewick-model-…`), as a path from the working directory, and as a hub id.
  *
- * @throws {CandlewickError} `MODEL_NOT_FOUND` (the message says where was looked), `CONFIG_INVALID`, and what the hub answers with.
+ * @throws {CandlewickError} `MODEL_NOT_FOUND` (the message says where was looked), `CONFIG_INVALID`, and what the hub
+ * answers with.
  */
 export async function adapterBase(folder: string, options: ResolveOptions = {}): Promise<AdapterBase | undefined> {
   const file = join(folder, ADAPTER_CONFIG);

@@ -1,4 +1,7 @@
-/** Why the addon cannot be loaded here, found out before anything is said: three lines, the last of which is what to type. */
+/**
+ * Why the addon cannot be loaded here, found out before anything is said: three lines, the last of which is what to
+ * type.
+ */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";

@@ -136,9 +136,15 @@ export interface ForwardOptions extends BERTEncodeOptions {
   lastHiddenState?: boolean;
   /** Default: true if the model has a pooler. */
   pooled?: boolean;
-  /** The embeddings' output (0) and every layer's (1 to `info.layers`), or those whose numbers are listed. Default false. */
+  /**
+   * The embeddings' output (0) and every layer's (1 to `info.layers`), or those whose numbers are listed. Default
+   * false.
+   */
   hiddenStates?: boolean | readonly number[];
-  /** How each layer's heads attend (0 to `info.layers` - 1), or those of the layers that are listed. On the CPU. Default false. */
+  /**
+   * How each layer's heads attend (0 to `info.layers` - 1), or those of the layers that are listed. On the CPU. Default
+   * false.
+   */
   attentions?: boolean | readonly number[];
   /** Which tokens the text is, and where they stand. Not for ids. Default false. */
   returnTokens?: boolean;
@@ -171,7 +177,10 @@ export interface Matrix {
   readonly shape: readonly [rows: number, columns: number];
 }
 
-/** What the model says of one text of T tokens; H is `info.hiddenSize`. Arrays of one call share memory: `slice()` what stays. */
+/**
+ * What the model says of one text of T tokens; H is `info.hiddenSize`. Arrays of one call share memory: `slice()` what
+ * stays.
+ */
 export interface ForwardOutput {
   /** (T, H) */
   readonly lastHiddenState?: Matrix;
@@ -188,9 +197,9 @@ export interface ForwardOutput {
 }
 
 /**
- * A BERT encoder in memory, with threads of its own; {@link loadBERT} makes it. Any number of calls may run at once; they
- * are computed together, and a text's result does not depend on what it is computed with. An idle model does not keep
- * the process alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage
+ * A BERT encoder in memory, with threads of its own; {@link loadBERT} makes it. Any number of calls may run at once;
+ * they are computed together, and a text's result does not depend on what it is computed with. An idle model does not
+ * keep the process alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage
  * collector.
  */
 export class BERT extends Model {
@@ -222,7 +231,9 @@ export class BERT extends Model {
   get classify(): ClassifyTask {
     return this.#task("text-classification");
   }
-  /** Labels that are given with the call. Task `"zero-shot-classification"`; needs an entailment classifier, or no head. */
+  /**
+   * Labels that are given with the call. Task `"zero-shot-classification"`; needs an entailment classifier, or no head.
+   */
   get zeroShot(): ZeroShotTask {
     return this.#task("zero-shot-classification");
   }
@@ -269,7 +280,8 @@ export class BERT extends Model {
   }
 
   /**
-   * Runs the model over a text, or over each of several, in the input's order and without padding: a text's T is its own.
+   * Runs the model over a text, or over each of several, in the input's order and without padding: a text's T is its
+   * own.
    *
    * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID` (also: `pooled` or `logits` of a model that has none),
    *   `PROMPT_EMPTY` (no ids), `INPUT_INVALID` (an id or token type that the model lacks), `CONTEXT_OVERFLOW`,
@@ -388,9 +400,10 @@ function split(data: Float32Array, parts: number): Float32Array[] {
 
 /**
  * Loads a BERT: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json` or
- * `vocab.txt`), a package of weights, or a hub id, whose files are looked up in the hub's own cache on this machine and downloaded if they are
- * not there. Any of these may be a LoRA adapter in PEFT's layout (`adapter_config.json`, `adapter_model.safetensors`): it is merged into its base, which
- * `base_model_name_or_path` names: a path from the adapter's folder, a package, a path from the working directory or a hub id.
+ * `vocab.txt`), a package of weights, or a hub id, whose files are looked up in the hub's own cache on this machine and
+ * downloaded if they are not there. Any of these may be a LoRA adapter in PEFT's layout (`adapter_config.json`,
+ * `adapter_model.safetensors`): it is merged into its base, which `base_model_name_or_path` names: a path from the
+ * adapter's folder, a package, a path from the working directory or a hub id.
  *
  * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `ABORTED`, and what can be wrong with a model's files:
  *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.

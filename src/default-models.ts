@@ -4,7 +4,10 @@ import { modelFolder } from "./package.js";
 
 export type Language = "en" | "zh";
 
-/** Task → language of the input → `candlewick-model-<name>`; `default` is in the main package. The first language is the default one. */
+/**
+ * Task → language of the input → `candlewick-model-<name>`; `default` is in the main package. The first language is the
+ * default one.
+ */
 const SHIPPED = {
   "text-generation": { en: "default", zh: "default" },
   "feature-extraction": { en: "minilm" },

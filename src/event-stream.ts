@@ -12,13 +12,14 @@ interface Waiter<T> {
 }
 
 /**
- * What {@link TokenStream} and {@link TrainingRun} have in common: items that are pulled from the engine at the reader's pace, and a
- * result.
+ * What {@link TokenStream} and {@link TrainingRun} have in common: items that are pulled from the engine at the
+ * reader's pace, and a result.
  *
- * - Items are fetched while somebody waits for one, or wants the result. `next()` calls may overlap and are served in order.
+ * - Items are fetched while somebody waits for one, or wants the result. `next()` calls may overlap and are served in
+ *   order.
  * - A reader that iterates sets the pace: after its next call of `next()` nothing is fetched ahead for the result.
- * - The first reason to end counts. A failure is thrown at the reader once, after the items before it, and rejects `result`,
- *   which is never an unhandled rejection.
+ * - The first reason to end counts. A failure is thrown at the reader once, after the items before it, and rejects
+ *   `result`, which is never an unhandled rejection.
  */
 export abstract class EventStream<T, R> implements AsyncIterable<T>, AsyncDisposable {
   readonly #opened: Promise<Source<T>>;

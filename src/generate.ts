@@ -10,9 +10,9 @@ import type { GenerateOptions, Prompt } from "./types.js";
 
 export interface GenerateWithModelOptions extends GenerateOptions {
   /**
-   * A loaded model, or what {@link loadGPT2} takes. Default: the small model that ships. A model that is named is loaded
-   * on first use, shared by all calls that name it, and let go five minutes after the last of them; to load it in another
-   * way, or to decide when it is freed, use {@link loadGPT2}.
+   * A loaded model, or what {@link loadGPT2} takes. Default: the small model that ships. A model that is named is
+   * loaded on first use, shared by all calls that name it, and let go five minutes after the last of them; to load it
+   * in another way, or to decide when it is freed, use {@link loadGPT2}.
    */
   model?: string | GPT2;
 }
@@ -30,8 +30,8 @@ const optionsWithModel: OptionTable<GenerateWithModelOptions> = {
  * for await (const token of generate("It is a truth universally acknowledged")) process.stdout.write(token.text);
  * ```
  *
- * @throws {CandlewickError} At once: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`. Through the stream: what can be
- *   wrong with the model's files, and all that {@link GPT2.generate} throws or streams.
+ * @throws {CandlewickError} At once: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`. Through the stream: what can
+ *   be wrong with the model's files, and all that {@link GPT2.generate} throws or streams.
  */
 export function generate(prompt: Prompt, options: GenerateWithModelOptions = {}): TokenStream {
   const { model = defaultModelPath, ...rest } = checkOptions("generate", options, optionsWithModel);

@@ -1,6 +1,6 @@
 /**
- * How a GPT-2 generates unless a call says otherwise: `generation_config.json`, else the generation keys of `config.json`, read as
- * transformers reads them (`GenerationConfig`); and how a call's options go over them.
+ * How a GPT-2 generates unless a call says otherwise: `generation_config.json`, else the generation keys of
+ * `config.json`, read as transformers reads them (`GenerationConfig`); and how a call's options go over them.
  */
 import { CandlewickError } from "./errors.js";
 import { generateOptions, type ResolvedOptions } from "./generation-options.js";
@@ -8,7 +8,9 @@ import type { GenerateOptions } from "./types.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Defaults of a model, in the names of the options. What is absent has the default that the option's comment states. */
+/**
+ * Defaults of a model, in the names of the options. What is absent has the default that the option's comment states.
+ */
 export interface GenerationDefaults
   extends Pick<
     GenerateOptions,
@@ -78,7 +80,10 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
   watermarking_config: [],
 };
 
-/** Sampling and searching keys: where `config.json` has one of them, and there is no `generation_config.json`, it is read for all. */
+/**
+ * Sampling and searching keys: where `config.json` has one of them, and there is no `generation_config.json`, it is
+ * read for all.
+ */
 const GENERATION_KEYS = [...Object.keys(NAMES), ...Object.keys(UNSUPPORTED), "do_sample", "max_length", "suppress_tokens"];
 
 /** What transformers samples among where a file says to sample and not among how many. */
@@ -152,8 +157,8 @@ const show = (name: string, value: unknown): string => {
 };
 
 /**
- * The generation defaults of a model's files; without any generation key there are none. What cannot be taken is named in a warning
- * of Node's (`CANDLEWICK_GENERATION_CONFIG`), once for each model.
+ * The generation defaults of a model's files; without any generation key there are none. What cannot be taken is named
+ * in a warning of Node's (`CANDLEWICK_GENERATION_CONFIG`), once for each model.
  */
 export function generationDefaults(source: string, files: GenerationFiles): GenerationDefaults | undefined {
   const json = generationKeys(files);
@@ -188,8 +193,8 @@ const SAMPLING = ["temperature", "topK", "topP", "minP"] as const;
 const BEAMS = ["numBeams", "numReturnSequences", "lengthPenalty", "earlyStopping"] as const;
 
 /**
- * A call's options over the defaults, without those defaults that they leave no room for: a call that asks for a temperature does not want
- * the defaults' beams, and one that asks for beams does not sample.
+ * A call's options over the defaults, without those defaults that they leave no room for: a call that asks for a
+ * temperature does not want the defaults' beams, and one that asks for beams does not sample.
  */
 export function overDefaults(given: GenerateOptions, defaults: GenerationDefaults): ResolvedOptions {
   const samples = SAMPLING.some((name) => given[name] !== undefined && given[name] !== 0) || (given.n ?? 1) > 1;

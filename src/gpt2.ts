@@ -44,8 +44,8 @@ export interface GPT2Info {
   /** Names of the adapters that `generate` may be asked for. */
   readonly adapters: readonly string[];
   /**
-   * What `generate` does where a call does not say: the model's `generation_config.json`, else the generation keys of its
-   * `config.json`, as transformers reads them. Empty where the files say nothing.
+   * What `generate` does where a call does not say: the model's `generation_config.json`, else the generation keys of
+   * its `config.json`, as transformers reads them. Empty where the files say nothing.
    */
   readonly generationDefaults: GenerationDefaults;
 }
@@ -57,7 +57,10 @@ export interface EncodeOptions {
 
 const encodeOptions: OptionTable<EncodeOptions> = { signal: checks.signal };
 
-/** Characters of a token, more than any vocabulary has (GPT-2's longest: 128). A megabyte need not be tokenised to know that it does not fit. */
+/**
+ * Characters of a token, more than any vocabulary has (GPT-2's longest: 128). A megabyte need not be tokenised to know
+ * that it does not fit.
+ */
 const LONGEST_TOKEN = 512;
 
 /** @internal What a generation starts from. */
@@ -67,9 +70,10 @@ export interface Making {
 }
 
 /**
- * A GPT-2 in memory, with threads of its own; {@link loadGPT2} makes it. Any number of generations may run on it at once;
- * they are computed together, and each gets the tokens that it would get alone. An idle model does not keep the process
- * alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage collector.
+ * A GPT-2 in memory, with threads of its own; {@link loadGPT2} makes it. Any number of generations may run on it at
+ * once; they are computed together, and each gets the tokens that it would get alone. An idle model does not keep the
+ * process alive. `close()` frees it, as does the end of an `await using` block and, at some time, the garbage
+ * collector.
  */
 export class GPT2 extends Model {
   readonly info: GPT2Info;
@@ -94,8 +98,8 @@ export class GPT2 extends Model {
    * Starts to continue `prompt` and streams what comes.
    *
    * @throws {CandlewickError} At once: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`, `MODEL_CLOSED`,
-   *   `TOKENIZER_MISSING` (stop strings without a tokenizer). Through the stream: `CONTEXT_OVERFLOW`, `INPUT_INVALID` (an
-   *   id outside the vocabulary), `TOKENIZER_MISSING` (a text), `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
+   *   `TOKENIZER_MISSING` (stop strings without a tokenizer). Through the stream: `CONTEXT_OVERFLOW`, `INPUT_INVALID`
+   *   (an id outside the vocabulary), `TOKENIZER_MISSING` (a text), `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): TokenStream {
     return this.generateWith(prompt, checkOptions("generate", options, generateOptions), this.info.generationDefaults);
@@ -111,7 +115,10 @@ export class GPT2 extends Model {
     return TokenStream.of(this.source, stream, signal);
   }
 
-  /** @internal Starts a generation from ids and options that are still being made; what is wrong with them comes through the stream. */
+  /**
+   * @internal Starts a generation from ids and options that are still being made; what is wrong with them comes through
+   * the stream.
+   */
   generateFrom(make: () => Promise<Making>, signal?: AbortSignal): TokenStream {
     this.checkOpen();
     const begin = async () => {
@@ -123,7 +130,10 @@ export class GPT2 extends Model {
     return TokenStream.of(this.source, begin(), signal);
   }
 
-  /** @internal The ids of each text by itself, as training sees it: nothing is put around it. Of one that cannot fit, `CONTEXT_OVERFLOW` at once. */
+  /**
+   * @internal The ids of each text by itself, as training sees it: nothing is put around it. Of one that cannot fit,
+   * `CONTEXT_OVERFLOW` at once.
+   */
   async plainIds(texts: readonly string[], signal?: AbortSignal): Promise<Uint32Array[]> {
     this.checkOpen();
     const most = this.info.positions * LONGEST_TOKEN;
@@ -160,9 +170,9 @@ export class GPT2 extends Model {
 
 export interface GPT2LoadOptions extends LoadOptions {
   /**
-   * LoRA adapters in PEFT's files (`adapter_config.json`, `adapter_model.safetensors`): a folder by name. Each generation
-   * may ask for one (`adapter`), and generations with different ones run together. They add up to the weights without
-   * being merged, so they may lie over weights of any dtype; on the CPU only.
+   * LoRA adapters in PEFT's files (`adapter_config.json`, `adapter_model.safetensors`): a folder by name. Each
+   * generation may ask for one (`adapter`), and generations with different ones run together. They add up to the
+   * weights without being merged, so they may lie over weights of any dtype; on the CPU only.
    */
   adapters?: Readonly<Record<string, string>>;
 }
@@ -175,15 +185,16 @@ const adapters: Check = (value) => {
 const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters };
 
 /**
- * Loads a GPT-2: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json` or
- * `vocab.json` and `merges.txt`), a package of weights, or a hub id, whose files are looked up in the hub's own cache on this machine and downloaded if they are
- * not there. Any of these may be a LoRA adapter in PEFT's layout (`adapter_config.json`, `adapter_model.safetensors`): it is merged into its base, which
- * `base_model_name_or_path` names: a path from the adapter's folder, a package, a path from the working directory or a hub id.
+ * Loads a GPT-2: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json`
+ * or `vocab.json` and `merges.txt`), a package of weights, or a hub id, whose files are looked up in the hub's own
+ * cache on this machine and downloaded if they are not there. Any of these may be a LoRA adapter in PEFT's layout
+ * (`adapter_config.json`, `adapter_model.safetensors`): it is merged into its base, which `base_model_name_or_path`
+ * names: a path from the adapter's folder, a package, a path from the working directory or a hub id.
  *
  * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `ABORTED`, and what can be wrong with a model's files:
- *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`.
- *   Of a `generation_config.json`, a value that cannot be is `CONFIG_INVALID`, and what is not supported is named in one warning
- *   (`CANDLEWICK_GENERATION_CONFIG`).
+ *   `MODEL_NOT_FOUND`, `CONFIG_INVALID`, `WEIGHTS_CORRUPT` and the others in `docs/errors.md`. Of a
+ *   `generation_config.json`, a value that cannot be is `CONFIG_INVALID`, and what is not supported is named in one
+ *   warning (`CANDLEWICK_GENERATION_CONFIG`).
  */
 export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): Promise<GPT2> {
   const table = gpt2LoadOptions;

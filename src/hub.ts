@@ -1,4 +1,7 @@
-/** From what a user calls a model to files on this machine: a path, or a hub id in the hub's own cache, downloaded if need be. */
+/**
+ * From what a user calls a model to files on this machine: a path, or a hub id in the hub's own cache, downloaded if
+ * need be.
+ */
 import { resolve } from "node:path";
 import { abortError, CandlewickError } from "./errors.js";
 import { COMMIT, ModelCache } from "./hub/cache.js";
@@ -26,8 +29,9 @@ export interface ResolveOptions {
 const PARALLEL = 4;
 
 /**
- * The absolute path of a model's files. What exists on this machine comes first, then the package of weights of this name
- * (`candlewick-model-…`, or the short name of one that Candlewick has: `default`, `sentiment-zh`); otherwise `source` is a hub id, and what the hub's cache lacks of it is downloaded there.
+ * The absolute path of a model's files. What exists on this machine comes first, then the package of weights of this
+ * name (`candlewick-model-…`, or the short name of one that Candlewick has: `default`, `sentiment-zh`); otherwise
+ * `source` is a hub id, and what the hub's cache lacks of it is downloaded there.
  *
  * A commit that is cached whole needs no network. Of a branch or tag the hub is asked for the present commit, in one
  * request; if it cannot or does not say, the commit in the cache is used.

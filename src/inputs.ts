@@ -54,8 +54,8 @@ const FORMS = "must be strings, or {text, textPair}, or {ids, typeIds?}, all of 
 const KEYS = ["text", "textPair", "ids", "typeIds"];
 
 /**
- * Throws `OPTION_INVALID` for what is no text, pair or ids and for several kinds in one call, `OPTION_UNKNOWN` for a key
- * that none has, `INPUT_INVALID` for an object that is a pair and ids at once, or has not as many types as ids.
+ * Throws `OPTION_INVALID` for what is no text, pair or ids and for several kinds in one call, `OPTION_UNKNOWN` for a
+ * key that none has, `INPUT_INVALID` for an object that is a pair and ids at once, or has not as many types as ids.
  */
 export function checkInputs(where: string, input: TextInput | readonly TextInput[]): CheckedInput[] {
   const inputs: readonly unknown[] = Array.isArray(input) ? input : [input];

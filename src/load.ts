@@ -49,7 +49,10 @@ export type LoadProgress =
 
 type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 
-/** Finds the model's files, downloads them if need be, and has `loader` load them; `folders` is where they are, an adapter's before its base's. */
+/**
+ * Finds the model's files, downloads them if need be, and has `loader` load them; `folders` is where they are, an
+ * adapter's before its base's.
+ */
 export async function load<T, Options extends LoadOptions & { adapters?: Readonly<Record<string, string>> }>(
   where: string,
   loader: Loader,

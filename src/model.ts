@@ -67,8 +67,8 @@ export abstract class Model implements AsyncDisposable {
   }
 
   /**
-   * Ends what runs on the model by the next layer, with `MODEL_CLOSED`, and resolves when its threads have ended and its
-   * memory is free. Calls after it fail with `MODEL_CLOSED`. Closing twice is closing once.
+   * Ends what runs on the model by the next layer, with `MODEL_CLOSED`, and resolves when its threads have ended and
+   * its memory is free. Calls after it fail with `MODEL_CLOSED`. Closing twice is closing once.
    */
   close(): Promise<void> {
     this.#closed ??= call<void>((id) => this.#native.close(mailbox, id));

@@ -31,9 +31,9 @@ export type {
 } from "#binding";
 
 /**
- * Loads the addon: the file that `CANDLEWICK_NATIVE` names; else the CUDA addon, where its package is installed and the driver
- * is there; else what `native/binding.cjs` finds, which is a build beside it (a checkout) or the platform's package
- * (`candlewick-linux-x64-gnu` and so on; npm installs the one that fits).
+ * Loads the addon: the file that `CANDLEWICK_NATIVE` names; else the CUDA addon, where its package is installed and the
+ * driver is there; else what `native/binding.cjs` finds, which is a build beside it (a checkout) or the platform's
+ * package (`candlewick-linux-x64-gnu` and so on; npm installs the one that fits).
  */
 function load(): Native {
   const path = process.env["CANDLEWICK_NATIVE"];

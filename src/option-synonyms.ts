@@ -1,6 +1,6 @@
 /**
- * What options are called elsewhere: in transformers, OpenAI's API, transformers.js, llama.cpp, sentence-transformers. Names that only differ in
- * case and underscores (`top_k`) need no entry.
+ * What options are called elsewhere: in transformers, OpenAI's API, transformers.js, llama.cpp, sentence-transformers.
+ * Names that only differ in case and underscores (`top_k`) need no entry.
  */
 
 /** Their name, in lower case without `_` and `-` → ours; several where it depends on the function. */
@@ -103,7 +103,10 @@ const NOTES: readonly { names: readonly string[]; where: readonly string[]; note
 
 const plain = (text: string): string => text.replaceAll(/[_-]/g, "").toLowerCase();
 
-/** What to say of an option that another library has, for a function with the options `known`; `undefined`: it has no such name. */
+/**
+ * What to say of an option that another library has, for a function with the options `known`; `undefined`: it has no
+ * such name.
+ */
 export function otherLibrary(name: string, known: readonly string[]): string | undefined {
   const wanted = plain(name);
   const note = NOTES.find(({ names, where }) => names.includes(wanted) && where.every((option) => known.includes(option)));

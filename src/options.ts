@@ -26,14 +26,18 @@ export function checkOptions<T extends object>(where: string, options: T, table:
   return given as T;
 }
 
-/** Not a `Map`, nor anything else whose keys are not its own properties. Objects of other realms are as good as ours. */
+/**
+ * Not a `Map`, nor anything else whose keys are not its own properties. Objects of other realms are as good as ours.
+ */
 export function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype as object, "isPrototypeOf"));
 }
 
-/** Lists and plain objects one level deep, a list without its holes; the rest as it is, signals above all: they change. */
+/**
+ * Lists and plain objects one level deep, a list without its holes; the rest as it is, signals above all: they change.
+ */
 function copy(value: unknown): unknown {
   if (Array.isArray(value)) return Array.from(value);
   return isPlainObject(value) && checks.signal(value) ? { ...value } : value;

@@ -18,8 +18,9 @@ export const isShippedName = (name: string): boolean => SHIPPED_NAMES.includes(n
 export const MODEL_PREFIX = "candlewick-model-";
 
 /**
- * The folder of a package of weights, by its name or by what comes after `candlewick-model-`: from the folder `from` (of a package that
- * depends on it), where the program runs or lies, beside Candlewick, and in a checkout under `models/`.
+ * The folder of a package of weights, by its name or by what comes after `candlewick-model-`: from the folder `from`
+ * (of a package that depends on it), where the program runs or lies, beside Candlewick, and in a checkout under
+ * `models/`.
  */
 export function findModel(name: string, from?: string): string | undefined {
   const short = name.startsWith(MODEL_PREFIX) ? name.slice(MODEL_PREFIX.length) : name;

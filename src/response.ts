@@ -182,8 +182,8 @@ function publicName(source: string): string {
 }
 
 /**
- * An error in OpenAI's form. The message says what the caller did wrong; of what went wrong on this side, which may name files,
- * the code alone is sent.
+ * An error in OpenAI's form. The message says what the caller did wrong; of what went wrong on this side, which may
+ * name files, the code alone is sent.
  */
 function errorBody({ code, message, httpStatus }: CandlewickError) {
   const type = httpStatus < 500 ? "invalid_request_error" : "server_error";

@@ -22,8 +22,8 @@ let lastId = 0;
 export const mailbox = new native.Mailbox(settle);
 
 /**
- * Calls the engine: `start` passes the id on to a native method, whose answer settles the promise. Node stays alive while
- * a call is pending. What `start` throws rejects the promise.
+ * Calls the engine: `start` passes the id on to a native method, whose answer settles the promise. Node stays alive
+ * while a call is pending. What `start` throws rejects the promise.
  */
 export function call<T>(start: (id: number) => void, onProgress?: OnProgress, onNote?: OnNote): Promise<T> {
   return new Promise<T>((resolve, reject) => {
@@ -39,9 +39,9 @@ export function call<T>(start: (id: number) => void, onProgress?: OnProgress, on
 }
 
 /**
- * A call that `signal` can end: the engine stops at its next chance, then the promise is rejected with `ABORTED`. So when
- * it is settled, nothing computes any more. What `onProgress` throws ends it in the same way, and is what it is rejected
- * with.
+ * A call that `signal` can end: the engine stops at its next chance, then the promise is rejected with `ABORTED`. So
+ * when it is settled, nothing computes any more. What `onProgress` throws ends it in the same way, and is what it is
+ * rejected with.
  */
 export async function abortable<T>(
   signal: AbortSignal | undefined,

@@ -1,7 +1,9 @@
 /** Texts per native call. Converting so many, there and back, takes the JavaScript thread about a millisecond. */
 const SLICE = 256;
 
-/** What the texts of one native call may weigh together, in characters: copying more would hold the thread for longer. */
+/**
+ * What the texts of one native call may weigh together, in characters: copying more would hold the thread for longer.
+ */
 const SLICE_WEIGHT = 1 << 19;
 
 export interface Slicing<T> {
@@ -24,8 +26,8 @@ export interface Progress {
 export type Report = (done: number, total: number) => void;
 
 /**
- * `run` over slices of `items`, so that many items never hold the JavaScript thread for long. The next slice is on its way
- * while one is computed. Results are in the items' order; they do not depend on what a slice has in it.
+ * `run` over slices of `items`, so that many items never hold the JavaScript thread for long. The next slice is on its
+ * way while one is computed. Results are in the items' order; they do not depend on what a slice has in it.
  */
 export async function inSlices<T, R>(
   items: readonly T[],
@@ -68,7 +70,10 @@ export async function inSlices<T, R>(
   return results;
 }
 
-/** `items.map(convert)`, in the meantime of which the event loop turns: 256 conversions of a few microseconds are a millisecond. */
+/**
+ * `items.map(convert)`, in the meantime of which the event loop turns: 256 conversions of a few microseconds are a
+ * millisecond.
+ */
 export async function mapInTurns<T, R>(items: readonly T[], convert: (item: T, index: number) => R): Promise<R[]> {
   const results: R[] = [];
   for (const [index, item] of items.entries()) {

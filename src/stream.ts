@@ -8,19 +8,21 @@ import { pipeTo, toNodeStream, toReadable, toResponse, type ReadableOptions, typ
 import { call, mailbox } from "./runtime.js";
 import type { Accepted, GenerationResult, Token } from "./types.js";
 
-/** The most tokens that one native call brings along. It brings those that are ready: one, while the reader keeps up. */
+/**
+ * The most tokens that one native call brings along. It brings those that are ready: one, while the reader keeps up.
+ */
 const BATCH = 64;
 
 /**
  * The tokens of one generation, as they are made. Iterate it once, or turn it into a web stream or a response.
  *
  * The reader sets the pace: the model computes a few tokens ahead and then waits. Leaving the loop, {@link cancel}, the
- * `signal` that the generation was given and closing the model end the compute by the next token, and inside a prompt by
- * the next layer.
+ * `signal` that the generation was given and closing the model end the compute by the next token, and inside a prompt
+ * by the next layer.
  *
  * How it ends: after the last token the iteration is over. {@link cancel} and leaving the loop end it quietly, with
- * `finishReason: "aborted"`. An aborted signal ends it with a {@link CandlewickError} of code `ABORTED`, whose `cause` is
- * the signal's reason; a failure ends it with a code of its own. An error is thrown at the reader once.
+ * `finishReason: "aborted"`. An aborted signal ends it with a {@link CandlewickError} of code `ABORTED`, whose `cause`
+ * is the signal's reason; a failure ends it with a code of its own. An error is thrown at the reader once.
  */
 export class TokenStream extends EventStream<Token, GenerationResult> {
   readonly #model: string;
@@ -54,19 +56,21 @@ export class TokenStream extends EventStream<Token, GenerationResult> {
   }
 
   /**
-   * Everything about the finished generation: text, tokens, why it ended, counts and times. It is settled when the stream
-   * has ended and nothing computes for it any more. Asking for it runs the stream on to its end, whatever was read before;
-   * tokens that were not read still can be. A reader that iterates (`for await`, a web stream) sets the pace again as soon as it
-   * reads on. Rejected as the iteration would be; a rejection that nobody handles is not reported as unhandled.
+   * Everything about the finished generation: text, tokens, why it ended, counts and times. It is settled when the
+   * stream has ended and nothing computes for it any more. Asking for it runs the stream on to its end, whatever was
+   * read before; tokens that were not read still can be. A reader that iterates (`for await`, a web stream) sets the
+   * pace again as soon as it reads on. Rejected as the iteration would be; a rejection that nobody handles is not
+   * reported as unhandled.
    */
   override get result(): Promise<GenerationResult> {
     return super.result;
   }
 
   /**
-   * Settled when the prompt is tokenised, checked and queued, before any of it is computed: what a server must know before it
-   * sends a status. Rejected with what is wrong: `CONTEXT_OVERFLOW`, `INPUT_INVALID`, `TOKENIZER_MISSING`, `MODEL_CLOSED`, `ABORTED` (also after
-   * {@link cancel}), and what can be wrong with the files of a model that is named. A rejection that nobody handles is not reported as unhandled.
+   * Settled when the prompt is tokenised, checked and queued, before any of it is computed: what a server must know
+   * before it sends a status. Rejected with what is wrong: `CONTEXT_OVERFLOW`, `INPUT_INVALID`, `TOKENIZER_MISSING`,
+   * `MODEL_CLOSED`, `ABORTED` (also after {@link cancel}), and what can be wrong with the files of a model that is
+   * named. A rejection that nobody handles is not reported as unhandled.
    */
   get accepted(): Promise<Accepted> {
     if (!this.#accepted) {
@@ -86,7 +90,10 @@ export class TokenStream extends EventStream<Token, GenerationResult> {
     }
   }
 
-  /** @internal `listener` is told once, when no more tokens come: those that there are for the reader, and whether they are all. */
+  /**
+   * @internal `listener` is told once, when no more tokens come: those that there are for the reader, and whether they
+   * are all.
+   */
   whenOver(listener: (tokens: readonly Token[], whole: boolean) => void): void {
     this.#over = listener;
   }
@@ -103,8 +110,8 @@ export class TokenStream extends EventStream<Token, GenerationResult> {
 
   /**
    * A web `Response` that streams plain text (the default) or server-sent events in OpenAI's form, when the prompt is
-   * {@link accepted}. A prompt that is not becomes a JSON response with the error's status, in the form of OpenAI's API: 400 and
-   * `context_length_exceeded` for one that is too long.
+   * {@link accepted}. A prompt that is not becomes a JSON response with the error's status, in the form of OpenAI's
+   * API: 400 and `context_length_exceeded` for one that is too long.
    */
   toResponse(options?: ResponseOptions): Promise<Response> {
     return toResponse(this, this.#model, options);
@@ -116,10 +123,10 @@ export class TokenStream extends EventStream<Token, GenerationResult> {
   }
 
   /**
-   * Answers a request of `node:http`, `node:http2`, Express or Fastify (`reply.raw`, after `reply.hijack()`): as {@link toResponse}, at the pace
-   * of the client. A client that disconnects ends the compute by the next token. Headers that were sent before stay as they are.
-   * Resolves when the response has ended, with the result, or with `undefined` where an error was the answer: {@link result} rejects
-   * with it.
+   * Answers a request of `node:http`, `node:http2`, Express or Fastify (`reply.raw`, after `reply.hijack()`): as {@link
+   * toResponse}, at the pace of the client. A client that disconnects ends the compute by the next token. Headers that
+   * were sent before stay as they are. Resolves when the response has ended, with the result, or with `undefined` where
+   * an error was the answer: {@link result} rejects with it.
    */
   pipeTo(response: ServerResponse | Http2ServerResponse, options?: ResponseOptions): Promise<GenerationResult | undefined> {
     return pipeTo(this, this.#model, response, options);

@@ -1,6 +1,6 @@
 /**
- * What a GPT-2's files say about how it is used: `task_specific_params` in `config.json` (transformers' key; `finetune()` writes the
- * separator there), and `generation_config.json`.
+ * What a GPT-2's files say about how it is used: `task_specific_params` in `config.json` (transformers' key;
+ * `finetune()` writes the separator there), and `generation_config.json`.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,8 +16,8 @@ export interface TaskParameters extends GenerationFiles {
 }
 
 /**
- * Reads both files, each from the first of a model's folders that has it. Loading has already refused a file that is not a JSON
- * object.
+ * Reads both files, each from the first of a model's folders that has it. Loading has already refused a file that is
+ * not a JSON object.
  */
 export async function readTaskParameters(folders: readonly string[]): Promise<TaskParameters> {
   const read = async (name: string): Promise<Json | undefined> => {
@@ -60,8 +60,8 @@ export function separatorOf(parameters: TaskParameters, task: string): string | 
 }
 
 /**
- * How the model does a task by default: what its files say of the task, over what they say of generation in general, or over
- * `fallback` where they do not say whether to sample.
+ * How the model does a task by default: what its files say of the task, over what they say of generation in general, or
+ * over `fallback` where they do not say whether to sample.
  *
  * @throws {CandlewickError} `CONFIG_INVALID`: a value that cannot be.
  */

@@ -28,17 +28,23 @@ export interface TrainTokenizerOptions {
   minFrequency?: number;
   /** Lower case, without accents; not of a byte-level BPE. Default false. */
   lowercase?: boolean;
-  /** How many characters are kept, the most frequent ones; not of a byte-level BPE. Default: as many as there is room for. */
+  /**
+   * How many characters are kept, the most frequent ones; not of a byte-level BPE. Default: as many as there is room
+   * for.
+   */
   alphabet?: number;
-  /** Beside the model's own (`<|endoftext|>`; `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`), which have the first ids. */
+  /**
+   * Beside the model's own (`<|endoftext|>`; `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`), which have the first ids.
+   */
   specialTokens?: readonly string[];
   /** Of `files`: see {@link DataOptions}. */
   format?: DataFormat;
   /** Of `files`: which column the text is. Default: `text`, `sentence` or `content`. */
   column?: string;
   /**
-   * Aborting it ends the reading at the next text, with `ABORTED`. Once the pairs are being merged, which takes seconds for a vocabulary of some
-   * thousands, the abort takes effect when they are (the tokenizers library does it in one call that cannot be ended); nothing is written.
+   * Aborting it ends the reading at the next text, with `ABORTED`. Once the pairs are being merged, which takes seconds
+   * for a vocabulary of some thousands, the abort takes effect when they are (the tokenizers library does it in one
+   * call that cannot be ended); nothing is written.
    */
   signal?: AbortSignal;
   /** In bytes of text that are read; the merging comes after. */
@@ -81,15 +87,17 @@ const trainTokenizerOptions: OptionTable<TrainTokenizerOptions> = {
 const ALL = 0xff_ffff;
 
 /**
- * Trains a tokenizer and writes it where {@link loadGPT2} or {@link loadBERT}, and transformers, find it: `tokenizer.json`, `tokenizer_config.json`,
- * and `vocab.json` with `merges.txt`, or `vocab.txt`. The same texts and options give the same files. Nothing computes on the JavaScript thread.
+ * Trains a tokenizer and writes it where {@link loadGPT2} or {@link loadBERT}, and transformers, find it:
+ * `tokenizer.json`, `tokenizer_config.json`, and `vocab.json` with `merges.txt`, or `vocab.txt`. The same texts and
+ * options give the same files. Nothing computes on the JavaScript thread.
  *
  * ```ts
  * await trainTokenizer({ type: "byte-level-bpe", files: "prose.txt", output: "./my-gpt2", vocabularySize: 8192 });
  * ```
  *
- * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `DATA_NOT_FOUND`, `DATA_EMPTY`, `DATA_INVALID` (no UTF-8, a row that is none, with file and
- *   line), `COLUMN_UNKNOWN`, `IO` (the output, known before the reading), `ABORTED`.
+ * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `DATA_NOT_FOUND`, `DATA_EMPTY`, `DATA_INVALID` (no
+ *   UTF-8, a row that is none, with file and line), `COLUMN_UNKNOWN`, `IO` (the output, known before the reading),
+ *   `ABORTED`.
  */
 export async function trainTokenizer(options: TrainTokenizerOptions): Promise<TrainedTokenizer> {
   const where = "trainTokenizer";

@@ -1,6 +1,6 @@
 /**
- * What a generation takes and gives back. Ranges are those of `crates/engine/src/options.rs`. A default that a comment names holds where the
- * model's files (`info.generationDefaults`) do not name another.
+ * What a generation takes and gives back. Ranges are those of `crates/engine/src/options.rs`. A default that a comment
+ * names holds where the model's files (`info.generationDefaults`) do not name another.
  */
 
 /** Text, several texts, the ids of one prompt, or those of several. */
@@ -10,8 +10,8 @@ export type Prompt = string | readonly string[] | TokenIds | readonly TokenIds[]
 export type TokenIds = readonly number[] | Uint32Array;
 
 /**
- * An option that is not listed throws `OPTION_UNKNOWN`, a value outside its range `OPTION_INVALID`, both at once. So does
- * an option that would have no effect beside the others, such as `topK` in a beam search.
+ * An option that is not listed throws `OPTION_UNKNOWN`, a value outside its range `OPTION_INVALID`, both at once. So
+ * does an option that would have no effect beside the others, such as `topK` in a beam search.
  */
 export interface GenerateOptions {
   /**
@@ -64,8 +64,8 @@ export interface GenerateOptions {
   /** Beams are ranked by sum of log-probabilities ÷ length to this power. Default 1. */
   lengthPenalty?: number;
   /**
-   * When a beam search may end: `true` as soon as `numBeams` sequences have ended, `false` (default) when no running beam
-   * is likely to beat the worst of them, `"never"` when none can at any length.
+   * When a beam search may end: `true` as soon as `numBeams` sequences have ended, `false` (default) when no running
+   * beam is likely to beat the worst of them, `"never"` when none can at any length.
    */
   earlyStopping?: boolean | "never";
   /** One of the adapters that the model was loaded with, by name. Default: none, the model as it is. */
@@ -80,8 +80,9 @@ export interface GenerateOptions {
 export interface Token {
   readonly id: number;
   /**
-   * Never a torn character: the first bytes of one come with an empty text, the last with all of it. A text that is cut inside of a
-   * character ends before it. Also empty for end tokens, and while the text may be the beginning of a stop string.
+   * Never a torn character: the first bytes of one come with an empty text, the last with all of it. A text that is cut
+   * inside of a character ends before it. Also empty for end tokens, and while the text may be the beginning of a stop
+   * string.
    */
   readonly text: string;
   /** Position among the sequence's generated tokens, from 0. */
@@ -104,7 +105,10 @@ export interface TokenLogprob {
 /** `"stop"`: an end token or a stop string. `"length"`: `maxNewTokens`. `"aborted"`: cancelled by its reader. */
 /** What is known of a generation when its prompt is checked and queued. */
 export interface Accepted {
-  /** Tokens of the prompt, or of all prompts together, as they will be computed: what `truncate` cut off is not among them. */
+  /**
+   * Tokens of the prompt, or of all prompts together, as they will be computed: what `truncate` cut off is not among
+   * them.
+   */
   readonly promptTokens: number;
 }
 

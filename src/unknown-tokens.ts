@@ -1,7 +1,10 @@
 /** A share of unknown tokens beyond which a model learns or shows little of the text. */
 const MUCH = 0.2;
 
-/** Says once a call, in a warning of Node's (`CANDLEWICK_UNKNOWN_TOKENS`), that the tokenizer does not know the texts; nothing for a small share. */
+/**
+ * Says once a call, in a warning of Node's (`CANDLEWICK_UNKNOWN_TOKENS`), that the tokenizer does not know the texts;
+ * nothing for a small share.
+ */
 export function warnOfUnknown(where: string, share: number | null | undefined): void {
   if (share === null || share === undefined || share <= MUCH) return;
   const percent = Math.round(100 * share);

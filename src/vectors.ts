@@ -43,8 +43,8 @@ const searchOptions: OptionTable<SearchOptions> = {
 const COPY = 1 << 18;
 
 /**
- * Vectors in memory of their own, searched on a thread of their own, exactly: each is compared with the query. A hundred thousand
- * of 384 dimensions take some ten milliseconds. The garbage collector frees it.
+ * Vectors in memory of their own, searched on a thread of their own, exactly: each is compared with the query. A
+ * hundred thousand of 384 dimensions take some ten milliseconds. The garbage collector frees it.
  *
  * ```ts
  * const index = new VectorIndex(384);

@@ -30,8 +30,8 @@ beforeAll(async () => {
   writeFileSync(join(user, "package.json"), JSON.stringify({ name: "user", private: true }));
   const files = readdirSync(tarballs).filter((name) => name.endsWith(".tgz"));
   assert.equal(files.length, 2);
-  // Offline: what is in the two tarballs, and what `dependencies` names, must be enough. The other platforms' packages are
-  // optional, and absent.
+  // Offline: what is in the two tarballs, and what `dependencies` names, must be enough. The other platforms' packages
+  // are optional, and absent.
   const dependencies = await packDependencies();
   await inUser("npm", ["install", "--offline", "--no-audit", "--no-fund", ...files.map((name) => join(tarballs, name)), ...dependencies]);
   cpSync(join(__dirname, "user"), user, { recursive: true });

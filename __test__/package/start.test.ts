@@ -1,4 +1,5 @@
-// `candlewick generate`, which `npm start` runs, as a person at a terminal meets it: what is printed, the exit codes, Ctrl-C.
+// `candlewick generate`, which `npm start` runs, as a person at a terminal meets it: what is printed, the exit codes,
+// Ctrl-C.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";

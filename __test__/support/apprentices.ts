@@ -1,4 +1,6 @@
-/** Small GPT-2s that tests train in seconds: what they learn by heart they say, if prompts reach them as in training. */
+/**
+ * Small GPT-2s that tests train in seconds: what they learn by heart they say, if prompts reach them as in training.
+ */
 import { finetune, trainTokenizer, type FinetuneOptions } from "../../index.js";
 import { newFolder } from "./models.js";
 

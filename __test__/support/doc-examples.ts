@@ -36,7 +36,10 @@ export function examplesOf(document: string): Example[] {
   });
 }
 
-/** What a line `console.log(…); // this` says that it prints; `…` stands for anything, and so does what was written before it. */
+/**
+ * What a line `console.log(…); // this` says that it prints; `…` stands for anything, and so does what was written
+ * before it.
+ */
 export function announced(code: string): RegExp[] {
   const comments = [...code.matchAll(/^ *console\.log\(.*\); \/\/ (.+)$/gm)].map((match) => match[1]!);
   return comments.map((text) => new RegExp(`${text.split("…").map(escape).join(".*")}$`));

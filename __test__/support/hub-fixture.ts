@@ -1,4 +1,7 @@
-/** Importing it gives each test of a file a hub of its own, an empty cache, and an environment without the hub's variables. */
+/**
+ * Importing it gives each test of a file a hub of its own, an empty cache, and an environment without the hub's
+ * variables.
+ */
 import assert from "node:assert/strict";
 import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
@@ -92,7 +95,9 @@ export function fail(times: number, matching: RegExp, answer: Answer): void {
 }
 
 export const BODY = /^GET storage/;
-/** Waits until the client has written `count` bytes of the weights: what it has not read of a cut connection is lost. */
+/**
+ * Waits until the client has written `count` bytes of the weights: what it has not read of a cut connection is lost.
+ */
 export async function received(count: number): Promise<void> {
   for (;;) {
     const names = await blobs().catch(() => []);

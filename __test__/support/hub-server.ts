@@ -1,6 +1,6 @@
 /**
- * A hub and its storage host on two ports, speaking what the real ones speak: a listing of a revision, HEAD and GET of a
- * file, git files behind a redirect within the hub and LFS files behind one to the storage host, ranges, refusals.
+ * A hub and its storage host on two ports, speaking what the real ones speak: a listing of a revision, HEAD and GET of
+ * a file, git files behind a redirect within the hub and LFS files behind one to the storage host, ranges, refusals.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";

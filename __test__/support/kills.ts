@@ -1,6 +1,6 @@
 /**
- * Training runs that are killed (SIGKILL) at random moments and resumed, until they are done: the weights and the optimiser's state must be
- * the same bits as those of a run that was left alone.
+ * Training runs that are killed (SIGKILL) at random moments and resumed, until they are done: the weights and the
+ * optimiser's state must be the same bits as those of a run that was left alone.
  *
  *   npm run test:kills -- [kills for each model and mode, 10 by default] [gpt2 or bert, both by default]
  */
@@ -59,8 +59,8 @@ export async function trainingOptions(mode: Mode, kind: Kind = "gpt2"): Promise<
 }
 
 /**
- * What ends a run before its end: a kill so many milliseconds after so many lines, or after a checkpoint is begun; or a disk that takes no file
- * of more bytes (the process's limit: a write over it fails, as it does on a full disk).
+ * What ends a run before its end: a kill so many milliseconds after so many lines, or after a checkpoint is begun; or a
+ * disk that takes no file of more bytes (the process's limit: a write over it fails, as it does on a full disk).
  */
 export type Trouble = { lines: number; wait: number } | { checkpoint: true; wait: number } | { fileSize: number };
 
@@ -122,7 +122,8 @@ export async function killAndResume(mode: Mode, kind: Kind, kills: number, rando
   await train(whole);
   const result = { kills: 0, inCheckpoints: 0, same: true };
   while (result.kills < kills) {
-    // Every other one while a checkpoint is written; else at the start, in a step, in an evaluation: whatever the moment brings.
+    // Every other one while a checkpoint is written; else at the start, in a step, in an evaluation: whatever the
+    // moment brings.
     const trouble: Trouble =
       result.kills % 2 === 1 ? { checkpoint: true, wait: random() * 4 } : { lines: Math.floor(random() * 6), wait: random() * 12 };
     if ((await train(options, trouble)).killed) {

@@ -1,4 +1,7 @@
-/** Vitest's global set-up: one folder for all temporary files of a run, which is removed at its end, whatever tests leave behind. */
+/**
+ * Vitest's global set-up: one folder for all temporary files of a run, which is removed at its end, whatever tests
+ * leave behind.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

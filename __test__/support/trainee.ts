@@ -1,4 +1,7 @@
-/** A process that trains, to be killed: `trainee.ts <options as JSON>`. Says each event's type on a line, or the code of its error, then ends. */
+/**
+ * A process that trains, to be killed: `trainee.ts <options as JSON>`. Says each event's type on a line, or the code of
+ * its error, then ends.
+ */
 import { CandlewickError, finetune, type FinetuneOptions } from "../../index.js";
 
 async function main() {

@@ -1,4 +1,7 @@
-/** The types of the public API's overloads. The compiler is the test: `tsc` of `npm run check`, and vitest's type checker. */
+/**
+ * The types of the public API's overloads. The compiler is the test: `tsc` of `npm run check`, and vitest's type
+ * checker.
+ */
 import { describe, expectTypeOf, test } from "vitest";
 import {
   type BERT,

@@ -1,4 +1,6 @@
-/** BERT encoders to hidden states: MiniLM and BERT-base on batches of one length, MiniLM on real texts of mixed length. */
+/**
+ * BERT encoders to hidden states: MiniLM and BERT-base on batches of one length, MiniLM on real texts of mixed length.
+ */
 import { readFileSync } from "node:fs";
 import { type Context, measure, type Measurement } from "../measure.js";
 import { bench, modelFiles, mustExist } from "../paths.js";

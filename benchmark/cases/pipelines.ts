@@ -1,4 +1,7 @@
-/** What BERT is used for: vectors of real texts beside the packages that people take for it, many of them, and search among vectors. */
+/**
+ * What BERT is used for: vectors of real texts beside the packages that people take for it, many of them, and search
+ * among vectors.
+ */
 import { readFileSync } from "node:fs";
 import { type Context, measure, type Measurement } from "../measure.js";
 import { bench, modelFiles, models, mustExist } from "../paths.js";

@@ -1,6 +1,7 @@
-// `node --import tsx benchmark/learning/character.ts`: a character-level GPT-2 of nanoGPT's CPU size on English prose, trained by
-// `finetune()` and by PyTorch with the same recipe, three seeds each; results in docs/benchmarks/learning.json.
-// Needs `npm run recipe -- generation --data` and a Python with torch and transformers (PYTHON=…).
+// `node --import tsx benchmark/learning/character.ts`: a character-level GPT-2 of nanoGPT's CPU size on English prose,
+// trained by `finetune()` and by PyTorch with the same recipe, three seeds each; results in
+// docs/benchmarks/learning.json. Needs `npm run recipe -- generation --data` and a Python with torch and transformers
+// (PYTHON=…).
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";

@@ -1,5 +1,5 @@
-// `node --import tsx benchmark/learning/frozen.ts`: the baseline of recipes/sentiment-en: MiniLM as it is, its normalised embeddings,
-// and scikit-learn's logistic regression on the whole training set.
+// `node --import tsx benchmark/learning/frozen.ts`: the baseline of recipes/sentiment-en: MiniLM as it is, its
+// normalised embeddings, and scikit-learn's logistic regression on the whole training set.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";

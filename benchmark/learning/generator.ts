@@ -1,6 +1,6 @@
-// `node --import tsx benchmark/learning/generator.ts STEP…`: the shipped generator's recipe in PyTorch as far as the last of those steps,
-// beside the checkpoints of `npm run recipe -- generation --train`, which are at every 400th: bits per byte on the held-out documents, in
-// docs/benchmarks/generator.json.
+// `node --import tsx benchmark/learning/generator.ts STEP…`: the shipped generator's recipe in PyTorch as far as the
+// last of those steps, beside the checkpoints of `npm run recipe -- generation --train`, which are at every 400th: bits
+// per byte on the held-out documents, in docs/benchmarks/generator.json.
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";

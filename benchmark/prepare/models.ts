@@ -1,6 +1,7 @@
 /**
- * The benchmark's own models: GPT-2 124M and BERT-base with seeded random weights, in Hugging Face's layout under transformers' names. Random
- * weights run as fast as trained ones. They are made from nothing, without Python, so that a clone can measure; what is there already is kept.
+ * The benchmark's own models: GPT-2 124M and BERT-base with seeded random weights, in Hugging Face's layout under
+ * transformers' names. Random weights run as fast as trained ones. They are made from nothing, without Python, so that
+ * a clone can measure; what is there already is kept.
  */
 import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -14,7 +15,9 @@ function generator(seed: number): () => number {
   return () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0);
 }
 
-/** Weights are uniform, with the standard deviation 0.02 that both models are initialised with; norms are 1, biases 0. */
+/**
+ * Weights are uniform, with the standard deviation 0.02 that both models are initialised with; norms are 1, biases 0.
+ */
 function values(name: string, length: number, random: () => number): Float32Array {
   if (/(ln_\w+|LayerNorm)\.weight$/.test(name)) return new Float32Array(length).fill(1);
   const tensor = new Float32Array(length);
@@ -105,7 +108,9 @@ function bertTensors(): Tensors {
   ];
 }
 
-/** `tokenizer`: files to lie beside the weights, once they are there: GPT-2's own come with `npm run bench -- prepare`. */
+/**
+ * `tokenizer`: files to lie beside the weights, once they are there: GPT-2's own come with `npm run bench -- prepare`.
+ */
 function make(name: string, config: object, tensors: () => Tensors, dtype: "F32" | "F16", tokenizer: string, files: readonly string[]): void {
   const folder = bench(name);
   if (!existsSync(folder)) {

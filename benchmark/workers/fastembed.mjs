@@ -27,7 +27,10 @@ await serve({
     model = undefined;
   },
 
-  /** Vectors of texts, each batch padded as it pads. They are of the first token, whatever the model, and so not compared. */
+  /**
+   * Vectors of texts, each batch padded as it pads. They are of the first token, whatever the model, and so not
+   * compared.
+   */
   async embed({ texts, batch }) {
     const begin = performance.now();
     for await (const _rows of model.embed(texts, batch));

@@ -1,5 +1,5 @@
-// The other end of benchmark/child.ts: a request is a line of JSON `{op, args}`, its answer a line `{result}` or `{error}`.
-// One request at a time. Other lines on standard output, a library's own, are passed over by the reader.
+// The other end of benchmark/child.ts: a request is a line of JSON `{op, args}`, its answer a line `{result}` or
+// `{error}`. One request at a time. Other lines on standard output, a library's own, are passed over by the reader.
 import { createInterface } from "node:readline";
 
 /** Answers requests with what `operations[op](args)` resolves to; ends with standard input. */
@@ -19,8 +19,8 @@ export async function serve(operations) {
 }
 
 /**
- * Reads an async iterable of tokens to the end, or to `count` of them; when each came, in milliseconds since `begin`. Leaving the
- * loop is not in the times.
+ * Reads an async iterable of tokens to the end, or to `count` of them; when each came, in milliseconds since `begin`.
+ * Leaving the loop is not in the times.
  */
 export async function timed(tokens, count, begin, idOf) {
   const times = [];

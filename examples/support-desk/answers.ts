@@ -10,7 +10,10 @@ const SHOWN = 3;
 const NEAR: Record<Language, number> = { en: 0.3, zh: 0.15 };
 
 export interface Similar {
-  /** `"meaning"`: cosine of the questions' vectors. `"characters"`: cosine of their characters and pairs, where no model is. */
+  /**
+   * `"meaning"`: cosine of the questions' vectors. `"characters"`: cosine of their characters and pairs, where no model
+   * is.
+   */
   method: "meaning" | "characters";
   answers: Hit[];
 }

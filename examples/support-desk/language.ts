@@ -4,7 +4,10 @@ export type Language = "en" | "zh";
 
 const HAN = /\p{Script=Han}/gu;
 
-/** Chinese if it has as many Chinese characters as words of other scripts: programs and brands have Latin names in any language. */
+/**
+ * Chinese if it has as many Chinese characters as words of other scripts: programs and brands have Latin names in any
+ * language.
+ */
 export function languageOf(text: string): Language {
   const characters = text.match(HAN)?.length ?? 0;
   const words = text.replace(HAN, " ").match(/\p{L}+/gu)?.length ?? 0;

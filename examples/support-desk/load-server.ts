@@ -1,6 +1,6 @@
 /**
- * The desk as load.ts starts it: it says how late its event loop is, when it is asked. One that is never given models says how late
- * any process is on this machine just now.
+ * The desk as load.ts starts it: it says how late its event loop is, when it is asked. One that is never given models
+ * says how late any process is on this machine just now.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { ModelNames } from "./models.js";

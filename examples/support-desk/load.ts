@@ -4,8 +4,9 @@
  *   npm run desk:load                       # writes docs/benchmarks/support-desk.{json,md,html}
  *   npm run desk:load -- --seconds 1 --clients 1,2 --output FOLDER
  *
- * Each client does what the page does, again and again without a pause: it sends a message, once to be analysed and once for a
- * reply, and waits for both. Times are the client's, from sending to the event; server and clients share the machine.
+ * Each client does what the page does, again and again without a pause: it sends a message, once to be analysed and
+ * once for a reply, and waits for both. Times are the client's, from sending to the event; server and clients share the
+ * machine.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";

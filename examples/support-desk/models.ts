@@ -1,7 +1,10 @@
 /** Which models the desk runs, in one table. */
 import { pipeline, type Pipelines } from "candlewick";
 
-/** For each use a model: what `pipeline()` takes, or `null` for the package of weights that Candlewick knows for the task and language. */
+/**
+ * For each use a model: what `pipeline()` takes, or `null` for the package of weights that Candlewick knows for the
+ * task and language.
+ */
 export const SHIPPED = {
   /** What the message is about. There is none for Chinese. */
   topic: null,

@@ -1,4 +1,7 @@
-/** The picture in README.md: `node --import tsx examples/support-desk/picture.ts [--models FILE] [--output FILE]`. Takes Chromium (`CHROMIUM=…`) and a Chinese font. */
+/**
+ * The picture in README.md: `node --import tsx examples/support-desk/picture.ts [--models FILE] [--output FILE]`. Takes
+ * Chromium (`CHROMIUM=…`) and a Chinese font.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";

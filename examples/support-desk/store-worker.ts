@@ -1,6 +1,6 @@
 /**
- * The past answers in SQLite, on a thread of its own: a write waits for the disk (8 ms at the median here, 30 at the worst),
- * and the thread that serves must not.
+ * The past answers in SQLite, on a thread of its own: a write waits for the disk (8 ms at the median here, 30 at the
+ * worst), and the thread that serves must not.
  */
 import { Database } from "node-sqlite3-wasm";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -10,7 +10,10 @@ import type { Answer, Draft, Hit, Language, Store } from "./store.js";
 
 const IN_MEMORY = ":memory:";
 
-/** One process has one database: SQLite compiled to WebAssembly marks its locks with a folder, which a crash leaves behind. */
+/**
+ * One process has one database: SQLite compiled to WebAssembly marks its locks with a folder, which a crash leaves
+ * behind.
+ */
 function claim(file: string): () => void {
   if (file === IN_MEMORY) return () => {};
   const owner = `${file}.owner`;
@@ -94,7 +97,10 @@ const store: { [Name in keyof Store]: (...given: Parameters<Store[Name]>) => Awa
     database.exec("COMMIT");
   },
 
-  /** Candidates by BM25, then the cosine between the two texts' sets of characters and pairs, which is a score that people can read. */
+  /**
+   * Candidates by BM25, then the cosine between the two texts' sets of characters and pairs, which is a score that
+   * people can read.
+   */
   findWords(language, text, limit) {
     const wanted = grams(text);
     if (wanted.size === 0) return [];

@@ -4,7 +4,8 @@
  *   npm run desk:teach                       # a few minutes on two cores
  *   npm run desk -- --models support-desk-reply/models.json
  *
- * It learns some dozens of answers by heart, and to choose among them: more questions for each answer make it choose better.
+ * It learns some dozens of answers by heart, and to choose among them: more questions for each answer make it choose
+ * better.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";

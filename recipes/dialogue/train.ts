@@ -14,7 +14,8 @@ export const trained: Trained = {
     lrSchedulerType: "cosine",
     warmupRatio: 0.05,
     weightDecay: 0.1,
-    // The held-out perplexity is best after a few epochs, when answers are word salad: of so little text a talker lives by what it remembers.
+    // The held-out perplexity is best after a few epochs, when answers are word salad: of so little text a talker lives
+    // by what it remembers.
     loadBestModelAtEnd: false,
     evalSteps: 500,
     saveSteps: 1000,

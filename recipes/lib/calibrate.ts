@@ -1,4 +1,7 @@
-/** Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017): one number by which logits are divided. */
+/**
+ * Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017): one number by which logits are
+ * divided.
+ */
 import { readFile } from "node:fs/promises";
 import { pipeline } from "../../index.js";
 

@@ -1,4 +1,7 @@
-/** What a shipped model's card says in figures: measured on the held-out texts, written into `docs/models/<name>.{json,md}`. */
+/**
+ * What a shipped model's card says in figures: measured on the held-out texts, written into
+ * `docs/models/<name>.{json,md}`.
+ */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
@@ -19,7 +22,10 @@ const T = 2.262;
 
 export interface Figure {
   value: number;
-  /** 95%, from the spread over the parts: it says how far other held-out texts would move the figure, not another training. */
+  /**
+   * 95%, from the spread over the parts: it says how far other held-out texts would move the figure, not another
+   * training.
+   */
   interval?: [low: number, high: number];
   parts?: number[];
 }

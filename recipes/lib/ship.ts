@@ -1,4 +1,7 @@
-/** Puts a trained model into its package, `models/<name>/`, with weights as f16. Manifest and README there are written by hand. */
+/**
+ * Puts a trained model into its package, `models/<name>/`, with weights as f16. Manifest and README there are written
+ * by hand.
+ */
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";

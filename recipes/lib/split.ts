@@ -1,6 +1,6 @@
 /**
- * Duplicates go before the split, and the split is a hash of the text: it does not move when a source grows, and no text stands
- * on two sides. `__test__/recipes.test.ts` holds it.
+ * Duplicates go before the split, and the split is a hash of the text: it does not move when a source grows, and no
+ * text stands on two sides. `__test__/recipes.test.ts` holds it.
  */
 import { createHash } from "node:crypto";
 
@@ -23,7 +23,9 @@ export interface Shares {
 }
 
 export interface Keys<R> {
-  /** Rows of one group are on one side: a row's own text, or what several rows share (a prompt with several answers). */
+  /**
+   * Rows of one group are on one side: a row's own text, or what several rows share (a prompt with several answers).
+   */
   group(row: R): string;
   /** Texts that must not be on two sides. */
   texts(row: R): readonly string[];
@@ -36,7 +38,10 @@ export interface Counts {
   shared: number;
 }
 
-/** Of rows with the same texts the first stays. A row that shares a text with a side of higher rank (held-out, validation, train) is left out. */
+/**
+ * Of rows with the same texts the first stays. A row that shares a text with a side of higher rank (held-out,
+ * validation, train) is left out.
+ */
 export function split<R>(rows: Iterable<R>, keys: Keys<R>, shares: Shares): { splits: Record<Split, R[]>; counts: Counts } {
   const counts: Counts = { rows: 0, duplicates: 0, shared: 0 };
   const seen = new Set<string>();

@@ -5,7 +5,9 @@ const NAME = "sentiment-zh";
 const common = { batchSize: 32, maxLength: 160, weightDecay: 0.01, seed: 1 } satisfies Partial<Training>;
 const masked = { ...common, task: "fill-mask", warmupRatio: 0.05, loadBestModelAtEnd: false } satisfies Partial<Training>;
 
-/** A small BERT over characters, from scratch: it learns the reviews' language first, then what they say of the thing. */
+/**
+ * A small BERT over characters, from scratch: it learns the reviews' language first, then what they say of the thing.
+ */
 export const trained: Trained = {
   ships: "sentiment-zh",
   tokenizer: { type: "characters", columns: ["text"], vocabularySize: 4500 },

@@ -13,7 +13,10 @@ interface Saying {
   label: (typeof TOPICS)[number];
 }
 
-/** Backspaces overstrike; a dash before a name begins the line that says who said it, which would tell the topic by itself. */
+/**
+ * Backspaces overstrike; a dash before a name begins the line that says who said it, which would tell the topic by
+ * itself.
+ */
 const clean = (text: string): string =>
   text.replace(/.[\b]/g, "").replace(/\n\s*--\s[^]*$/, "").replace(/\s+/g, " ").trim();
 

@@ -1,4 +1,7 @@
-/** English to Chinese: the messages of programs, from the catalogues in their Debian packages. No text of them is committed. */
+/**
+ * English to Chinese: the messages of programs, from the catalogues in their Debian packages. No text of them is
+ * committed.
+ */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readCatalogue } from "../lib/catalogue.js";

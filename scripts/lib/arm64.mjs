@@ -1,5 +1,5 @@
-// A Rust compiler with a standard library for 64-bit ARM: this one's, where rustup has the target, or Debian's, taken out of its
-// packages into the cache. Nothing is installed.
+// A Rust compiler with a standard library for 64-bit ARM: this one's, where rustup has the target, or Debian's, taken
+// out of its packages into the cache. Nothing is installed.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,9 @@ export const target = "aarch64-unknown-linux-gnu";
 const linker = "aarch64-linux-gnu-gcc";
 const emulator = "qemu-aarch64";
 
-/** Debian's newest Rust, which its browsers are built with: rustc, and its standard library for the host and for ARM. */
+/**
+ * Debian's newest Rust, which its browsers are built with: rustc, and its standard library for the host and for ARM.
+ */
 const packages = ["rustc-web", "libstd-rust-web-dev", "libstd-rust-web-dev:arm64"];
 
 const read = (command, ...args) => execFileSync(command, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
@@ -46,7 +48,10 @@ function candidate(name) {
   return version === "(none)" ? undefined : version;
 }
 
-/** The one package that `name` depends on whose name begins with `start` and a digit: libraries carry their version there. */
+/**
+ * The one package that `name` depends on whose name begins with `start` and a digit: libraries carry their version
+ * there.
+ */
 function dependency(name, start) {
   const depends = [...read("apt-cache", "depends", "--important", name).matchAll(/Depends: (\S+)/g)].map((match) => match[1]);
   return depends.find((depended) => depended.startsWith(start) && /\d/.test(depended.at(start.length) ?? ""));

@@ -1,5 +1,5 @@
-// A CUDA toolkit to compile with: the one that CUDA_HOME names, or one put together from NVIDIA's Python wheels, which need
-// neither root nor a GPU.
+// A CUDA toolkit to compile with: the one that CUDA_HOME names, or one put together from NVIDIA's Python wheels, which
+// need neither root nor a GPU.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
@@ -45,7 +45,10 @@ export async function missingForCuda() {
   return missing;
 }
 
-/** The toolkit's root; the first time it is fetched: 0.7 GB, 1.2 GB on disk. Undefined where pip could not, and has said why. */
+/**
+ * The toolkit's root; the first time it is fetched: 0.7 GB, 1.2 GB on disk. Undefined where pip could not, and has said
+ * why.
+ */
 export async function cudaToolkit() {
   if (process.env.CUDA_HOME) return process.env.CUDA_HOME;
   if (!existsSync(toolkit)) {
@@ -65,7 +68,9 @@ export async function cudaToolkit() {
   return join(toolkit, "nvidia", "cu13");
 }
 
-/** What an installed toolkit has and the wheels lack: lib64, and the names without a version that a linker looks for. */
+/**
+ * What an installed toolkit has and the wheels lack: lib64, and the names without a version that a linker looks for.
+ */
 function completeLinks(home) {
   symlinkSync("lib", join(home, "lib64"));
   for (const file of readdirSync(join(home, "lib"))) {
@@ -89,7 +94,10 @@ export function cudaEnvironment(home) {
   };
 }
 
-/** Where a program that is linked with CUDA finds its libraries, and whether the driver among them is the machine's or the stub. */
+/**
+ * Where a program that is linked with CUDA finds its libraries, and whether the driver among them is the machine's or
+ * the stub.
+ */
 export function cudaLibraries(home) {
   const real = execFileSync("/sbin/ldconfig", ["-p"], { encoding: "utf8" }).includes("libcuda.so.1 ");
   const folders = [join(home, "lib64"), ...(real ? [] : [stubs]), process.env.LD_LIBRARY_PATH];
@@ -97,9 +105,9 @@ export function cudaLibraries(home) {
 }
 
 /**
- * A folder with a libcuda.so to link with. The driver's own is only where a GPU is, so this one has every function that cudarc
- * may call, and each says "no device" (CUDA_ERROR_NO_DEVICE, 100). Without the names in it the linker would leave the driver out
- * of what the addon asks for.
+ * A folder with a libcuda.so to link with. The driver's own is only where a GPU is, so this one has every function that
+ * cudarc may call, and each says "no device" (CUDA_ERROR_NO_DEVICE, 100). Without the names in it the linker would
+ * leave the driver out of what the addon asks for.
  */
 function driverToLink() {
   const library = join(stubs, "libcuda.so.1");

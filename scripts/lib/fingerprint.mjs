@@ -1,4 +1,5 @@
-// Whether something built is still what its sources say: a hash of their contents, kept in a stamp file beside the result.
+// Whether something built is still what its sources say: a hash of their contents, kept in a stamp file beside the
+// result.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";

@@ -22,7 +22,10 @@ export function fromCargo(lines, exitCode) {
   return orDied(totals, exitCode);
 }
 
-/** Vitest: what its JSON reporter wrote. A file that could not be imported has no tests of its own, and counts as one failure. */
+/**
+ * Vitest: what its JSON reporter wrote. A file that could not be imported has no tests of its own, and counts as one
+ * failure.
+ */
 export function fromVitest(text, exitCode) {
   if (!text.trim()) return { passed: 0, failed: 1, skipped: 0 };
   const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(text);

@@ -1,4 +1,7 @@
-/** A command's options out of a configuration file, overridden by flags: what `train`, `evaluate` and `tokenizer` have in common. */
+/**
+ * A command's options out of a configuration file, overridden by flags: what `train`, `evaluate` and `tokenizer` have
+ * in common.
+ */
 import { readFile } from "node:fs/promises";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { TASKS } from "../data/options.js";
@@ -6,7 +9,10 @@ import { CandlewickError } from "../errors.js";
 import { isPlainObject } from "../options.js";
 import { number, several } from "./arguments.js";
 
-/** A JSON object with the options that the library's function takes; `$schema` and keys that begin with `//` are for people. */
+/**
+ * A JSON object with the options that the library's function takes; `$schema` and keys that begin with `//` are for
+ * people.
+ */
 export async function readConfig(path: string | undefined): Promise<Record<string, unknown>> {
   if (path === undefined) return {};
   let config: unknown;

@@ -1,4 +1,7 @@
-/** CSV and TSV as RFC 4180 has them, a record at a time: fields in quotation marks may hold separators, line ends and doubled quotation marks. */
+/**
+ * CSV and TSV as RFC 4180 has them, a record at a time: fields in quotation marks may hold separators, line ends and
+ * doubled quotation marks.
+ */
 
 /** Collects lines into records; a record may go on over several lines. */
 export class RecordReader {

@@ -6,7 +6,9 @@ import { CandlewickError } from "../errors.js";
 import { RecordReader } from "./csv.js";
 import { signal } from "./terminal.js";
 
-/** How files become rows: a text for each line, a JSON value for each line, a record of a table, or a file as one text. */
+/**
+ * How files become rows: a text for each line, a JSON value for each line, a record of a table, or a file as one text.
+ */
 const READINGS = ["lines", "jsonl", "csv", "tsv", "whole"] as const;
 export type Reading = (typeof READINGS)[number];
 
@@ -16,7 +18,10 @@ export interface InputArguments {
   column?: string;
 }
 
-/** A text, a JSON value or a table's record as an object; where it stands; and why it could not be read, if it could not. */
+/**
+ * A text, a JSON value or a table's record as an object; where it stands; and why it could not be read, if it could
+ * not.
+ */
 export interface InputRow {
   readonly value: unknown;
   /** For messages: `reviews.txt:12`. */
@@ -56,8 +61,8 @@ export function isPiped(): boolean {
 }
 
 /**
- * Texts that were given come first, then the files; standard input if there are neither and it is no terminal. A row that cannot be read is
- * a row with a `problem`.
+ * Texts that were given come first, then the files; standard input if there are neither and it is no terminal. A row
+ * that cannot be read is a row with a `problem`.
  *
  * @throws {CandlewickError} `IO`: a file that cannot be read. `INPUT_INVALID`: nothing to read.
  */

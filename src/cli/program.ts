@@ -4,7 +4,9 @@ import { Command } from "commander";
 import { packageRoot } from "../package.js";
 import { commands } from "./commands.js";
 
-/** The command line as a whole. A command that cannot be read throws a `CommanderError`, after its message was printed. */
+/**
+ * The command line as a whole. A command that cannot be read throws a `CommanderError`, after its message was printed.
+ */
 export function createProgram(): Command {
   const { version } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8"));
   const program = new Command("candlewick")

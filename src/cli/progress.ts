@@ -15,8 +15,8 @@ export class Progress {
   readonly #bar: SingleBar | undefined;
 
   /**
-   * `total` in whatever is counted (rows, bytes, steps); 0 if nobody knows. `unit` names the count that is shown; `details` go behind it, with
-   * `{names}` of what `update` is given.
+   * `total` in whatever is counted (rows, bytes, steps); 0 if nobody knows. `unit` names the count that is shown;
+   * `details` go behind it, with `{names}` of what `update` is given.
    */
   constructor(total: number, unit: string, details = "{duration_formatted}") {
     if (!terminal) return;

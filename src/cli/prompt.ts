@@ -202,8 +202,9 @@ interface Rows {
 }
 
 /**
- * Draws the line anew after several characters came at once: pasted, or written by an input method, as Chinese is. Node's editor writes
- * these straight to the screen and does not count the rows, so that its next redraw would begin too low.
+ * Draws the line anew after several characters came at once: pasted, or written by an input method, as Chinese is.
+ * Node's editor writes these straight to the screen and does not count the rows, so that its next redraw would begin
+ * too low.
  */
 function redraw(editor: Interface): void {
   const { rows, cols } = editor.getCursorPos();

@@ -1,4 +1,7 @@
-/** What may be said about a data set, in training and in evaluation alike. Defaults are those of `crates/train/src/data/task.rs`. */
+/**
+ * What may be said about a data set, in training and in evaluation alike. Defaults are those of
+ * `crates/train/src/data/task.rs`.
+ */
 import { checks, invalid, isPlainObject, type Check, type OptionTable } from "../options.js";
 
 export const TASKS = [
@@ -29,10 +32,11 @@ export const TASKS = [
  * | `fill-mask` | `text` |
  * | `feature-extraction` | `text`, `textPair`, perhaps `score` |
  *
- * A `score` is anything in evaluation; in training it is the cosine that the pair should have, from -1 to 1, and pairs without scores are learned by contrast
- * with the others of their batch.
+ * A `score` is anything in evaluation; in training it is the cosine that the pair should have, from -1 to 1, and pairs
+ * without scores are learned by contrast with the others of their batch.
  *
- * The names that such columns have in well-known data sets are found too. Offsets count UTF-16 units, as JavaScript does.
+ * The names that such columns have in well-known data sets are found too. Offsets count UTF-16 units, as JavaScript
+ * does.
  */
 export type Task = (typeof TASKS)[number];
 
@@ -49,8 +53,8 @@ export interface DataOptions {
   /** Tokens in an example, special ones included. Default: the model's positions. */
   maxLength?: number;
   /**
-   * Tokens that neighbouring windows of a long text share. Default: a quarter of the window for questions, half of it where the likelihood of texts
-   * is measured, else none.
+   * Tokens that neighbouring windows of a long text share. Default: a quarter of the window for questions, half of it
+   * where the likelihood of texts is measured, else none.
    */
   stride?: number;
   /** Names of the classes by id. Default: the checkpoint's if the data's are among them, else the data's, sorted. */
@@ -58,8 +62,8 @@ export interface DataOptions {
   /** Of text classification. Default: known from the model, or from the labels: lists, numbers, or names. */
   problemType?: ProblemType;
   /**
-   * Between a prompt and its completion. Default: what the model was trained with for the task, as its `config.json` says; else `"\n"` for a translation,
-   * nothing for a completion, the end of text between turns.
+   * Between a prompt and its completion. Default: what the model was trained with for the task, as its `config.json`
+   * says; else `"\n"` for a translation, nothing for a completion, the end of text between turns.
    */
   separator?: string;
   /** Share of the tokens that a masked language model has to guess. Default 0.15. */

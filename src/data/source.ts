@@ -9,8 +9,8 @@ import { invalid } from "../options.js";
 export type DataRow = Readonly<Record<string, unknown>>;
 
 /**
- * A file (JSON lines, CSV, TSV, plain text), several that are one data set, or rows. Rows that are iterated are written to a
- * temporary file first, at their own pace, so that there may be more of them than memory holds.
+ * A file (JSON lines, CSV, TSV, plain text), several that are one data set, or rows. Rows that are iterated are written
+ * to a temporary file first, at their own pace, so that there may be more of them than memory holds.
  */
 export type DataSource = string | readonly string[] | Iterable<DataRow> | AsyncIterable<DataRow>;
 
@@ -23,8 +23,8 @@ export interface OpenData extends AsyncDisposable {
 const CHUNK = 1 << 16;
 
 /**
- * @throws {CandlewickError} `OPTION_INVALID`: no source of rows, or a format of what is no file. `DATA_INVALID`: something in it that is no row, or an error of
- *   the iteration itself, which is the `cause`. `DATA_EMPTY`: nothing.
+ * @throws {CandlewickError} `OPTION_INVALID`: no source of rows, or a format of what is no file. `DATA_INVALID`:
+ *   something in it that is no row, or an error of the iteration itself, which is the `cause`. `DATA_EMPTY`: nothing.
  *   `IO`: the temporary folder cannot be written. `ABORTED`.
  */
 export async function openData(

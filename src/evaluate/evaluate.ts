@@ -50,7 +50,10 @@ export interface EvaluateOptions<T extends Task = Task> extends DataOptions {
   seed?: number;
   /** A folder for `report.json`, `report.md` and `report.html`, which needs no other file. */
   report?: string;
-  /** The trainer's log, whose curves the report draws. Default: `training-log.jsonl` in the model's folder, if it is there. */
+  /**
+   * The trainer's log, whose curves the report draws. Default: `training-log.jsonl` in the model's folder, if it is
+   * there.
+   */
   trainingLog?: string;
   /** Of a model that is loaded: see {@link LoadOptions}. */
   dtype?: Dtype;
@@ -88,17 +91,18 @@ export function required<T extends object>(where: string, options: T, names: rea
 }
 
 /**
- * Measures a model on a data set, with the metrics of its task; nothing computes on the JavaScript thread. The data is read once before, so
- * that whatever is wrong with it is known at once.
+ * Measures a model on a data set, with the metrics of its task; nothing computes on the JavaScript thread. The data is
+ * read once before, so that whatever is wrong with it is known at once.
  *
  * ```ts
  * const metrics = await evaluate({ model: "./tuned", task: "text-classification", data: "test.jsonl", report: "./report" });
  * console.log(metrics.accuracy, metrics.macro.f1);
  * ```
  *
- * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID` (also: a model of another kind, or with another head, than the task's), `DATA_NOT_FOUND`, `DATA_EMPTY`,
- *   `DATA_INVALID` (with file and line), `COLUMN_UNKNOWN`, `LABEL_UNKNOWN`, `TOKENIZER_MISSING`, `ABORTED`, `MODEL_CLOSED`, `IO` (the report), and what
- *   can be wrong with a model's files.
+ * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID` (also: a model of another kind, or with another head,
+ *   than the task's), `DATA_NOT_FOUND`, `DATA_EMPTY`, `DATA_INVALID` (with file and line), `COLUMN_UNKNOWN`,
+ *   `LABEL_UNKNOWN`, `TOKENIZER_MISSING`, `ABORTED`, `MODEL_CLOSED`, `IO` (the report), and what can be wrong with a
+ *   model's files.
  */
 export async function evaluate(
   options: EvaluateOptions<"text-classification"> & { problemType: "regression" },

@@ -132,7 +132,9 @@ export interface SimilarityMetrics extends Common {
   /** Between the vectors' cosine and the scores, where there are scores. */
   readonly spearman?: number;
   readonly pearson?: number;
-  /** Without scores: how often a text's partner is the nearest of all second texts, and the mean reciprocal of its rank. */
+  /**
+   * Without scores: how often a text's partner is the nearest of all second texts, and the mean reciprocal of its rank.
+   */
   readonly accuracy?: number;
   readonly meanReciprocalRank?: number;
 }

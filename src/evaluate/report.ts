@@ -1,4 +1,6 @@
-/** What a report of an evaluation shows, and how its values are written: what its Markdown and its page have in common. */
+/**
+ * What a report of an evaluation shows, and how its values are written: what its Markdown and its page have in common.
+ */
 import type { Task } from "../data/options.js";
 import type { ClassificationMetrics, ClassScores, Metrics, RegressionMetrics, Sample } from "./metrics.js";
 import { short } from "./plot.js";

@@ -14,8 +14,8 @@ export interface LogRow {
 export const TRAINING_LOG = "training-log.jsonl";
 
 /**
- * The rows of a log, sorted by step. A training that was killed and resumed writes some steps twice: the later row counts. What is no row, the
- * last line of a crash, is left out.
+ * The rows of a log, sorted by step. A training that was killed and resumed writes some steps twice: the later row
+ * counts. What is no row, the last line of a crash, is left out.
  *
  * @throws {CandlewickError} `DATA_NOT_FOUND`, `IO`.
  */

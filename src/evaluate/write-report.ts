@@ -18,7 +18,9 @@ interface Facts {
   trainingLog: string | undefined;
 }
 
-/** @throws {CandlewickError} `IO`: the folder cannot be written. `DATA_NOT_FOUND`: the log that was named is not there. */
+/**
+ * @throws {CandlewickError} `IO`: the folder cannot be written. `DATA_NOT_FOUND`: the log that was named is not there.
+ */
 export async function writeReport(folder: string, { task, model, data, metrics, trainingLog }: Facts): Promise<void> {
   const beside = join(model, TRAINING_LOG);
   const log = trainingLog ?? ((await isFile(beside)) ? beside : undefined);

@@ -1,4 +1,6 @@
-/** Downloads one file into the cache: what the hub says of it, its bytes, the check of them, its place in the snapshot. */
+/**
+ * Downloads one file into the cache: what the hub says of it, its bytes, the check of them, its place in the snapshot.
+ */
 import { createHash, type Hash } from "node:crypto";
 import { once } from "node:events";
 import { mkdir, open, rename, rm, stat, type FileHandle } from "node:fs/promises";
@@ -57,8 +59,8 @@ export async function downloadFile(download: Download): Promise<void> {
 }
 
 /**
- * What the hub says of a file. The headers of its own last answer count, which may be a redirect to where the bytes are:
- * a storage host has etags of its own, which are not the file's.
+ * What the hub says of a file. The headers of its own last answer count, which may be a redirect to where the bytes
+ * are: a storage host has etags of its own, which are not the file's.
  */
 async function describe({ connection, commit, file, listedSize }: Download): Promise<RemoteFile> {
   const { model, settings } = connection;
@@ -173,7 +175,9 @@ async function receive(download: Download, remote: RemoteFile, handle: FileHandl
   if (hash && hash.digest("hex") !== remote.etag) throw new Corrupt(`the SHA-256 of ${file} is not the one the hub declares`);
 }
 
-/** A file in LFS has its SHA-256 for an etag. Others have their git hash, or whatever a mirror makes up: not checked. */
+/**
+ * A file in LFS has its SHA-256 for an etag. Others have their git hash, or whatever a mirror makes up: not checked.
+ */
 const hashOf = (etag: string): Hash | undefined => (/^[0-9a-f]{64}$/.test(etag) ? createHash("sha256") : undefined);
 
 /** Calls `onProgress` at the start, at the end and at most ten times a second between them. */

@@ -1,8 +1,8 @@
 /**
  * Partly downloaded blobs. Each download writes to a file of its own, `<etag>.<host>-<process>-<random>.incomplete`, so
  * two processes, or a broken lock on a network disk, never append to one file. A download that fails leaves its file as
- * `<etag>.idle.incomplete`. Who comes next takes over what is idle or whose process has ended, by renaming it to its own
- * name: a rename has one winner, and a name that no one else uses cannot be mistaken for an older file's.
+ * `<etag>.idle.incomplete`. Who comes next takes over what is idle or whose process has ended, by renaming it to its
+ * own name: a rename has one winner, and a name that no one else uses cannot be mistaken for an older file's.
  */
 import { createHash, randomUUID } from "node:crypto";
 import { readdir, rename, rm, stat, utimes } from "node:fs/promises";

@@ -1,4 +1,6 @@
-/** The environment variables that `huggingface_hub` reads, with its names, precedence and defaults. Read at each call. */
+/**
+ * The environment variables that `huggingface_hub` reads, with its names, precedence and defaults. Read at each call.
+ */
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";

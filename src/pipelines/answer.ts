@@ -1,6 +1,6 @@
 /**
- * Extractive question answering, as transformers' `QuestionAnsweringPipeline` up to version 4; the search for spans is native, it
- * grows with the context.
+ * Extractive question answering, as transformers' `QuestionAnsweringPipeline` up to version 4; the search for spans is
+ * native, it grows with the context.
  */
 import type { PackedAnswers } from "../native.js";
 import { checks, type OptionTable } from "../options.js";

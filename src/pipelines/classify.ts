@@ -1,4 +1,7 @@
-/** Text classification and sentiment, as transformers' `TextClassificationPipeline`. The work beside the model is a few numbers for each text. */
+/**
+ * Text classification and sentiment, as transformers' `TextClassificationPipeline`. The work beside the model is a few
+ * numbers for each text.
+ */
 import type { BERTInfo, TextPair } from "../bert.js";
 import { checks, type OptionTable } from "../options.js";
 import { fromLogits, sigmoid, softmax } from "./native-calls.js";

@@ -8,7 +8,9 @@ import { replyOptions, Responder, type ReplyOptions } from "./responder.js";
 import { Joiner, readMessage, readMessages, type Message } from "./turns.js";
 
 export interface DialogueOptions extends ReplyOptions {
-  /** What ends the user's turns, as in training. Default: what the model's files say, else nothing but the end of text. */
+  /**
+   * What ends the user's turns, as in training. Default: what the model's files say, else nothing but the end of text.
+   */
   separator?: string;
 }
 

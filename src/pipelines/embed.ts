@@ -13,8 +13,8 @@ import { taskOptions, type Task, type TaskDefinition, type TaskOptions } from ".
 
 export interface EmbedOptions extends TaskOptions {
   /**
-   * How token vectors become one: their mean, the first token's (`"cls"`), the largest of each dimension (`"max"`), …; `"none"` gives
-   * a matrix with a row for each token. Default: what the model's `1_Pooling` says, else `"mean"`.
+   * How token vectors become one: their mean, the first token's (`"cls"`), the largest of each dimension (`"max"`), …;
+   * `"none"` gives a matrix with a row for each token. Default: what the model's `1_Pooling` says, else `"mean"`.
    */
   pooling?: PoolingName | "none";
   /** Scale vectors to length 1. Default: if the model's `modules.json` has a `Normalize`. */
@@ -24,11 +24,13 @@ export interface EmbedOptions extends TaskOptions {
   /** The model's own prompt of this name: `"query"`, `"document"`. */
   promptName?: string;
   /**
-   * What vectors are made of: `"float32"` (`Float32Array`), `"int8"`, `"uint8"` (a byte for each dimension, between its `ranges`),
-   * `"binary"`, `"ubinary"` (a bit for each dimension, set if it is positive). Default `"float32"`.
+   * What vectors are made of: `"float32"` (`Float32Array`), `"int8"`, `"uint8"` (a byte for each dimension, between its
+   * `ranges`), `"binary"`, `"ubinary"` (a bit for each dimension, set if it is positive). Default `"float32"`.
    */
   precision?: Precision;
-  /** For `"int8"` and `"uint8"`: each dimension's least and greatest value. Default: those of the call's own vectors. */
+  /**
+   * For `"int8"` and `"uint8"`: each dimension's least and greatest value. Default: those of the call's own vectors.
+   */
   ranges?: Ranges;
 }
 

@@ -1,4 +1,7 @@
-/** Named entities, as transformers' `TokenClassificationPipeline`; putting tokens together is native, it grows with the text. */
+/**
+ * Named entities, as transformers' `TokenClassificationPipeline`; putting tokens together is native, it grows with the
+ * text.
+ */
 import type { PackedEntities } from "../native.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mailbox } from "../runtime.js";
@@ -8,8 +11,8 @@ import type { FailedRow, Inputs, Row, StreamOptions } from "./stream.js";
 import { taskOptions, unfit, type Task, type TaskDefinition, type TaskOptions } from "./task.js";
 
 /**
- * How tokens become entities: `"none"`, they do not; `"simple"`, neighbours with the same label are one; the others do that too, and
- * give a word the label of its first token, of the mean of its tokens, or of its surest token.
+ * How tokens become entities: `"none"`, they do not; `"simple"`, neighbours with the same label are one; the others do
+ * that too, and give a word the label of its first token, of the mean of its tokens, or of its surest token.
  */
 export type AggregationStrategy = "none" | "simple" | "first" | "average" | "max";
 

@@ -29,10 +29,15 @@ export type PipelineTask = keyof Pipelines;
 /** A loaded model for the task. */
 export type PipelineModel<Name extends PipelineTask> = Name extends BERTTask ? BERT : GPT2;
 
-/** How the model is loaded, if it is named; and the defaults of the task's calls. `signal` and `onProgress` are the load's. */
+/**
+ * How the model is loaded, if it is named; and the defaults of the task's calls. `signal` and `onProgress` are the
+ * load's.
+ */
 export type PipelineOptions<Name extends PipelineTask = PipelineTask> = LoadOptions &
   Partial<Omit<PipelineTaskOptions[Name], keyof LoadOptions>> & {
-    /** Where no model is named: the language of the texts, which decides the model. Default: the task's first, `"en"`. */
+    /**
+     * Where no model is named: the language of the texts, which decides the model. Default: the task's first, `"en"`.
+     */
     language?: Language;
   };
 
@@ -87,17 +92,17 @@ function kindOf(task: PipelineTask): Kind {
  * for await (const { input, result } of classify.stream(lines)) …
  * ```
  *
- * `model` is what {@link loadBERT} takes (for `"text-generation"`, `"translation"` and `"dialogue"` what {@link loadGPT2} takes), or a
- * loaded model, which then stays open when the task is closed. Without one, the package of weights for the task is taken
- * (`candlewick-model-…`), and the options may stand in its place:
+ * `model` is what {@link loadBERT} takes (for `"text-generation"`, `"translation"` and `"dialogue"` what {@link
+ * loadGPT2} takes), or a loaded model, which then stays open when the task is closed. Without one, the package of
+ * weights for the task is taken (`candlewick-model-…`), and the options may stand in its place:
  *
  * ```ts
  * const feel = await pipeline("sentiment-analysis", { language: "zh" });
  * ```
  *
- * @throws {CandlewickError} `TASK_UNSUPPORTED`: there is no such task, or this model cannot do it (the message says what it can);
- *   `MODEL_NOT_FOUND`: also where the package of weights is not installed (the message says how to); `OPTION_UNKNOWN`,
- *   `OPTION_INVALID`, and what {@link loadBERT} throws.
+ * @throws {CandlewickError} `TASK_UNSUPPORTED`: there is no such task, or this model cannot do it (the message says
+ *   what it can); `MODEL_NOT_FOUND`: also where the package of weights is not installed (the message says how to);
+ *   `OPTION_UNKNOWN`, `OPTION_INVALID`, and what {@link loadBERT} throws.
  */
 export function pipeline<Name extends PipelineTask>(task: Name, options: PipelineOptions<Name>): Promise<Pipelines[Name]>;
 export function pipeline<Name extends PipelineTask>(

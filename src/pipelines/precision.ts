@@ -1,4 +1,6 @@
-/** Vectors in a quarter or a thirty-second of their memory, as sentence-transformers' `quantize_embeddings` makes them. */
+/**
+ * Vectors in a quarter or a thirty-second of their memory, as sentence-transformers' `quantize_embeddings` makes them.
+ */
 import { CandlewickError } from "../errors.js";
 import { mapInTurns } from "../slices.js";
 

@@ -1,6 +1,6 @@
 /**
- * Documents in the order of how well they answer a query: by a cross-encoder, which reads both together, as sentence-transformers'
- * `CrossEncoder.rank`; or, by a model without a head, by the similarity of their vectors.
+ * Documents in the order of how well they answer a query: by a cross-encoder, which reads both together, as
+ * sentence-transformers' `CrossEncoder.rank`; or, by a model without a head, by the similarity of their vectors.
  */
 import type { BERT } from "../bert.js";
 import { checks, invalid, type OptionTable } from "../options.js";
@@ -20,7 +20,10 @@ export interface RerankInput {
 export interface RerankOptions extends TaskOptions {
   /** How many documents. Default: all of them. */
   topK?: number;
-  /** What makes scores of a cross-encoder's logits. Default: what its configuration says, else sigmoid. The order is the same. */
+  /**
+   * What makes scores of a cross-encoder's logits. Default: what its configuration says, else sigmoid. The order is the
+   * same.
+   */
   functionToApply?: Exclude<ScoreFunction, "softmax">;
 }
 

@@ -8,8 +8,8 @@ import type { GenerateOptions } from "../types.js";
 import { firstKept, joined, type Joiner, type Message, type Turn } from "./turns.js";
 
 /**
- * Defaults are those of `task_specific_params.dialogue` in the model's `config.json`, else of a `generation_config.json` that
- * samples, else `temperature: 0.7`, `topK: 40`, `topP: 0.9`, `repetitionPenalty: 1.1`.
+ * Defaults are those of `task_specific_params.dialogue` in the model's `config.json`, else of a
+ * `generation_config.json` that samples, else `temperature: 0.7`, `topK: 40`, `topP: 0.9`, `repetitionPenalty: 1.1`.
  */
 export interface ReplyOptions extends Omit<GenerateOptions, "n" | "numReturnSequences" | "truncate"> {}
 
@@ -40,7 +40,10 @@ export class Responder {
     });
   }
 
-  /** Tokens that a history may have, so that there is room for a reply: of `maxNewTokens`, or of a quarter of the positions. */
+  /**
+   * Tokens that a history may have, so that there is room for a reply: of `maxNewTokens`, or of a quarter of the
+   * positions.
+   */
   room({ maxNewTokens = this.#generation.maxNewTokens ?? this.#learned.maxNewTokens }: ReplyOptions = {}): number {
     const { positions } = this.model.info;
     return Math.max(1, positions - (maxNewTokens ?? Math.min(256, positions >> 2)));

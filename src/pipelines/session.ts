@@ -6,11 +6,12 @@ import { replyOptions, type ReplyOptions, type Responder } from "./responder.js"
 import { firstKept, readMessages, type Message, type Turn } from "./turns.js";
 
 /**
- * What was said so far, and the next turn of it. A reply computes its own turn alone: what the model read and wrote before lies in the
- * engine's cache (of a model's last few generations, so that of many sessions at once some read again).
+ * What was said so far, and the next turn of it. A reply computes its own turn alone: what the model read and wrote
+ * before lies in the engine's cache (of a model's last few generations, so that of many sessions at once some read
+ * again).
  *
- * Once the positions are full, the oldest turns are forgotten until half of them are free, so that this happens now and then and not
- * at every turn.
+ * Once the positions are full, the oldest turns are forgotten until half of them are free, so that this happens now and
+ * then and not at every turn.
  */
 export class DialogueSession implements AsyncDisposable {
   readonly #responder: Responder;
@@ -27,7 +28,10 @@ export class DialogueSession implements AsyncDisposable {
     this.#history = [...messages];
   }
 
-  /** What was said, also what is forgotten. A turn is there when its reply is over: with what was read of it, if it was left. */
+  /**
+   * What was said, also what is forgotten. A turn is there when its reply is over: with what was read of it, if it was
+   * left.
+   */
   get messages(): Message[] {
     return this.#history.map((entry) => ({ ...messageOf(entry) }));
   }
@@ -38,11 +42,12 @@ export class DialogueSession implements AsyncDisposable {
   }
 
   /**
-   * Says something, and streams the reply. A reply that is still on its way is brought to its end first. One that is left, cancelled or
-   * aborted is remembered as far as it was read; if nothing of it was, nothing was said.
+   * Says something, and streams the reply. A reply that is still on its way is brought to its end first. One that is
+   * left, cancelled or aborted is remembered as far as it was read; if nothing of it was, nothing was said.
    *
-   * @throws {CandlewickError} At once: `INPUT_INVALID`, `PROMPT_EMPTY`, `OPTION_UNKNOWN`, `OPTION_INVALID`, `MODEL_CLOSED` (the session's
-   *   end too). Through the stream: `CONTEXT_OVERFLOW` (a message that does not fit by itself), and what a generation ends with.
+   * @throws {CandlewickError} At once: `INPUT_INVALID`, `PROMPT_EMPTY`, `OPTION_UNKNOWN`, `OPTION_INVALID`,
+   *   `MODEL_CLOSED` (the session's end too). Through the stream: `CONTEXT_OVERFLOW` (a message that does not fit by
+   *   itself), and what a generation ends with.
    */
   say(text: string, options: ReplyOptions = {}): TokenStream {
     const given = checkOptions("say", options, replyOptions);

@@ -7,8 +7,8 @@ export type Inputs<Input> = Iterable<Input> | AsyncIterable<Input>;
 
 export interface StreamOptions<OnError extends "throw" | "row" = "throw" | "row"> {
   /**
-   * What a bad row does: `"throw"` ends the stream there, with its error; `"row"` makes a row with an `error`, and goes on.
-   * Default `"throw"`.
+   * What a bad row does: `"throw"` ends the stream there, with its error; `"row"` makes a row with an `error`, and goes
+   * on. Default `"throw"`.
    */
   onError?: OnError;
   /** Told how many rows are done; nobody knows how many there will be. */

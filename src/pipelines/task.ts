@@ -48,8 +48,8 @@ export interface SimpleTask<Input, Options, Result> extends Task {
   (input: Input, options?: Options): Promise<Result>;
   (inputs: readonly Input[], options?: Options): Promise<Result[]>;
   /**
-   * The rows of large inputs, in order, as they come: reads ahead by a few batches and no more, however slow the reader is.
-   * Leaving the loop ends the compute.
+   * The rows of large inputs, in order, as they come: reads ahead by a few batches and no more, however slow the reader
+   * is. Leaving the loop ends the compute.
    */
   stream(inputs: Inputs<Input>, options?: Options & StreamOptions<"throw">): AsyncIterableIterator<Row<Input, Result>>;
   stream(inputs: Inputs<Input>, options: Options & StreamOptions): AsyncIterableIterator<Row<Input, Result> | FailedRow<Input>>;
@@ -58,8 +58,8 @@ export interface SimpleTask<Input, Options, Result> extends Task {
 type AnyTask<Input, Result> = SimpleTask<Input, object, Result>;
 
 /**
- * The task as a function. `defaults` are options of every call; a call's own count more. `owned`: the model is closed with
- * the task.
+ * The task as a function. `defaults` are options of every call; a call's own count more. `owned`: the model is closed
+ * with the task.
  */
 export function createTask<Input, Options extends TaskOptions, Result>(
   definition: TaskDefinition<Input, Options, Result>,

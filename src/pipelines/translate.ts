@@ -1,4 +1,7 @@
-/** Translation by a GPT-2, as transformers' `TranslationPipeline`: the text, a separator, and what the model goes on with. */
+/**
+ * Translation by a GPT-2, as transformers' `TranslationPipeline`: the text, a separator, and what the model goes on
+ * with.
+ */
 import { CandlewickError } from "../errors.js";
 import { overDefaults } from "../generation-defaults.js";
 import { generateOptions } from "../generation-options.js";
@@ -13,7 +16,10 @@ import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions }
 
 /** Defaults are those of `task_specific_params.translation` in the model's `config.json`. */
 export interface TranslationOptions extends GenerateOptions {
-  /** What stands between a text and its translation, as in training. Default: what the model's files say, else a line feed. */
+  /**
+   * What stands between a text and its translation, as in training. Default: what the model's files say, else a line
+   * feed.
+   */
   separator?: string;
   /** Told how far the call is, in texts. What it throws ends the call, which is rejected with it. */
   onProgress?: (progress: Progress) => void;
@@ -50,7 +56,10 @@ export interface TranslationTask extends AsyncDisposable {
 }
 
 const NAME = "translation";
-/** Texts in one generation: each has several beams, each with a cache of its own, and the engine starts as many as it has room for. */
+/**
+ * Texts in one generation: each has several beams, each with a cache of its own, and the engine starts as many as it
+ * has room for.
+ */
 const SLICE = 64;
 
 const options: OptionTable<TranslationOptions> = {

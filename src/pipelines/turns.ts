@@ -1,4 +1,7 @@
-/** A conversation as a GPT-2 reads it, which is as training joins it (`crates/train/src/data/completion.rs`): each turn, and what ends it. */
+/**
+ * A conversation as a GPT-2 reads it, which is as training joins it (`crates/train/src/data/completion.rs`): each turn,
+ * and what ends it.
+ */
 import { CandlewickError } from "../errors.js";
 import type { GPT2 } from "../gpt2.js";
 import { readObject } from "./input-checks.js";
@@ -86,8 +89,8 @@ export class Joiner {
 }
 
 /**
- * The first turn that is kept where only `limit` tokens fit: all are if they do; else the oldest go until there are `target`, and one that
- * the assistant began with. The last turn stays.
+ * The first turn that is kept where only `limit` tokens fit: all are if they do; else the oldest go until there are
+ * `target`, and one that the assistant began with. The last turn stays.
  */
 export function firstKept(turns: readonly Turn[], limit: number, target = limit): number {
   let total = turns.reduce((sum, { ids }) => sum + ids.length, 0);

@@ -1,6 +1,7 @@
 /**
- * Labels that the model was never trained on: by a classifier of entailment, as transformers' `ZeroShotClassificationPipeline`; or,
- * by a model without a head, by how similar text and label are. The first gives probabilities, the second does not, and says so.
+ * Labels that the model was never trained on: by a classifier of entailment, as transformers'
+ * `ZeroShotClassificationPipeline`; or, by a model without a head, by how similar text and label are. The first gives
+ * probabilities, the second does not, and says so.
  */
 import type { BERT } from "../bert.js";
 import { CandlewickError } from "../errors.js";
@@ -15,7 +16,10 @@ import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOpti
 export interface ZeroShotOptions extends TaskOptions {
   /** What a text may be. */
   candidateLabels: readonly string[];
-  /** A sentence about the text, `{}` standing for the label. Default: `"This example is {}."`; by similarity, the label alone. */
+  /**
+   * A sentence about the text, `{}` standing for the label. Default: `"This example is {}."`; by similarity, the label
+   * alone.
+   */
   hypothesisTemplate?: string;
   /** Whether several labels may hold: each then has a probability of its own. Default false. By entailment only. */
   multiLabel?: boolean;

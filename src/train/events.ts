@@ -9,7 +9,10 @@ export interface StartEvent {
   readonly trainableParameters: number;
   /** Of the training set. */
   readonly examples: number;
-  /** Share of the training set's tokens that the tokenizer does not know, in a sample; `null` for a vocabulary that knows every text. */
+  /**
+   * Share of the training set's tokens that the tokenizer does not know, in a sample; `null` for a vocabulary that
+   * knows every text.
+   */
   readonly unknownTokens: number | null;
   /** Parameters that the checkpoint had not: a new head's. */
   readonly newParameters: readonly string[];

@@ -14,7 +14,8 @@ import { TrainingRun, type Opened } from "./run.js";
 export type { FinetuneOptions } from "./options.js";
 
 /**
- * Trains a GPT-2 or a BERT on a task, from a pretrained model or from scratch, on threads of its own: the event loop stays free.
+ * Trains a GPT-2 or a BERT on a task, from a pretrained model or from scratch, on threads of its own: the event loop
+ * stays free.
  *
  * ```ts
  * const run = finetune({ model: "./bert", task: "text-classification", train: "train.jsonl", validation: "validation.jsonl", output: "./tuned" });
@@ -22,12 +23,14 @@ export type { FinetuneOptions } from "./options.js";
  * const { bestMetric } = await run.result;
  * ```
  *
- * What it makes loads into {@link loadGPT2}, {@link loadBERT} and Python's transformers. Checkpoints are folders written aside and renamed:
- * whatever interrupts a run, the last one is whole, and `resume` goes on from it with the same bits.
+ * What it makes loads into {@link loadGPT2}, {@link loadBERT} and Python's transformers. Checkpoints are folders
+ * written aside and renamed: whatever interrupts a run, the last one is whole, and `resume` goes on from it with the
+ * same bits.
  *
- * @throws {CandlewickError} at once: `OPTION_UNKNOWN`, `OPTION_INVALID`. Through the run, before its first step: `OPTION_INVALID` (what depends on the
- *   model), `DATA_NOT_FOUND`, `DATA_EMPTY`, `DATA_INVALID`, `COLUMN_UNKNOWN`, `LABEL_UNKNOWN`, `TOKENIZER_MISSING`, `CHECKPOINT_MISMATCH`, `CHECKPOINT_CORRUPT`
- *   (no checkpoint is whole), `IO`, and what can be wrong with a model's files; later: `LOSS_NOT_FINITE`, `IO` (a full disk), `ABORTED`.
+ * @throws {CandlewickError} at once: `OPTION_UNKNOWN`, `OPTION_INVALID`. Through the run, before its first step:
+ *   `OPTION_INVALID` (what depends on the model), `DATA_NOT_FOUND`, `DATA_EMPTY`, `DATA_INVALID`, `COLUMN_UNKNOWN`,
+ *   `LABEL_UNKNOWN`, `TOKENIZER_MISSING`, `CHECKPOINT_MISMATCH`, `CHECKPOINT_CORRUPT` (no checkpoint is whole), `IO`,
+ *   and what can be wrong with a model's files; later: `LOSS_NOT_FINITE`, `IO` (a full disk), `ABORTED`.
  */
 export function finetune(options: FinetuneOptions): TrainingRun {
   const checked = checkOptions("finetune", options, finetuneOptions);

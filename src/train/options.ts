@@ -1,4 +1,7 @@
-/** What may be asked of a training run. Names are those of transformers' `TrainingArguments`, defaults those of `crates/train/src/trainer/options.rs`. */
+/**
+ * What may be asked of a training run. Names are those of transformers' `TrainingArguments`, defaults those of
+ * `crates/train/src/trainer/options.rs`.
+ */
 import { dataOptions, TASKS, type DataOptions, type Task } from "../data/options.js";
 import type { DataSource } from "../data/source.js";
 import type { DownloadProgress } from "../hub.js";
@@ -17,7 +20,10 @@ export interface LoraOptions {
 }
 
 export interface FinetuneOptions extends DataOptions {
-  /** A folder or a hub id. That of an adapter in PEFT's layout is trained on: its matrices, and the modules that it holds whole. */
+  /**
+   * A folder or a hub id. That of an adapter in PEFT's layout is trained on: its matrices, and the modules that it
+   * holds whole.
+   */
   model: string;
   task: Task;
   train: DataSource;
@@ -25,7 +31,9 @@ export interface FinetuneOptions extends DataOptions {
   validation?: DataSource;
   /** A folder: the trained model in Hugging Face's layout, `checkpoint-<step>` folders, `training-log.jsonl`. */
   output: string;
-  /** Begin with random weights: the model's folder needs a tokenizer and a `config.json`, or `config`. Default false. */
+  /**
+   * Begin with random weights: the model's folder needs a tokenizer and a `config.json`, or `config`. Default false.
+   */
   fromScratch?: boolean;
   /** Keys over those of `config.json`; all of them if there is none. `vocab_size` is the tokenizer's by default. */
   config?: Readonly<Record<string, unknown>>;
@@ -38,8 +46,9 @@ export interface FinetuneOptions extends DataOptions {
   /** Batches of an optimiser step; the loss is the mean over all their tokens or rows. Default 1. */
   gradientAccumulationSteps?: number;
   /**
-   * `"muon"` (Jordan et al. 2024; scaled as by Liu et al. 2025, so that learning rates and decay are AdamW's) takes the matrices inside the layers,
-   * AdamW the rest: models from scratch learn more from as much text, for a tenth more time a step. Default `"adamw"`.
+   * `"muon"` (Jordan et al. 2024; scaled as by Liu et al. 2025, so that learning rates and decay are AdamW's) takes the
+   * matrices inside the layers, AdamW the rest: models from scratch learn more from as much text, for a tenth more time
+   * a step. Default `"adamw"`.
    */
   optimizer?: "adamw" | "muon";
   /** The highest. Default 5e-5. */
@@ -54,7 +63,10 @@ export interface FinetuneOptions extends DataOptions {
   adamEpsilon?: number;
   /** Gradients are scaled down to this norm; 0: never. Default 1. */
   maxGradNorm?: number;
-  /** What the learning rate does after the warm-up: `linear` and `cosine` fall to 0 at the last step. Default `"linear"`. */
+  /**
+   * What the learning rate does after the warm-up: `linear` and `cosine` fall to 0 at the last step. Default
+   * `"linear"`.
+   */
   lrSchedulerType?: "linear" | "cosine" | "constant";
   /** Steps in which the learning rate rises from 0. Default 0. */
   warmupSteps?: number;
@@ -69,8 +81,8 @@ export interface FinetuneOptions extends DataOptions {
   /** The embeddings and so many layers stay as they are. Default 0. */
   freezeLayers?: number;
   /**
-   * Train adapters. The output then holds them in PEFT's format in `adapter/`, and the model with them merged. Where the model is an adapter, which keeps
-   * its shape, nothing but `dropout` may differ from it.
+   * Train adapters. The output then holds them in PEFT's format in `adapter/`, and the model with them merged. Where
+   * the model is an adapter, which keeps its shape, nothing but `dropout` may differ from it.
    */
   lora?: LoraOptions;
   /** Of the order of the data, dropout, new weights. Default 42. */
@@ -83,7 +95,9 @@ export interface FinetuneOptions extends DataOptions {
   saveSteps?: number;
   /** Checkpoints that are kept, beside the best. Default 2. */
   saveTotalLimit?: number;
-  /** The output is the model of the best evaluation, not of the last step. Default: true if there is a validation set. */
+  /**
+   * The output is the model of the best evaluation, not of the last step. Default: true if there is a validation set.
+   */
   loadBestModelAtEnd?: boolean;
   /** What makes an evaluation the best, among its metrics: `"loss"`, `"accuracy"`, `"macro.f1"`, … Default `"loss"`. */
   metricForBestModel?: string;
@@ -92,8 +106,8 @@ export interface FinetuneOptions extends DataOptions {
   /** End after so many evaluations without an improvement. */
   earlyStoppingPatience?: number;
   /**
-   * Go on from the last checkpoint in `output` that is whole; begin if there is none. With the same options and data the
-   * weights end up the same bits as those of a run that was never interrupted. Default false.
+   * Go on from the last checkpoint in `output` that is whole; begin if there is none. With the same options and data
+   * the weights end up the same bits as those of a run that was never interrupted. Default false.
    */
   resume?: boolean;
   /** Aborting it writes a checkpoint and ends the run with code `ABORTED`. */

@@ -23,9 +23,10 @@ export interface Beginning {
 /**
  * A training run, which has begun. Iterate its events once, or await {@link result}.
  *
- * The run is some 250 events ahead of its reader at most, then it waits. {@link cancel} has it write a checkpoint and end by the next
- * layer; the events that say so still come. Leaving the loop cancels, and waits for the checkpoint. An aborted signal cancels, and then
- * ends the iteration with code `ABORTED`. A failure is thrown at the reader once and rejects `result`, which is never unhandled.
+ * The run is some 250 events ahead of its reader at most, then it waits. {@link cancel} has it write a checkpoint and
+ * end by the next layer; the events that say so still come. Leaving the loop cancels, and waits for the checkpoint. An
+ * aborted signal cancels, and then ends the iteration with code `ABORTED`. A failure is thrown at the reader once and
+ * rejects `result`, which is never unhandled.
  */
 export class TrainingRun extends EventStream<FinetuneEvent, DoneEvent> {
   readonly #opened: Promise<Opened>;
@@ -46,8 +47,8 @@ export class TrainingRun extends EventStream<FinetuneEvent, DoneEvent> {
   }
 
   /**
-   * The run writes a checkpoint and ends, with `finishReason: "cancelled"`; one that has not begun, because a model is downloaded or rows are read, never
-   * does. Harmless when it has ended.
+   * The run writes a checkpoint and ends, with `finishReason: "cancelled"`; one that has not begun, because a model is
+   * downloaded or rows are read, never does. Harmless when it has ended.
    */
   cancel(): void {
     this.#opening.abort();
@@ -55,8 +56,8 @@ export class TrainingRun extends EventStream<FinetuneEvent, DoneEvent> {
   }
 
   /**
-   * The last event. Asking for it runs on to the end, with or without a reader; a reader that iterates sets the pace again as soon as
-   * it reads on. Events of a run that nobody reads are not kept.
+   * The last event. Asking for it runs on to the end, with or without a reader; a reader that iterates sets the pace
+   * again as soon as it reads on. Events of a run that nobody reads are not kept.
    */
   override get result(): Promise<DoneEvent> {
     return super.result;

@@ -1,5 +1,5 @@
-//! The other end of `benchmark/child.ts`: a request is a line of JSON `{"op", "args"}`, its answer a line `{"result"}` or
-//! `{"error"}`. One request at a time.
+//! The other end of `benchmark/child.ts`: a request is a line of JSON `{"op", "args"}`, its answer a line `{"result"}`
+//! or `{"error"}`. One request at a time.
 
 use std::io::{BufRead, Write};
 

@@ -1,5 +1,5 @@
-//! Beam search as transformers 5 does it (`GenerationMixin._beam_search`), for one prompt. No model in here: log-probabilities
-//! in, which beams go on with which token out.
+//! Beam search as transformers 5 does it (`GenerationMixin._beam_search`), for one prompt. No model in here:
+//! log-probabilities in, which beams go on with which token out.
 
 use crate::options::EarlyStopping;
 use crate::result::FinishReason;
@@ -61,8 +61,9 @@ impl<T> BeamSearch<T> {
         self.done
     }
 
-    /// Takes one step. `scores[i]` are the processed log-probabilities after beam i. `extend` makes a beam's payload out of
-    /// its parent's and a token, and says whether the sequence ends there. Returns the parent of each new running beam.
+    /// Takes one step. `scores[i]` are the processed log-probabilities after beam i. `extend` makes a beam's payload
+    /// out of its parent's and a token, and says whether the sequence ends there. Returns the parent of each new
+    /// running beam.
     pub fn advance<E>(
         &mut self,
         scores: &[&[f32]],

@@ -30,7 +30,8 @@ enum Decoder {
     Silent,
     /// Byte-level vocabulary: bytes that do not form characters yet, at most 3.
     Bytes { codec: Codec, pending: Vec<u8> },
-    /// Any other: the tokenizer's decoder over a window. `ids[..read]` are out as text, `ids[..prefix]` no longer matter.
+    /// Any other: the tokenizer's decoder over a window. `ids[..read]` are out as text, `ids[..prefix]` no longer
+    /// matter.
     Window { codec: Codec, ids: Vec<u32>, prefix: usize, read: usize },
 }
 
@@ -53,8 +54,8 @@ impl Detokenizer {
         Ok(self.release(&text, may_stop))
     }
 
-    /// What was held back, when no token follows. The first bytes of a character that never came are dropped: a text ends in whole
-    /// characters, wherever `max_new_tokens` cuts it.
+    /// What was held back, when no token follows. The first bytes of a character that never came are dropped: a text
+    /// ends in whole characters, wherever `max_new_tokens` cuts it.
     pub fn finish(&mut self, may_stop: bool) -> Result<Piece> {
         let text = self.decoder.finish()?;
         let mut piece = self.release(&text, may_stop);

@@ -38,8 +38,8 @@ impl Control {
     }
 }
 
-/// A handle; clones share one model. The model lives on a thread of its own, its tokenizer on another. When the last handle
-/// is gone the model closes by itself.
+/// A handle; clones share one model. The model lives on a thread of its own, its tokenizer on another. When the last
+/// handle is gone the model closes by itself.
 #[derive(Clone)]
 pub struct EncoderHandle(Arc<Inner>);
 
@@ -131,8 +131,8 @@ impl EncoderHandle {
         self.0.life.text(move |codec| reply.send(limits.tokens(codec, texts, &cancel)));
     }
 
-    /// Runs the model over the texts, in batches shared with other calls. Outputs are in the texts' order and do not depend
-    /// on what shared a batch with them.
+    /// Runs the model over the texts, in batches shared with other calls. Outputs are in the texts' order and do not
+    /// depend on what shared a batch with them.
     pub fn run(
         &self,
         texts: Vec<EncoderText>,
@@ -163,9 +163,9 @@ impl EncoderHandle {
         }
     }
 
-    /// A task: on the text thread `prepare` makes inputs of what was asked, on the model's thread `keep` takes of each output what
-    /// is needed (which may be much less), and back on the text thread `finish` makes the answer of what was kept, in the inputs'
-    /// order. `P` is what `prepare` leaves for the other two.
+    /// A task: on the text thread `prepare` makes inputs of what was asked, on the model's thread `keep` takes of each
+    /// output what is needed (which may be much less), and back on the text thread `finish` makes the answer of what
+    /// was kept, in the inputs' order. `P` is what `prepare` leaves for the other two.
     pub(crate) fn task<P, K, T>(
         &self,
         want: EncoderWant,
@@ -215,8 +215,8 @@ impl EncoderHandle {
         self.0.life.text(move |codec| reply.send(count_all(codec, &texts)));
     }
 
-    /// Ends running calls with `MODEL_CLOSED` at the next layer and answers when the threads have ended and the memory is
-    /// free. May be called any number of times.
+    /// Ends running calls with `MODEL_CLOSED` at the next layer and answers when the threads have ended and the memory
+    /// is free. May be called any number of times.
     pub fn close(&self, done: Done<()>) {
         self.0.life.close(Some(Reply::new(done)));
     }

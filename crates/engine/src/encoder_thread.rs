@@ -32,7 +32,8 @@ pub type Progress = Box<dyn Fn(usize, usize) + Send>;
 /// One call.
 pub(crate) struct Run {
     inputs: Vec<EncoderInput>,
-    /// Indices of inputs that have not run, the next one last. Longest first, so that the last batches are the small ones.
+    /// Indices of inputs that have not run, the next one last. Longest first, so that the last batches are the small
+    /// ones.
     todo: Vec<usize>,
     /// Outputs still to come.
     missing: usize,
@@ -140,8 +141,8 @@ impl EncoderThread {
         gone.into_iter().for_each(|run| run.end(Err(EngineError::Aborted)));
     }
 
-    /// One forward pass over inputs of all calls that want the same as the oldest, taken one by one in turn, so that a small
-    /// call is not held up by a large one.
+    /// One forward pass over inputs of all calls that want the same as the oldest, taken one by one in turn, so that a
+    /// small call is not held up by a large one.
     fn step(&mut self) {
         let Some(want) = self.runs.front().map(|run| run.want.clone()) else { return };
         let mut places: Vec<Place> = Vec::new();

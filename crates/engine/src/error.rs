@@ -1,4 +1,5 @@
-//! What can go wrong between a request and its last token. Each variant has one stable code; a model's errors keep theirs.
+//! What can go wrong between a request and its last token. Each variant has one stable code; a model's errors keep
+//! theirs.
 
 use candlewick_models::ModelError;
 

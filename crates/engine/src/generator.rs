@@ -24,8 +24,8 @@ pub struct GenerateRequest {
     pub options: GenerateOptions,
 }
 
-/// A handle; clones share one model. The model lives on a thread of its own, its tokenizer on another. When the last handle
-/// and the last stream are gone the model closes by itself.
+/// A handle; clones share one model. The model lives on a thread of its own, its tokenizer on another. When the last
+/// handle and the last stream are gone the model closes by itself.
 #[derive(Clone)]
 pub struct Generator(Arc<Inner>);
 
@@ -133,8 +133,8 @@ impl Generator {
         Ok(stream)
     }
 
-    /// How likely each token of each sequence is after those before it: scores of the second token and those that follow. A sequence has at
-    /// most one token more than the model has positions.
+    /// How likely each token of each sequence is after those before it: scores of the second token and those that
+    /// follow. A sequence has at most one token more than the model has positions.
     pub fn score(&self, sequences: Vec<Vec<u32>>, cancel: CancelToken, done: Done<Vec<Vec<TokenScore>>>) {
         let reply = Reply::new(done);
         let CausalInfo { n_positions, vocab_size, .. } = self.0.info;
@@ -175,8 +175,8 @@ impl Generator {
         self.0.life.text(move |codec| reply.send(count_all(codec, &texts)));
     }
 
-    /// Ends running streams with `MODEL_CLOSED` at the next layer and answers when the threads have ended and the memory is
-    /// free. May be called any number of times.
+    /// Ends running streams with `MODEL_CLOSED` at the next layer and answers when the threads have ended and the
+    /// memory is free. May be called any number of times.
     pub fn close(&self, done: Done<()>) {
         self.0.life.close(Some(Reply::new(done)));
     }

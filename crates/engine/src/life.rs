@@ -12,8 +12,8 @@ use crate::text::{Codec, TextThread};
 /// Where a thread finds its own handle, to hand it to the [`Life`] that it starts.
 pub(crate) type ThreadSlot = Arc<Mutex<Option<JoinHandle<()>>>>;
 
-/// Starts the thread that will own a model. There `assemble` makes the handle, which is the answer, and what serves it, which
-/// `run` then runs to its end. Without a thread the reply is dropped, and says so.
+/// Starts the thread that will own a model. There `assemble` makes the handle, which is the answer, and what serves it,
+/// which `run` then runs to its end. Without a thread the reply is dropped, and says so.
 pub(crate) fn start_owner<H: 'static, S: 'static>(
     assemble: impl FnOnce(ThreadSlot) -> Result<(H, S)> + Send + 'static,
     run: fn(S),

@@ -39,8 +39,8 @@ pub struct GenerateOptions {
     pub max_new_tokens: Option<usize>,
     /// What the model's files say instead of 256. A wish, which gives way where positions are too few.
     pub wished_new_tokens: Option<usize>,
-    /// The same, with the prompt counted (transformers' `max_length`). A prompt that has so many tokens by itself is followed by
-    /// as many as without the wish.
+    /// The same, with the prompt counted (transformers' `max_length`). A prompt that has so many tokens by itself is
+    /// followed by as many as without the wish.
     pub wished_length: Option<usize>,
     /// Until there are so many, nothing ends a sequence: end tokens are banned, stop strings pass.
     pub min_new_tokens: usize,

@@ -1,5 +1,6 @@
-//! Caches of sequences that are over, for prompts that begin as they did: the next turn of a dialogue, another question under
-//! the same instructions. Exact, because a position's keys and values do not depend on the pass that computed them.
+//! Caches of sequences that are over, for prompts that begin as they did: the next turn of a dialogue, another question
+//! under the same instructions. Exact, because a position's keys and values do not depend on the pass that computed
+//! them.
 
 use std::collections::VecDeque;
 
@@ -25,8 +26,8 @@ impl Prefixes {
         Self { entries: VecDeque::new(), limit: BYTES / position.max(1) }
     }
 
-    /// The cache with this adapter that begins most like `tokens` and how much of it they share; the last of `tokens` is never counted,
-    /// because its logits are needed.
+    /// The cache with this adapter that begins most like `tokens` and how much of it they share; the last of `tokens`
+    /// is never counted, because its logits are needed.
     pub fn longest(&self, tokens: &[u32], adapter: Option<usize>) -> Option<(usize, &dyn Cache)> {
         let shared = |known: &[u32]| known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let most = tokens.len().saturating_sub(1);

@@ -1,6 +1,6 @@
-//! What the options do to a token's scores, in the order of transformers' `_get_logits_processor`: logit bias, repetition
-//! penalty, presence and frequency penalty (OpenAI's), n-gram ban, minimal length; then, when sampling, temperature, top-k,
-//! top-p, min-p. A token that is out has the score minus infinity.
+//! What the options do to a token's scores, in the order of transformers' `_get_logits_processor`: logit bias,
+//! repetition penalty, presence and frequency penalty (OpenAI's), n-gram ban, minimal length; then, when sampling,
+//! temperature, top-k, top-p, min-p. A token that is out has the score minus infinity.
 
 use crate::options::GenerateOptions;
 use crate::scores::{self, Entry, largest};
@@ -150,9 +150,9 @@ fn keep_top_k(scores: &mut [f32], k: usize, scratch: &mut Scratch) {
     }
 }
 
-/// Keeps the smallest set of likeliest tokens whose probabilities reach `p`: those before which less than `p` is spent, and
-/// the first in any case. Tokens are binned by the leading bits of their weight, which order them as the weights do, in bins
-/// of a few percent; only the bin in which `p` is reached needs an order.
+/// Keeps the smallest set of likeliest tokens whose probabilities reach `p`: those before which less than `p` is spent,
+/// and the first in any case. Tokens are binned by the leading bits of their weight, which order them as the weights
+/// do, in bins of a few percent; only the bin in which `p` is reached needs an order.
 fn keep_top_p(scores: &mut [f32], p: f32, scratch: &mut Scratch) {
     const SHIFT: u32 = 18; // 5 bits of mantissa
     const BINS: usize = (1.0f32.to_bits() >> SHIFT) as usize + 1;

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{EngineError, Result};
 
-/// Called exactly once and never while a lock is held: mostly on one of the model's threads, but on the caller's own, before
-/// the call returns, when the answer is already there. It should hand the value on and return; it must not block.
+/// Called exactly once and never while a lock is held: mostly on one of the model's threads, but on the caller's own,
+/// before the call returns, when the answer is already there. It should hand the value on and return; it must not
+/// block.
 pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// Dropped without an answer it says why: the model was closed, or the thread that worked on it panicked.

@@ -1,8 +1,8 @@
 //! What a generation gives back.
 
-/// One token as it is streamed. The texts of a sequence's tokens, joined, are the sequence's text; a token's own text may be
-/// empty (a special token, the first bytes of a character, the beginning of what may be a stop string) or hold what earlier
-/// tokens held back.
+/// One token as it is streamed. The texts of a sequence's tokens, joined, are the sequence's text; a token's own text
+/// may be empty (a special token, the first bytes of a character, the beginning of what may be a stop string) or hold
+/// what earlier tokens held back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenEvent {
     /// Which continuation: prompt × n + sample (beams: prompt × numReturnSequences + rank).
@@ -60,8 +60,8 @@ pub struct Usage {
     pub cached_tokens: usize,
 }
 
-/// Milliseconds. `prefill_ms` and `decode_ms` are the time of the forward passes that the request took part in, sampling
-/// included, time shared with other requests in full; pauses for a slow reader are in neither.
+/// Milliseconds. `prefill_ms` and `decode_ms` are the time of the forward passes that the request took part in,
+/// sampling included, time shared with other requests in full; pauses for a slow reader are in neither.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timings {
     /// From the call to the first forward pass, tokenising included.

@@ -4,8 +4,8 @@ use crate::processors::{Processors, Scratch};
 use crate::rng::uniform;
 use crate::scores::{self, BLOCK, largest};
 
-/// Draws one token: the inverse of the cumulative distribution in the order of ids, at a number that depends on nothing but
-/// (seed, position, sample). `None`: every token is banned.
+/// Draws one token: the inverse of the cumulative distribution in the order of ids, at a number that depends on nothing
+/// but (seed, position, sample). `None`: every token is banned.
 pub fn sample(scores: &[f32], seed: u64, position: u64, sample: u32, scratch: &mut Scratch) -> Option<u32> {
     let max = scores::max(scores);
     if max == f32::NEG_INFINITY {
@@ -13,7 +13,8 @@ pub fn sample(scores: &[f32], seed: u64, position: u64, sample: u32, scratch: &m
     }
     let total = scores::exponentials(scores, max, &mut scratch.weights, &mut scratch.sums);
     let mut left = uniform(seed, position, sample) * total;
-    // Whole blocks first, then inside one. Rounding may leave a crumb after the last token; it goes to the last possible one.
+    // Whole blocks first, then inside one. Rounding may leave a crumb after the last token; it goes to the last
+    // possible one.
     let mut fallback = None;
     for (sum, (index, block)) in scratch.sums.iter().zip(scratch.weights.chunks(BLOCK).enumerate()) {
         if left >= *sum && index + 1 < scratch.sums.len() {

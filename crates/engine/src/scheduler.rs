@@ -1,5 +1,6 @@
-//! The thread that owns a causal language model. Each turn makes one step of all sequences that decode, as one batch, and one
-//! chunk of prefill, so that neither starves the other. A sequence's result does not depend on what shares a step with it.
+//! The thread that owns a causal language model. Each turn makes one step of all sequences that decode, as one batch,
+//! and one chunk of prefill, so that neither starves the other. A sequence's result does not depend on what shares a
+//! step with it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,8 +23,8 @@ use crate::text::Codec;
 const CHUNK: usize = 256;
 /// The same while others decode: a chunk is the longest pause between two of their tokens.
 const CHUNK_BESIDE_DECODING: usize = 64;
-/// Sequences that may run at once (paused ones aside), each with a cache of its own. A request that has none running may go
-/// beyond, up to twice as many, so that a request with a thousand prompts does not shut out the rest.
+/// Sequences that may run at once (paused ones aside), each with a cache of its own. A request that has none running
+/// may go beyond, up to twice as many, so that a request with a thousand prompts does not shut out the rest.
 const SEQUENCES: usize = 64;
 
 pub(crate) enum Command {

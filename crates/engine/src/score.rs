@@ -1,5 +1,5 @@
-//! How likely a model finds token sequences that exist: what perplexities are made of. Runs between the turns of generations, a batch of
-//! tokens at a time, so that streams on the same model go on.
+//! How likely a model finds token sequences that exist: what perplexities are made of. Runs between the turns of
+//! generations, a batch of tokens at a time, so that streams on the same model go on.
 
 use std::collections::VecDeque;
 
@@ -56,8 +56,8 @@ impl ScoreRun {
         self.reply.send(result.map(|()| self.scored));
     }
 
-    /// One forward pass: whole sequences while they fit, else a part of one. The last token of a sequence is not given to the model:
-    /// nothing comes after it.
+    /// One forward pass: whole sequences while they fit, else a part of one. The last token of a sequence is not given
+    /// to the model: nothing comes after it.
     pub fn step(&mut self, model: &mut dyn CausalLm, closing: &dyn Fn() -> bool) -> Result<()> {
         let mut batch: Vec<Part> = Vec::new();
         let mut room = BATCH_TOKENS;

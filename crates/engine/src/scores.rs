@@ -1,5 +1,5 @@
-//! Passes over a vocabulary of scores. A token's budget here is a fraction of a millisecond for 50,000 entries, so: no sort
-//! of the whole, few passes, loops that vectorise. Every sum runs in one fixed order.
+//! Passes over a vocabulary of scores. A token's budget here is a fraction of a millisecond for 50,000 entries, so: no
+//! sort of the whole, few passes, loops that vectorise. Every sum runs in one fixed order.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// Finds the stop string that ends first (of several that end at one place the longest), wherever the pieces are cut, and
-/// holds back only text that may still become part of one.
+/// Finds the stop string that ends first (of several that end at one place the longest), wherever the pieces are cut,
+/// and holds back only text that may still become part of one.
 #[derive(Clone)]
 pub(crate) struct StopMatcher {
     stops: Arc<[String]>,

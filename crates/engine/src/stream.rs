@@ -9,9 +9,11 @@ use crate::error::{EngineError, Result};
 use crate::reply::{Done, Reply};
 use crate::result::{GenerationResult, TokenEvent};
 
-/// Tokens that may wait for the reader before the request stops stepping; one step's worth more, because a step is not undone.
+/// Tokens that may wait for the reader before the request stops stepping; one step's worth more, because a step is not
+/// undone.
 pub const QUEUE_LIMIT: usize = 64;
-/// The same for each of a request's running sequences, where that is more: many side by side fill the queue in few steps.
+/// The same for each of a request's running sequences, where that is more: many side by side fill the queue in few
+/// steps.
 const QUEUE_PER_SEQUENCE: usize = 8;
 
 type Batch = Option<Vec<TokenEvent>>;
@@ -32,8 +34,8 @@ struct State {
     /// Answers on their way out. One thread at a time sends them, so that they arrive in order.
     outbox: VecDeque<Box<dyn FnOnce() + Send>>,
     sending: bool,
-    /// The model's thread found the queue full and skips this request until so few tokens are left: half of them, so that a
-    /// reader who takes one at a time does not toggle it.
+    /// The model's thread found the queue full and skips this request until so few tokens are left: half of them, so
+    /// that a reader who takes one at a time does not toggle it.
     paused: Option<usize>,
 }
 
@@ -109,7 +111,8 @@ impl Shared {
     }
 }
 
-/// The writing end, owned by the request on the model's thread. Dropped before its end it ends the stream with an error.
+/// The writing end, owned by the request on the model's thread. Dropped before its end it ends the stream with an
+/// error.
 pub(crate) struct Producer {
     shared: Arc<Shared>,
     finished: bool,
@@ -138,7 +141,8 @@ impl Producer {
         }
     }
 
-    /// Whether the reader keeps up with so many sequences. After a `false` he wakes the model's thread when he has caught up.
+    /// Whether the reader keeps up with so many sequences. After a `false` he wakes the model's thread when he has
+    /// caught up.
     pub fn has_room(&self, sequences: usize) -> bool {
         let limit = QUEUE_LIMIT.max(QUEUE_PER_SEQUENCE * sequences);
         let mut state = self.shared.lock();
@@ -218,8 +222,8 @@ impl TokenStream {
         (Self(Arc::new(Reader { shared, _keep: Box::new(keep) })), producer)
     }
 
-    /// The next tokens: as many as are ready, at least one and at most `max`; `None` after the last. Calls may overlap and are
-    /// answered in their order. An error is given once, after the tokens before it; then `None`.
+    /// The next tokens: as many as are ready, at least one and at most `max`; `None` after the last. Calls may overlap
+    /// and are answered in their order. An error is given once, after the tokens before it; then `None`.
     pub fn next(&self, max: usize, done: Done<Option<Vec<TokenEvent>>>) {
         let resume = self.0.shared.update(|state| {
             state.pulls.push_back((max, Reply::new(done)));
@@ -232,8 +236,9 @@ impl TokenStream {
         }
     }
 
-    /// The number of prompt tokens, as soon as the prompts are tokenised, checked and queued: before any of them is computed. An error is
-    /// what is wrong with them; `Aborted` also if the reader cancelled before. May be asked any number of times.
+    /// The number of prompt tokens, as soon as the prompts are tokenised, checked and queued: before any of them is
+    /// computed. An error is what is wrong with them; `Aborted` also if the reader cancelled before. May be asked any
+    /// number of times.
     pub fn accepted(&self, done: Done<usize>) {
         self.0.shared.update(|state| state.accepted_askers.push(Reply::new(done)));
     }

@@ -1,4 +1,5 @@
-//! Text to ids and back, on a thread of its own: a 1 MB line takes a second, and neither the caller nor the model waits.
+//! Text to ids and back, on a thread of its own: a 1 MB line takes a second, and neither the caller nor the model
+//! waits.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,8 +118,9 @@ impl Codec {
         Self { text, byte_level, longest }
     }
 
-    /// Tokens that `text` has at the least, known without tokenising it: so that a prompt of megabytes, which cannot fit, is refused
-    /// before it holds up the texts behind it. A normaliser may shorten a text; to a quarter at the most.
+    /// Tokens that `text` has at the least, known without tokenising it: so that a prompt of megabytes, which cannot
+    /// fit, is refused before it holds up the texts behind it. A normaliser may shorten a text; to a quarter at the
+    /// most.
     pub fn least_tokens(&self, text: &str) -> usize {
         if self.byte_level { text.len() / (4 * self.longest.max(1)) } else { 0 }
     }

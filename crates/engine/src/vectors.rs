@@ -1,5 +1,5 @@
-//! Search among vectors: every one is compared with the query. A hundred thousand of 384 numbers are 150 MB, read once for a
-//! query in some ten milliseconds, and exactly; an approximate index pays from millions on.
+//! Search among vectors: every one is compared with the query. A hundred thousand of 384 numbers are 150 MB, read once
+//! for a query in some ten milliseconds, and exactly; an approximate index pays from millions on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -21,7 +21,8 @@ pub struct Hit {
 
 type Job = Box<dyn FnOnce(&mut Rows) + Send>;
 
-/// The handle of a list of vectors that a thread owns. The thread ends with the last handle, after what was asked before.
+/// The handle of a list of vectors that a thread owns. The thread ends with the last handle, after what was asked
+/// before.
 pub struct VectorIndex {
     width: usize,
     jobs: mpsc::Sender<Job>,

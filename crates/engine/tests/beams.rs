@@ -46,7 +46,8 @@ fn search(
     run(model, request).unwrap().sequences
 }
 
-/// 64 beams hold every unfinished prefix (at most 3³ of them), so that nothing is pruned and the best are the true best.
+/// 64 beams hold every unfinished prefix (at most 3³ of them), so that nothing is pruned and the best are the true
+/// best.
 #[test]
 fn with_room_for_everything_it_finds_the_best() {
     for (end, penalty) in [(None, 1.0f32), (Some(0), 1.0), (Some(2), 0.0), (Some(1), 2.0), (Some(1), -1.0)] {
@@ -102,8 +103,8 @@ fn logprobs_of_a_beam_add_up_to_its_score() {
     }
 }
 
-/// `earlyStopping: true` is done when as many as there are beams have ended, `false` when the best running one looks worse at
-/// its present length, `"never"` when it would at any.
+/// `earlyStopping: true` is done when as many as there are beams have ended, `false` when the best running one looks
+/// worse at its present length, `"never"` when it would at any.
 #[test]
 fn early_stopping_saves_steps() {
     let steps = |early| {

@@ -78,8 +78,8 @@ fn a_slow_callback_is_not_overtaken() {
     assert_eq!(*order.lock().unwrap(), [1, 2]);
 }
 
-/// Readers on several threads race with the writer; whatever they get, the calls were answered in the order in which tokens
-/// came, and no token is lost or given twice.
+/// Readers on several threads race with the writer; whatever they get, the calls were answered in the order in which
+/// tokens came, and no token is lost or given twice.
 #[test]
 fn racing_readers_lose_nothing() {
     let model = Toy::hashed().start();
@@ -296,8 +296,8 @@ fn a_result_may_be_asked_at_any_time_and_again() {
     assert!(early.timings.prefill_tokens_per_second > 0.0 && early.timings.decode_tokens_per_second > 0.0);
 }
 
-/// A server knows its status before a token is computed: a prompt that fits is accepted while the model is held, one that
-/// does not is refused.
+/// A server knows its status before a token is computed: a prompt that fits is accepted while the model is held, one
+/// that does not is refused.
 #[test]
 fn a_request_is_accepted_or_refused_before_anything_is_computed() {
     let toy = Toy::hashed();

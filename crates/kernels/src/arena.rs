@@ -1,8 +1,8 @@
 //! Where weights lie: a few large allocations in huge pages, which the matrices of a model share.
 //!
-//! A matrix of its own allocation ends in the middle of a huge page, or, below 2 MB, has none at all; and reading weights
-//! from 4 KB pages gave 27 GB/s where huge pages gave 36 (each page is a page walk, and the hardware's prefetcher stops at
-//! its end).
+//! A matrix of its own allocation ends in the middle of a huge page, or, below 2 MB, has none at all; and reading
+//! weights from 4 KB pages gave 27 GB/s where huge pages gave 36 (each page is a page walk, and the hardware's
+//! prefetcher stops at its end).
 
 use crate::buffer::{Buffer, LINE};
 use std::ops::Deref;
@@ -58,8 +58,8 @@ impl Region {
 impl Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        // SAFETY: this part of the chunk was handed out once, and since `freeze` nobody writes to it. The slice is of this
-        // part alone, so that a part still being filled is not aliased.
+        // SAFETY: this part of the chunk was handed out once, and since `freeze` nobody writes to it. The slice is of
+        // this part alone, so that a part still being filled is not aliased.
         unsafe { std::slice::from_raw_parts(self.chunk.raw().add(self.start), self.len) }
     }
 }

@@ -1,8 +1,9 @@
 //! Attention over a batch of sequences of different lengths, without padding.
 //!
-//! A task is one head of one sequence. Its rows are taken a few at a time: scores for tiles of 16 keys (the lanes are keys,
-//! D is sequential), the softmax over what the row sees, then the values (the lanes are D, keys ascend). A key that a row
-//! does not see never enters its sums, so a row gives the same bits in whatever chunk of its sequence it comes.
+//! A task is one head of one sequence. Its rows are taken a few at a time: scores for tiles of 16 keys (the lanes are
+//! keys, D is sequential), the softmax over what the row sees, then the values (the lanes are D, keys ascend). A key
+//! that a row does not see never enters its sums, so a row gives the same bits in whatever chunk of its sequence it
+//! comes.
 
 use crate::buffer::SharedMut;
 use crate::kv::Store;
@@ -52,8 +53,8 @@ const TILES: usize = 4;
 
 /// out = softmax(q · kᵀ * scale) · v, per job, row and head.
 ///
-/// A row's bits depend on its query and on the keys and values it sees: not on how its sequence was cut into calls, on the
-/// other jobs, or on the threads.
+/// A row's bits depend on its query and on the keys and values it sees: not on how its sequence was cut into calls, on
+/// the other jobs, or on the threads.
 pub fn attention(
     pool: &Pool,
     jobs: &mut [AttentionJob],
@@ -164,7 +165,8 @@ fn transpose(k: &[f32], stride: usize, len: usize, head_dim: usize, tiles: &mut 
 }
 
 impl Head<'_> {
-    /// `keys`: tiles; `values`: rows `value_stride` apart, D padded to whole lanes (what is in the padding is not used).
+    /// `keys`: tiles; `values`: rows `value_stride` apart, D padded to whole lanes (what is in the padding is not
+    /// used).
     #[inline(always)]
     fn rows<S: Simd, T: Element>(&mut self, s: S, keys: &[T], values: &[T], value_stride: usize) {
         let (rows, dim) = (self.job.rows, self.head_dim.next_multiple_of(LANES));

@@ -80,7 +80,8 @@ fn advise_huge_pages(start: *mut u8, bytes: usize) {
         fn madvise(start: *mut std::ffi::c_void, len: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
     }
     const MADV_HUGEPAGE: std::ffi::c_int = 14;
-    // SAFETY: the range is our own memory; the advice changes the size of its pages and nothing else, and may be refused.
+    // SAFETY: the range is our own memory; the advice changes the size of its pages and nothing else, and may be
+    // refused.
     unsafe { madvise(start.cast(), bytes, MADV_HUGEPAGE) };
 }
 

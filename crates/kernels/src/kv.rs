@@ -1,7 +1,8 @@
 //! Keys and values of one sequence, for every layer, allocated once for `capacity` positions.
 //!
-//! Per layer and head: keys in tiles of 16 positions, [tiles][D][16], so that the lanes are keys and D is sequential; values
-//! [positions][D padded to 16], so that the lanes are D and positions are sequential. Untouched pages cost no memory.
+//! Per layer and head: keys in tiles of 16 positions, [tiles][D][16], so that the lanes are keys and D is sequential;
+//! values [positions][D padded to 16], so that the lanes are D and positions are sequential. Untouched pages cost no
+//! memory.
 
 use crate::KernelError;
 use crate::buffer::Buffer;
@@ -130,8 +131,8 @@ impl KvCache {
         self.shape.layers * self.shape.heads * per_head * self.shape.element_bytes()
     }
 
-    /// Appends `rows` positions to layer `layer`. Row t of k is `k[t * stride..][..heads * head_dim]`, and so for v: both
-    /// can be read straight out of a fused qkv buffer (`&qkv[H*D..]`, `&qkv[2*H*D..]`, stride 3*H*D).
+    /// Appends `rows` positions to layer `layer`. Row t of k is `k[t * stride..][..heads * head_dim]`, and so for v:
+    /// both can be read straight out of a fused qkv buffer (`&qkv[H*D..]`, `&qkv[2*H*D..]`, stride 3*H*D).
     pub fn append(
         &mut self,
         layer: usize,
@@ -180,8 +181,8 @@ impl KvCache {
         Ok(copy)
     }
 
-    /// Takes over the first `len` positions of `other`, in place: beams swap places without allocating. The capacities may
-    /// differ, as long as `len` fits.
+    /// Takes over the first `len` positions of `other`, in place: beams swap places without allocating. The capacities
+    /// may differ, as long as `len` fits.
     pub fn copy_prefix(&mut self, other: &Self, len: usize) -> Result<(), KernelError> {
         if (KvShape { capacity: 0, ..self.shape }) != (KvShape { capacity: 0, ..other.shape }) {
             return Err(KernelError::CacheMismatch);

@@ -1,10 +1,10 @@
-//! CPU math for Candlewick's hot path: packed weights, matrix products, attention and norms, with no dependency on a tensor
-//! library or on Node.
+//! CPU math for Candlewick's hot path: packed weights, matrix products, attention and norms, with no dependency on a
+//! tensor library or on Node.
 //!
 //! # The contract
-//! Every function gives the same bits on every instruction set and with any number of threads, and a row's result does not
-//! depend on what else is in the call ([`reference`] is the definition; the fast kernels are proven equal to it with `==`).
-//! So a request computes the same alone and in any batch, with a cold or a shared prefix.
+//! Every function gives the same bits on every instruction set and with any number of threads, and a row's result does
+//! not depend on what else is in the call ([`reference`] is the definition; the fast kernels are proven equal to it
+//! with `==`). So a request computes the same alone and in any batch, with a cold or a shared prefix.
 //!
 //! # The map
 //! | to change | open |

@@ -11,8 +11,8 @@ use std::time::Instant;
 /// Bytes that one task reads in a row.
 const CHUNK: usize = 1 << 20;
 
-/// Memory to read, to know how fast that is now: neighbours on the same host change it by a factor of two within a minute, so
-/// what is compared with it is measured in turns with it.
+/// Memory to read, to know how fast that is now: neighbours on the same host change it by a factor of two within a
+/// minute, so what is compared with it is measured in turns with it.
 pub struct Memory {
     data: Buffer<u8>,
 }

@@ -1,5 +1,5 @@
-//! The scalar definition of every transcendental function. The vector versions do the same operations in the same order,
-//! so they give the same bits on every instruction set; the tests hold both to f64.
+//! The scalar definition of every transcendental function. The vector versions do the same operations in the same
+//! order, so they give the same bits on every instruction set; the tests hold both to f64.
 #![allow(clippy::excessive_precision)] // constants keep the digits they were published with
 
 /// exp(x): 0 below -87.33, infinity above 88.72. Cephes' polynomial on [-ln2/2, ln2/2]; relative error below 1.2e-7

@@ -1,12 +1,12 @@
 //! x[M, K] · wᵀ[K, N], for one row and for many, with what follows it fused.
 //!
-//! Tasks are ranges of panels, so each weight is read from memory once, by one thread, whatever M is; a group of panels then
-//! stays in the cache for all rows, which are taken in blocks of what the registers hold.
+//! Tasks are ranges of panels, so each weight is read from memory once, by one thread, whatever M is; a group of panels
+//! then stays in the cache for all rows, which are taken in blocks of what the registers hold.
 //!
-//! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two or four panels that a tile
-//! takes at once (one alone would be bound by the latency of its additions) lie as far apart as the task's range allows.
-//! Neighbours instead, streams that jump at each panel's end, halved the speed of q4_0, whose panels are small; software prefetch could not make up
-//! for that, and on top of long streams gained nothing.
+//! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two or four panels that a
+//! tile takes at once (one alone would be bound by the latency of its additions) lie as far apart as the task's range
+//! allows. Neighbours instead, streams that jump at each panel's end, halved the speed of q4_0, whose panels are small;
+//! software prefetch could not make up for that, and on top of long streams gained nothing.
 
 use crate::buffer::{LINE, SharedMut};
 use crate::pool::Claims;
@@ -67,9 +67,9 @@ pub fn matmul(
         return;
     }
     let few = m <= FEW;
-    // Few rows: two tasks a thread, for each one starts with streams that the prefetcher does not know yet (0.5 µs). Many:
-    // small tasks, so that a thread that loses its core does not hold up the rest.
-    // And whole tiles: a width of 384 in tasks of 2 panels would leave the 3-panel tile unused.
+    // Few rows: two tasks a thread, for each one starts with streams that the prefetcher does not know yet (0.5 µs).
+    // Many: small tasks, so that a thread that loses its core does not hold up the rest. And whole tiles: a width of
+    // 384 in tasks of 2 panels would leave the 3-panel tile unused.
     let quantized = w.weight_type().is_block_quantized();
     let tile = match (few, quantized) {
         (true, _) => 1,
@@ -106,8 +106,8 @@ impl RowBlocks {
     }
 }
 
-/// Everything that a thread has to know, side by side: each pointer that a helper follows costs it a cache line that the
-/// caller has just written.
+/// Everything that a thread has to know, side by side: each pointer that a helper follows costs it a cache line that
+/// the caller has just written.
 struct Product<'a> {
     /// [M, K]
     x: &'a [f32],
@@ -192,8 +192,8 @@ impl Product<'_> {
     fn tile<S: Simd>(&self) -> (usize, usize) {
         let (quantized, m) = (self.weight_type.is_block_quantized(), self.m);
         let tile = if quantized { S::QUANT_TILE } else { S::FLOAT_TILE };
-        // One panel alone would be bound by the latency of its additions. A few quantised rows go in one pass, even if that
-        // leaves registers for one panel only: a second pass would interrupt the stream from memory.
+        // One panel alone would be bound by the latency of its additions. A few quantised rows go in one pass, even if
+        // that leaves registers for one panel only: a second pass would interrupt the stream from memory.
         match m {
             1 if quantized => (1, 2),
             1 if !quantized => (1, 4),
@@ -212,8 +212,9 @@ impl Product<'_> {
         QuantInput::new(self.quants.0.wrapping_add(copy * self.bytes), self.m, self.k)
     }
 
-    /// What a thread does before its first task. A line that another core has written costs about 100 ns, or as much for
-    /// all of them when they are asked for together. So every thread asks for all of x, and quantises a few rows itself.
+    /// What a thread does before its first task. A line that another core has written costs about 100 ns, or as much
+    /// for all of them when they are asked for together. So every thread asks for all of x, and quantises a few rows
+    /// itself.
     #[inline(always)]
     fn prepare<S: Simd>(&self, s: S, worker: usize) -> QuantInput {
         if !self.few {
@@ -306,7 +307,8 @@ impl Product<'_> {
             let lanes = LANES.min(n - col);
             for r in 0..rows {
                 let at = (first_row + r) * n + col;
-                // SAFETY: `lanes` outputs from (row, col) on are inside [M, N], bias is [N], and the sums hold rows × panels.
+                // SAFETY: `lanes` outputs from (row, col) on are inside [M, N], bias is [N], and the sums hold rows ×
+                // panels.
                 unsafe {
                     let mut y = s.load(sums.0.as_ptr().add((r * panels + p) * LANES));
                     if let Some(bias) = self.ep.bias {

@@ -57,7 +57,8 @@ impl Kernel for LayerNorm<'_> {
         for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
             let (x, out) = (x.as_ptr(), out.as_mut_ptr());
             let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
-            // SAFETY: x, out, weight and bias are `width` long; at..at + 16 is inside `whole`, at..at + n inside `width`.
+            // SAFETY: x, out, weight and bias are `width` long; at..at + 16 is inside `whole`, at..at + n inside
+            // `width`.
             unsafe {
                 let mut sum = s.zero();
                 for at in (0..whole).step_by(LANES) {

@@ -1,7 +1,7 @@
 //! From a checkpoint's values to panels, a part of a matrix at a time, so that loading needs no second copy of it.
 //!
-//! Every source and every weight type meet in a block of 32 inputs × 16 outputs in f32. Quantising works on the 16 outputs
-//! side by side; [`crate::quant`] says what a block becomes.
+//! Every source and every weight type meet in a block of 32 inputs × 16 outputs in f32. Quantising works on the 16
+//! outputs side by side; [`crate::quant`] says what a block becomes.
 
 use crate::arena::Region;
 use crate::buffer::{SharedMut, view_mut};
@@ -54,8 +54,8 @@ pub struct Packing<'a> {
 }
 
 impl<'a> Packing<'a> {
-    /// N × K, allocated. The quantised types need K % 32 == 0 ([`KernelError::BlockSize`] otherwise: pad K with zeros, which
-    /// changes no sum, or keep that matrix in f16).
+    /// N × K, allocated. The quantised types need K % 32 == 0 ([`KernelError::BlockSize`] otherwise: pad K with zeros,
+    /// which changes no sum, or keep that matrix in f16).
     pub fn new(
         pool: &'a Pool,
         weight_type: WeightType,
@@ -69,8 +69,8 @@ impl<'a> Packing<'a> {
         Ok(Self { pool, weight_type, n, k, region })
     }
 
-    /// Outputs `first..first + rows` from `[rows, K]`. `first` is a multiple of 16, and `rows` too unless they are the last.
-    /// GGUF's blocks keep every value where the types are the same.
+    /// Outputs `first..first + rows` from `[rows, K]`. `first` is a multiple of 16, and `rows` too unless they are the
+    /// last. GGUF's blocks keep every value where the types are the same.
     pub fn rows(
         &mut self,
         first: usize,

@@ -1,9 +1,9 @@
 //! Threads that share one product at a time.
 //!
-//! Between the products of a token there is no time to wake anybody: a futex costs what a small product costs. So helpers
-//! spin between jobs while a request runs ([`Pool::active`]) and sleep otherwise. A job never waits for a helper that has
-//! not come: tasks are claimed one at a time, and when none are left the caller closes the job and waits only for those
-//! who are inside. So a helper that the system has descheduled costs its help, not the job.
+//! Between the products of a token there is no time to wake anybody: a futex costs what a small product costs. So
+//! helpers spin between jobs while a request runs ([`Pool::active`]) and sleep otherwise. A job never waits for a
+//! helper that has not come: tasks are claimed one at a time, and when none are left the caller closes the job and
+//! waits only for those who are inside. So a helper that the system has descheduled costs its help, not the job.
 
 use crate::arena::Arena;
 use crate::{Isa, KernelError, isa};
@@ -23,7 +23,8 @@ const JOB: u64 = 1 << 18;
 
 /// Rounds of `spin_loop` (about 40 cycles each on recent x86) between looks at the clock: some microseconds.
 const SPIN_ROUNDS: u32 = 128;
-/// How long a helper of an active pool spins for the next job before it starts to yield, and before it sleeps after all.
+/// How long a helper of an active pool spins for the next job before it starts to yield, and before it sleeps after
+/// all.
 const SPIN: Duration = Duration::from_micros(200);
 const SPIN_CROWDED: Duration = Duration::from_micros(10);
 const YIELD: Duration = Duration::from_millis(2);
@@ -34,7 +35,8 @@ static ACTIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
 /// What a job calls, once per thread that takes part.
 type Share<'a> = dyn Fn(usize, Claims) + Sync + 'a;
 
-/// The job that runs: a pointer to the caller's closure, valid from publication until the caller has seen `inside == 0`.
+/// The job that runs: a pointer to the caller's closure, valid from publication until the caller has seen
+/// `inside == 0`.
 #[derive(Clone, Copy)]
 struct Job {
     share: *const Share<'static>,
@@ -56,8 +58,8 @@ impl Iterator for Claims<'_> {
     }
 }
 
-/// What a job is published with, in one cache line (two, for those that fetch pairs): on some machines a line that another
-/// core has written costs 100 ns, and a small product takes 5 µs.
+/// What a job is published with, in one cache line (two, for those that fetch pairs): on some machines a line that
+/// another core has written costs 100 ns, and a small product takes 5 µs.
 #[repr(align(128))]
 struct Hot {
     state: AtomicU64,
@@ -75,8 +77,8 @@ struct Shared {
     cores: usize,
 }
 
-// SAFETY: `job` is written only while no helper is inside (the job is closed and `inside == 0`) and read only by those who
-// entered an open job; both are ordered by `state`. Everything else is Sync by itself.
+// SAFETY: `job` is written only while no helper is inside (the job is closed and `inside == 0`) and read only by those
+// who entered an open job; both are ordered by `state`. Everything else is Sync by itself.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw pointer in `job` points to a `Sync` closure, and is used only as described above.
 unsafe impl Send for Shared {}
@@ -100,7 +102,8 @@ pub struct Active {
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included; 1 (or 0) runs everything inline. Uses the best instruction set.
+    /// A pool of `threads` threads, the caller included; 1 (or 0) runs everything inline. Uses the best instruction
+    /// set.
     pub fn new(threads: usize) -> Self {
         Self::build(threads, isa())
     }
@@ -155,22 +158,23 @@ impl Pool {
         Active { shared: Arc::clone(&self.shared), threads: self.threads() }
     }
 
-    /// Calls `f(0)`, …, `f(tasks - 1)`, each once, in no particular order and on any thread, and returns when all are done.
-    /// A panic in a task is a panic here. From inside a task, or while another thread runs a job, it all runs inline.
+    /// Calls `f(0)`, …, `f(tasks - 1)`, each once, in no particular order and on any thread, and returns when all are
+    /// done. A panic in a task is a panic here. From inside a task, or while another thread runs a job, it all runs
+    /// inline.
     pub fn run(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         self.run_shares(tasks, |_, claims| claims.for_each(&f));
     }
 
-    /// As `run`, but `share` is called once per thread that takes part, with the thread's number (below `threads()`, never
-    /// twice at the same time) and the tasks that fall to it: for work that each thread has to do first.
+    /// As `run`, but `share` is called once per thread that takes part, with the thread's number (below `threads()`,
+    /// never twice at the same time) and the tasks that fall to it: for work that each thread has to do first.
     pub(crate) fn run_shares(&self, tasks: usize, share: impl Fn(usize, Claims) + Sync) {
         if tasks <= 1 || self.helpers.is_empty() || self.busy.swap(true, Ordering::Acquire) {
             return share(0, Claims { next: &AtomicUsize::new(0), tasks });
         }
         let shared = &*self.shared;
         let share: &Share = &share;
-        // SAFETY: only the lifetime changes. The pointer is used by those inside the job, and this function does not return
-        // (nor unwind) before it has closed the job and seen the last of them leave.
+        // SAFETY: only the lifetime changes. The pointer is used by those inside the job, and this function does not
+        // return (nor unwind) before it has closed the job and seen the last of them leave.
         let share: &Share<'static> = unsafe { std::mem::transmute(share) };
         // SAFETY: `busy` makes us the only caller, and the last job was closed and left, so nobody reads `job`.
         unsafe { *shared.hot.job.get() = Some(Job { share, tasks }) };
@@ -267,7 +271,8 @@ fn helper(shared: &Shared, worker: usize) {
 /// Sleeps until a job is published, the pool becomes active or shuts down.
 fn sleep(shared: &Shared, last: u64) {
     let was_active = shared.active.load(Ordering::SeqCst) > 0;
-    // The caller stores `state`, then reads `sleepers`; we count ourselves, then read `state`. One of us sees the other.
+    // The caller stores `state`, then reads `sleepers`; we count ourselves, then read `state`. One of us sees the
+    // other.
     shared.sleepers.fetch_add(1, Ordering::SeqCst);
     let mut door = lock(&shared.door);
     loop {

@@ -9,8 +9,8 @@ pub const Q8_0_BYTES: usize = 34;
 /// Bytes of one GGUF block: an f16 scale and 32 nibbles; byte i holds value i (low) and value i + 16 (high).
 pub const Q4_0_BYTES: usize = 18;
 
-/// As ggml quantises to Q8_0, for 16 outputs side by side, so both agree on the same checkpoint: d = max|x| / 127, rounded
-/// half away from zero. Scales (to be stored as f16) and values in [-127, 127].
+/// As ggml quantises to Q8_0, for 16 outputs side by side, so both agree on the same checkpoint: d = max|x| / 127,
+/// rounded half away from zero. Scales (to be stored as f16) and values in [-127, 127].
 #[inline(always)]
 pub(crate) fn quantize_q8_0(x: &[[f32; LANES]; BLOCK]) -> ([f32; LANES], [[i32; LANES]; BLOCK]) {
     let mut most = [0f32; LANES];

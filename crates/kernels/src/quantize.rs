@@ -6,8 +6,8 @@ use crate::simd::Simd;
 use crate::tile::QuantRows;
 use crate::weights::LANES;
 
-/// Where the quantised input of one product lies; the rows of a block of rows are interleaved as [`QuantRows`] says, and
-/// the blocks follow each other.
+/// Where the quantised input of one product lies; the rows of a block of rows are interleaved as [`QuantRows`] says,
+/// and the blocks follow each other.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantInput {
     k: usize,

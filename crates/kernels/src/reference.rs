@@ -1,7 +1,7 @@
 //! Every kernel again, as plain loops: the definition that the fast ones are held to, bit for bit.
 //!
-//! The order of every sum is written out here: products reduce K ascending into one accumulator per output; sums over a row
-//! go to lane i % 16 and are folded by [`fold`]; attention adds its keys in ascending absolute position.
+//! The order of every sum is written out here: products reduce K ascending into one accumulator per output; sums over a
+//! row go to lane i % 16 and are folded by [`fold`]; attention adds its keys in ascending absolute position.
 
 use crate::attention::{AttentionJob, KvSource};
 use crate::kv::Store;

@@ -1,7 +1,7 @@
 //! The inner loops of the products: R rows × P panels of 16 outputs, accumulators in registers, K from 0 to the end.
 //!
-//! A tile reads each weight once for its R rows. Every output is one accumulator that takes K in ascending order, so R and
-//! P are free: they change the speed, never a bit.
+//! A tile reads each weight once for its R rows. Every output is one accumulator that takes K in ascending order, so R
+//! and P are free: they change the speed, never a bit.
 
 use crate::quant::BLOCK;
 use crate::simd::{Element, Simd};

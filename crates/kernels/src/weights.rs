@@ -1,7 +1,8 @@
 //! A weight matrix, packed once at load into the order in which the products read it.
 //!
-//! The matrix is [N, K]: N outputs, K inputs. Sixteen outputs make a *panel*; inside a panel K runs sequentially and the 16
-//! outputs are the vector lanes, so one row of input and many are reduced in the same order. N is padded with zeros.
+//! The matrix is [N, K]: N outputs, K inputs. Sixteen outputs make a *panel*; inside a panel K runs sequentially and
+//! the 16 outputs are the vector lanes, so one row of input and many are reduced in the same order. N is padded with
+//! zeros.
 //!
 //! | type | one panel |
 //! |---|---|

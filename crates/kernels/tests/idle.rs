@@ -1,5 +1,5 @@
-//! What a pool leaves behind when nothing runs: no CPU time, and after its drop no threads. One test, for it measures the
-//! whole process.
+//! What a pool leaves behind when nothing runs: no CPU time, and after its drop no threads. One test, for it measures
+//! the whole process.
 #![cfg(target_os = "linux")]
 
 use candlewick_kernels::Pool;

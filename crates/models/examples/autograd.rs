@@ -1,5 +1,5 @@
-//! `autograd FOLDER [ROWS [LENGTH]]`: a forward and a backward pass of a GPT-2 on Candle's autograd, without an optimiser: what
-//! `crates/train`, which has its own passes, is compared with.
+//! `autograd FOLDER [ROWS [LENGTH]]`: a forward and a backward pass of a GPT-2 on Candle's autograd, without an
+//! optimiser: what `crates/train`, which has its own passes, is compared with.
 
 use std::time::Instant;
 

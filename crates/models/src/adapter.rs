@@ -1,5 +1,6 @@
 //! LoRA adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`. Hu et al., "LoRA: Low-Rank
-//! Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ. How they become part of the weights: `delta.rs`.
+//! Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ. How they become part of the weights:
+//! `delta.rs`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,8 +77,8 @@ const EXTRAS: [&str; 11] = [
     "monteclora_config",
 ];
 
-/// Beginnings that leave the base's weights as they are. The others (PiSSA, OLoRA, LoftQ, …) subtract from them, by a computation
-/// of PEFT's that its files do not hold; PEFT can save them converted to plain LoRA.
+/// Beginnings that leave the base's weights as they are. The others (PiSSA, OLoRA, LoftQ, …) subtract from them, by a
+/// computation of PEFT's that its files do not hold; PEFT can save them converted to plain LoRA.
 const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// PEFT's pattern keys end a module's name; that they may be regular expressions is not followed.
@@ -91,8 +92,8 @@ impl Adapter {
     /// Reads the adapter in `folder`, made for a model whose checkpoint has `prefix` (`transformer`, `bert`).
     ///
     /// # Errors
-    /// `UnsupportedModel` for what is not plain LoRA over linear layers; `Config`, `MissingTensor`, `TensorShape` for an
-    /// adapter that is not whole.
+    /// `UnsupportedModel` for what is not plain LoRA over linear layers; `Config`, `MissingTensor`, `TensorShape` for
+    /// an adapter that is not whole.
     pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
         let value = read_json(&folder.join(ADAPTER_CONFIG))?;
         let unsupported =
@@ -182,7 +183,8 @@ impl Adapter {
         Ok(Self { folder: folder.to_path_buf(), config: value, modules, whole, weights })
     }
 
-    /// From now on this is what takes the adapter out of a model that it was merged into. What took the place of other tensors stays.
+    /// From now on this is what takes the adapter out of a model that it was merged into. What took the place of other
+    /// tensors stays.
     pub fn reverse(&mut self) {
         self.modules.values_mut().for_each(|lora| lora.scale = -lora.scale);
         self.whole.clear();
@@ -205,7 +207,8 @@ impl Adapter {
         }
     }
 
-    /// A head of the adapter's own is tied to nothing. An embedding of its own alone would be, to a head that must stay as it was.
+    /// A head of the adapter's own is tied to nothing. An embedding of its own alone would be, to a head that must stay
+    /// as it was.
     pub(crate) fn untie(&self, config: &mut serde_json::Map<String, Value>) -> Result<()> {
         let masked = config.get("architectures").is_some_and(|names| names[0] == "BertForMaskedLM");
         for (embedding, head, has_head) in [

@@ -1,4 +1,5 @@
-//! BERT, Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", on Candle: differentiable, on any device.
+//! BERT, Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", on Candle: differentiable, on any
+//! device.
 //!
 //! Names mirror the checkpoint's. `bert_cpu.rs` runs the same checkpoint on packed CPU kernels.
 
@@ -139,8 +140,8 @@ pub fn head_of(folder: &ModelFolder, weights: &Weights) -> EncoderHead {
     }
 }
 
-/// What a linear layer over the pooled output is called: by transformers, and by whoever wrote `pooled → dropout → linear` around a
-/// `BertModel` and saved the module's weights.
+/// What a linear layer over the pooled output is called: by transformers, and by whoever wrote
+/// `pooled → dropout → linear` around a `BertModel` and saved the module's weights.
 pub(crate) fn classifier_of(weights: &Weights) -> Option<&'static str> {
     ["classifier", "linear", "out", "fc"].into_iter().find(|name| weights.contains(&format!("{name}.weight")))
 }
@@ -308,8 +309,8 @@ impl Bert {
         self.pooler.is_some()
     }
 
-    /// ids, type_ids: (B, T) u32; mask: (B, T) u8, 1 for a token that is there → the embeddings' and each layer's output,
-    /// `num_hidden_layers` + 1 of (B, T, H).
+    /// ids, type_ids: (B, T) u32; mask: (B, T) u8, 1 for a token that is there → the embeddings' and each layer's
+    /// output, `num_hidden_layers` + 1 of (B, T, H).
     pub fn hidden_states(
         &self,
         ids: &Tensor,
@@ -343,8 +344,8 @@ impl Bert {
         Ok(pooler.forward(&first)?.tanh()?)
     }
 
-    /// Logits of the head: sequence classification (B, C), token classification (B, T, C), question answering (B, T, 2),
-    /// masked LM (B, T, V).
+    /// Logits of the head: sequence classification (B, C), token classification (B, T, C), question answering (B, T,
+    /// 2), masked LM (B, T, V).
     pub fn logits(&self, last_hidden_state: &Tensor) -> Result<Tensor> {
         match &self.head {
             Head::None => Err(ModelError::Input("the model has no head".into())),

@@ -1,7 +1,7 @@
 //! BERT on packed CPU kernels: the same checkpoint and mathematics as `bert.rs`, for reading texts.
 //!
-//! A batch is one list of rows, M = all texts' tokens, without padding: a text costs what it is long, and gets the same bits alone
-//! and in any batch.
+//! A batch is one list of rows, M = all texts' tokens, without padding: a text costs what it is long, and gets the same
+//! bits alone and in any batch.
 
 use std::any::Any;
 
@@ -322,8 +322,8 @@ impl Encoder for CpuBert {
     }
 }
 
-/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel never holds
-/// these weights; for whoever wants to see them they are computed once more, by the definition.
+/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel
+/// never holds these weights; for whoever wants to see them they are computed once more, by the definition.
 fn attention_weights(qkv: &[f32], h: usize, heads: usize, scale: f32) -> Vec<f32> {
     let (t, d) = (qkv.len() / (3 * h), h / heads);
     let mut weights = Vec::with_capacity(heads * t * t);

@@ -1,4 +1,5 @@
-//! The files of a model, as bytes: opened with care, read at a place, parsed as JSON. Nothing here knows what is in them.
+//! The files of a model, as bytes: opened with care, read at a place, parsed as JSON. Nothing here knows what is in
+//! them.
 
 use std::fs::File;
 use std::io::Read;

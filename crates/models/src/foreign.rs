@@ -1,5 +1,5 @@
-//! What lies where a model should: sentences for the errors of people whose folder or file is not one that Candlewick loads. Each says
-//! what was found, what a model is, and what to do.
+//! What lies where a model should: sentences for the errors of people whose folder or file is not one that Candlewick
+//! loads. Each says what was found, what a model is, and what to do.
 
 use std::path::Path;
 
@@ -151,7 +151,8 @@ pub(crate) fn model_type(config: &serde_json::Value) -> ModelError {
     }
 }
 
-/// Heads of GPT-2 that Candlewick does not run: such a checkpoint is not a language model, whatever its other weights could say.
+/// Heads of GPT-2 that Candlewick does not run: such a checkpoint is not a language model, whatever its other weights
+/// could say.
 pub(crate) fn gpt2_head(config: &serde_json::Value) -> Option<ModelError> {
     let architecture = config["architectures"][0].as_str()?;
     let what = match architecture {

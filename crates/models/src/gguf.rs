@@ -1,7 +1,9 @@
-//! GGUF files: GPT-2's weights, sizes and tokenizer in one file. Format: ggml's `docs/gguf.md`, versions 2 and 3, little-endian.
+//! GGUF files: GPT-2's weights, sizes and tokenizer in one file. Format: ggml's `docs/gguf.md`, versions 2 and 3,
+//! little-endian.
 //!
-//! Nothing in the file is trusted: a count is checked against the bytes that are left before anything is allocated for it, and
-//! a tensor's place against the file's size and the other tensors. Only the metadata that a GPT-2 needs is kept.
+//! Nothing in the file is trusted: a count is checked against the bytes that are left before anything is allocated for
+//! it, and a tensor's place against the file's size and the other tensors. Only the metadata that a GPT-2 needs is
+//! kept.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +15,8 @@ use candlewick_kernels::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
 use crate::files::{corrupt, file_name, open_regular, read_exact_at, refuse_foreign};
 use crate::{Dtype, ModelError, Result, foreign};
 
-/// Entries of a vocabulary or of a list of merges: far above any GPT-2's, and a bound on what a hostile file can make us hold.
+/// Entries of a vocabulary or of a list of merges: far above any GPT-2's, and a bound on what a hostile file can make
+/// us hold.
 const MAX_ENTRIES: u64 = 1 << 20;
 const MAX_STRING: u64 = 1 << 20;
 const MAX_TENSORS: u64 = 1 << 16;
@@ -244,7 +247,8 @@ impl Gguf {
             return Err(ModelError::UnsupportedModel(format!("{name}: GGUF version {version}")));
         }
         let (tensor_count, pair_count) = (reader.u64()?, reader.u64()?);
-        // A tensor takes at least a name's length, a dimension's count, a type and an offset; a pair a key's length and a type.
+        // A tensor takes at least a name's length, a dimension's count, a type and an offset; a pair a key's length and
+        // a type.
         reader.room(tensor_count, 24, "tensors")?;
         reader.room(pair_count, 13, "metadata pairs")?;
         if tensor_count > MAX_TENSORS {

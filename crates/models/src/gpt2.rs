@@ -1,4 +1,5 @@
-//! GPT-2, Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", on Candle: differentiable, on any device.
+//! GPT-2, Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", on Candle: differentiable, on any
+//! device.
 //!
 //! Names mirror the checkpoint's. `gpt2_cpu.rs` runs the same checkpoint on packed CPU kernels.
 

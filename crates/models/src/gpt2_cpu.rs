@@ -1,7 +1,7 @@
 //! GPT-2 on packed CPU kernels: the same checkpoint and mathematics as `gpt2.rs`, for generation.
 //!
-//! A step is one batch of rows, M = all sequences' new tokens, without padding. Rows never mix outside attention, and every
-//! kernel reduces in an order that does not depend on M, so a sequence gets the same bits alone and in any batch.
+//! A step is one batch of rows, M = all sequences' new tokens, without padding. Rows never mix outside attention, and
+//! every kernel reduces in an order that does not depend on M, so a sequence gets the same bits alone and in any batch.
 
 use std::any::Any;
 use std::ops::Range;
@@ -137,7 +137,8 @@ impl CpuGpt2 {
         })
     }
 
-    /// Runs the blocks over all rows; the result is in `space.x`. `lengths` are the sequences' lengths before this step.
+    /// Runs the blocks over all rows; the result is in `space.x`. `lengths` are the sequences' lengths before this
+    /// step.
     fn blocks(
         &mut self,
         batch: &mut [SequenceStep<'_>],

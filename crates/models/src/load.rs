@@ -16,7 +16,8 @@ pub struct Loaded<M: ?Sized> {
     pub tokenizer: Option<Tokenizer>,
 }
 
-/// Loads a GPT-2 from a folder in Hugging Face's layout, from a GGUF file, or from an adapter's folder in PEFT's layout.
+/// Loads a GPT-2 from a folder in Hugging Face's layout, from a GGUF file, or from an adapter's folder in PEFT's
+/// layout.
 pub fn load_causal(
     source: &str,
     options: &LoadOptions,
@@ -84,7 +85,8 @@ fn open_gguf(source: &str) -> Result<Opened> {
     })
 }
 
-/// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout or an adapter's in PEFT's.
+/// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout or an adapter's in
+/// PEFT's.
 pub fn load_encoder(
     source: &str,
     options: &LoadOptions,

@@ -16,7 +16,8 @@ pub enum Dtype {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA where this build has it, a GPU is there and it can take what is asked for (f32, from a folder), else the CPU.
+    /// CUDA where this build has it, a GPU is there and it can take what is asked for (f32, from a folder), else the
+    /// CPU.
     Auto,
     Cpu,
     Cuda,
@@ -32,8 +33,8 @@ pub struct LoadOptions {
     pub threads: usize,
     /// LoRA adapters in PEFT's files: name and folder. The packed CPU models only.
     pub adapters: Vec<(String, String)>,
-    /// Where what is loaded is an adapter's folder: that of its base. `None`: the path that the adapter gives, absolute or from
-    /// its own folder.
+    /// Where what is loaded is an adapter's folder: that of its base. `None`: the path that the adapter gives, absolute
+    /// or from its own folder.
     pub base: Option<String>,
     /// Run the differentiable Candle model on the CPU too, instead of the packed kernels: slower, for comparison.
     pub reference: bool,
@@ -141,8 +142,8 @@ pub trait CausalLm: Send {
         Err(crate::ModelError::Input(format!("the model has no adapter {adapter}")))
     }
 
-    /// Runs one step of every sequence in `batch`. `stop` is asked before each layer; if it says `true` the step ends with
-    /// [`crate::ModelError::Stopped`] and every cache is as long as it was before.
+    /// Runs one step of every sequence in `batch`. `stop` is asked before each layer; if it says `true` the step ends
+    /// with [`crate::ModelError::Stopped`] and every cache is as long as it was before.
     fn forward(&mut self, batch: &mut [SequenceStep<'_>], stop: &dyn Fn() -> bool) -> Result<()>;
 
     /// While the guard lives the model's helper threads spin for work instead of sleeping. Held while a request runs.

@@ -208,8 +208,8 @@ pub(crate) fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()
     Ok(())
 }
 
-/// The device to load on, and its name. What CUDA cannot take is said before a GPU is looked for, and with `Device::Auto` goes
-/// to the CPU.
+/// The device to load on, and its name. What CUDA cannot take is said before a GPU is looked for, and with
+/// `Device::Auto` goes to the CPU.
 pub(crate) fn open_device(options: &LoadOptions, is_gguf: bool) -> Result<(Device, &'static str)> {
     let cuda = || {
         candle_takes(options, is_gguf, "cuda")?;

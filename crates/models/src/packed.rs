@@ -127,7 +127,8 @@ impl<'a> Loader<'a> {
         Ok(values)
     }
 
-    /// A matrix of `n` outputs and `k` inputs. Where the block of a quantised type does not divide K, f16 takes its place.
+    /// A matrix of `n` outputs and `k` inputs. Where the block of a quantised type does not divide K, f16 takes its
+    /// place.
     pub fn matrix(&self, name: &str, layout: Layout, n: usize, k: usize) -> Result<PackedMatrix> {
         self.matrices(self.dtype, &[name], layout, n, k)
     }
@@ -222,8 +223,8 @@ impl<'a> Loader<'a> {
     pub fn fused(&self, names: &[String], input: usize, output: usize) -> Result<PackedLinear> {
         let weights: Vec<_> = names.iter().map(|name| format!("{name}.weight")).collect();
         let weights: Vec<_> = weights.iter().map(String::as_str).collect();
-        // The softmax over q·k magnifies what quantising costs: with these three in half precision the vectors of MiniLM in q8_0
-        // keep a cosine of 0.9995 to those in f32, else 0.9989 (the least of 440 hard texts).
+        // The softmax over q·k magnifies what quantising costs: with these three in half precision the vectors of
+        // MiniLM in q8_0 keep a cosine of 0.9995 to those in f32, else 0.9989 (the least of 440 hard texts).
         let dtype = self.dtype.map(|dtype| if dtype == Dtype::F32 { dtype } else { Dtype::F16 });
         let weight = self.matrices(dtype, &weights, Layout::OutIn, output, input)?;
         let mut bias = Vec::new();

@@ -24,7 +24,8 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// As `open_over`, and an adapter's base is looked up by the path that the adapter gives, absolute or from its own folder.
+    /// As `open_over`, and an adapter's base is looked up by the path that the adapter gives, absolute or from its own
+    /// folder.
     pub fn open(source: &str) -> Result<Self> {
         Self::open_over(source, None)
     }

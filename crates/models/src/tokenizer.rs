@@ -1,5 +1,5 @@
-//! Text to ids and back, through the `tokenizers` crate: `tokenizer.json`, GPT-2's `vocab.json` + `merges.txt`, BERT's `vocab.txt`, or
-//! a GGUF file's metadata.
+//! Text to ids and back, through the `tokenizers` crate: `tokenizer.json`, GPT-2's `vocab.json` + `merges.txt`, BERT's
+//! `vocab.txt`, or a GGUF file's metadata.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,8 @@ use crate::files::{file_name, read_json};
 use crate::gguf::Gguf;
 use crate::{Cut, ModelError, Result, foreign};
 
-/// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other here.
+/// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other
+/// here.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(invalid("the tokenizer's file is damaged")))
 }
@@ -224,8 +225,8 @@ fn without_spaces(text: String) -> String {
     SPACED.iter().fold(text, |text, (spaced, plain)| text.replace(spaced, plain))
 }
 
-/// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 for itself, the other 68 bytes from U+0100 on
-/// (Radford et al. 2019, `bytes_to_unicode`).
+/// The byte that a character of GPT-2's alphabet stands for: printable Latin-1 for itself, the other 68 bytes from
+/// U+0100 on (Radford et al. 2019, `bytes_to_unicode`).
 fn byte_of(c: char) -> Option<u8> {
     let code = c as u32;
     let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);

@@ -1,7 +1,9 @@
-//! How a BERT is meant to be used, as its folder says: `config.json`, `tokenizer_config.json`, and sentence-transformers' files.
+//! How a BERT is meant to be used, as its folder says: `config.json`, `tokenizer_config.json`, and
+//! sentence-transformers' files.
 //!
-//! Everything is optional; what is missing has the default that transformers and sentence-transformers have. A part that is there
-//! and that we cannot do (another module behind the pooling, say) is kept by name, so that whoever needs it can refuse.
+//! Everything is optional; what is missing has the default that transformers and sentence-transformers have. A part
+//! that is there and that we cannot do (another module behind the pooling, say) is kept by name, so that whoever needs
+//! it can refuse.
 
 use std::collections::BTreeMap;
 use std::path::Path;

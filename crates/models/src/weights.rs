@@ -1,8 +1,9 @@
 //! A checkpoint's tensors by name: safetensors (one file or a shard index), `pytorch_model.bin` or a GGUF file.
 //!
-//! Headers are untrusted: every length, offset and shape is checked against the file's real size before anything is allocated.
-//! Tensors are read one at a time with positioned reads, so that loading never holds two copies of a model, and a file that
-//! shrinks while it is read gives an error instead of a fault. Format: <https://huggingface.co/docs/safetensors>.
+//! Headers are untrusted: every length, offset and shape is checked against the file's real size before anything is
+//! allocated. Tensors are read one at a time with positioned reads, so that loading never holds two copies of a model,
+//! and a file that shrinks while it is read gives an error instead of a fault. Format:
+//! <https://huggingface.co/docs/safetensors>.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -179,8 +180,8 @@ impl Weights {
         Ok(Self { store: safetensors(&[path.to_path_buf()])?, prefix, adapter: None })
     }
 
-    /// From now on every tensor is read with what `adapter` changes of it: added in f32, a part at a time as it is read, so that
-    /// nothing is read or held twice.
+    /// From now on every tensor is read with what `adapter` changes of it: added in f32, a part at a time as it is
+    /// read, so that nothing is read or held twice.
     ///
     /// # Errors
     /// `MissingTensor`, `TensorShape`: the adapter is another model's.
@@ -227,8 +228,8 @@ impl Weights {
         if matches!(self.store, Store::Gguf(_)) { Layout::OutIn } else { layout }
     }
 
-    /// What a model is made of, an adapter's tensors included: names without the prefix, sorted, and how each is stored. Buffers of indices
-    /// are none of it.
+    /// What a model is made of, an adapter's tensors included: names without the prefix, sorted, and how each is
+    /// stored. Buffers of indices are none of it.
     pub fn parameters(&self) -> Vec<(String, SourceType)> {
         let plain = |name: &String| {
             let name = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
@@ -266,7 +267,8 @@ impl Weights {
         }
     }
 
-    /// The name under which the checkpoint holds `name`: as it is, with the prefix, or with TensorFlow's names for a norm.
+    /// The name under which the checkpoint holds `name`: as it is, with the prefix, or with TensorFlow's names for a
+    /// norm.
     fn resolve(&self, name: &str) -> Option<String> {
         let old =
             name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");

@@ -1,5 +1,5 @@
-//! Texts as models read them when it matters where each token stands: ids with offsets into the text, and long texts as several
-//! windows that overlap.
+//! Texts as models read them when it matters where each token stands: ids with offsets into the text, and long texts as
+//! several windows that overlap.
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::tokenizer::Decoder;
@@ -85,8 +85,8 @@ impl Tokenizer {
         window
     }
 
-    /// transformers' rule: a WordPiece token of which more (or less) is written than it stands for, `##`, goes on with a word;
-    /// without a mark for that, one with no space before it.
+    /// transformers' rule: a WordPiece token of which more (or less) is written than it stands for, `##`, goes on with
+    /// a word; without a mark for that, one with no space before it.
     fn continues(&self, encoding: &Encoding, at: usize, text: &Positions) -> bool {
         let (start, end) = encoding.get_offsets()[at];
         if self.unknown_token().is_some_and(|unknown| encoding.get_tokens()[at] == unknown) {
@@ -164,8 +164,8 @@ impl Tokenizer {
     }
 }
 
-/// Whether there is enough to cut of the text that is to be cut; if not, nothing is, as in transformers, and whoever asked finds
-/// it too long.
+/// Whether there is enough to cut of the text that is to be cut; if not, nothing is, as in transformers, and whoever
+/// asked finds it too long.
 fn can_cut(cut: &Cut, room: usize, (first, second): (usize, usize)) -> Result<bool> {
     let kept = match cut.truncation {
         Truncation::Longest => 0,

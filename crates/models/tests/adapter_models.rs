@@ -1,5 +1,5 @@
-//! An adapter's folder loads as a model: its base, wherever that is, with what the adapter changes. What PEFT says of it:
-//! `tools/fixtures/adapter_models.py`.
+//! An adapter's folder loads as a model: its base, wherever that is, with what the adapter changes. What PEFT says of
+//! it: `tools/fixtures/adapter_models.py`.
 
 mod support;
 
@@ -80,7 +80,8 @@ fn merged_weights_equal_peft_and_what_is_quantised_is_the_merged_weight() {
         }
     }
     assert!(compared >= 10, "{compared}");
-    // In f16 the sum is rounded once, so it stays as near as f16 can be; deltas over rounded weights would be no worse, but q8_0 tells them apart.
+    // In f16 the sum is rounded once, so it stays as near as f16 can be; deltas over rounded weights would be no worse,
+    // but q8_0 tells them apart.
     let source = format!("{}/classifier", fixture.source());
     let expected = fixture.values("classifier.logits");
     for (dtype, tolerance) in [(Dtype::F16, 2e-2), (Dtype::Q8_0, 0.3)] {

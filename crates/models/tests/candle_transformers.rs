@@ -1,5 +1,5 @@
-//! candle-transformers' `BertModel` as a second oracle, which needs no Python: seeded weights of the shapes that people run, in a padded
-//! and masked batch there, one text after the other here.
+//! candle-transformers' `BertModel` as a second oracle, which needs no Python: seeded weights of the shapes that people
+//! run, in a padded and masked batch there, one text after the other here.
 
 mod support;
 

@@ -140,7 +140,8 @@ fn hostile_files_end_in_typed_errors() {
     }
 }
 
-/// Every byte of the header changed, a few ways: an error or a model, never a panic or an allocation out of all proportion.
+/// Every byte of the header changed, a few ways: an error or a model, never a panic or an allocation out of all
+/// proportion.
 #[test]
 fn no_flipped_byte_in_the_header_breaks_the_reader() {
     let good = std::fs::read(file("q4_0")).unwrap();

@@ -16,8 +16,8 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Each gradient of the fixture, by the checkpoint's name: |Δ| ≤ 1e-4 of its largest element. One that is zero but for rounding
-/// (a key's bias) is compared against the largest gradient there is.
+/// Each gradient of the fixture, by the checkpoint's name: |Δ| ≤ 1e-4 of its largest element. One that is zero but for
+/// rounding (a key's bias) is compared against the largest gradient there is.
 fn check(
     fixture: &Fixture,
     case: &Value,

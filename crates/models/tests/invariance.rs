@@ -1,5 +1,6 @@
-//! The contract: a request's logits, states and embeddings are the same bits alone and in any batch, in one piece and in chunks, with
-//! a cold and with a shared prefix, with one thread and with two, in every dtype. A thousand random batches of 1 to 64.
+//! The contract: a request's logits, states and embeddings are the same bits alone and in any batch, in one piece and
+//! in chunks, with a cold and with a shared prefix, with one thread and with two, in every dtype. A thousand random
+//! batches of 1 to 64.
 
 mod support;
 

@@ -141,7 +141,8 @@ fn pairs_and_truncation() {
     assert!(checked >= 4, "{checked} cases");
 }
 
-/// What indexes a JavaScript string, also where the tokenizer drops accents, splits Chinese, or the text is beyond the BMP.
+/// What indexes a JavaScript string, also where the tokenizer drops accents, splits Chinese, or the text is beyond the
+/// BMP.
 #[test]
 fn offsets_in_utf16() {
     let (Some(minilm), Some(gpt2)) = (real("minilm"), real("gpt2-tokenizer")) else { return };
@@ -157,8 +158,8 @@ fn offsets_in_utf16() {
     }
 }
 
-/// With a stride the windows have every token, each but the first begins with the last `stride` tokens of the one before, and the
-/// uncut text of a pair is in all of them.
+/// With a stride the windows have every token, each but the first begins with the last `stride` tokens of the one
+/// before, and the uncut text of a pair is in all of them.
 #[test]
 fn windows_overlap_by_their_stride() {
     let Some(folder) = real("minilm") else { return };

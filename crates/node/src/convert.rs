@@ -137,7 +137,8 @@ impl From<GenerateOptions> for engine::GenerateOptions {
     }
 }
 
-/// Columns, so that a thousand texts are a few arrays: texts, or texts with as many pairs, or ids with as many type ids.
+/// Columns, so that a thousand texts are a few arrays: texts, or texts with as many pairs, or ids with as many type
+/// ids.
 #[napi(object, object_to_js = false)]
 pub struct Texts {
     pub texts: Option<Vec<String>>,

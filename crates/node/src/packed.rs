@@ -1,5 +1,5 @@
-//! Many lists as one array and their lengths: a thousand texts' vectors cost JavaScript four arrays, not thousands. Packing
-//! happens on the engine's threads, handing over on JavaScript's.
+//! Many lists as one array and their lengths: a thousand texts' vectors cost JavaScript four arrays, not thousands.
+//! Packing happens on the engine's threads, handing over on JavaScript's.
 
 use candlewick_engine as engine;
 use napi::bindgen_prelude::{Float32Array, Uint32Array};

@@ -1,5 +1,5 @@
-//! What BERT is used for, as calls and columns. Answers are columns because a thousand objects made through napi hold the
-//! JavaScript thread for tens of milliseconds; `src/pipelines/` makes objects of them.
+//! What BERT is used for, as calls and columns. Answers are columns because a thousand objects made through napi hold
+//! the JavaScript thread for tens of milliseconds; `src/pipelines/` makes objects of them.
 
 use candlewick_engine as engine;
 use engine::{Aggregation, EmbedOptions, EngineError, EntitiesOptions, FillOptions, PoolingMode, Question};

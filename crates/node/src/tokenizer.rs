@@ -8,7 +8,8 @@ use crate::error::Failure;
 use crate::mailbox::{Cancel, Mailbox};
 use crate::watch::Watch;
 
-/// `options`: `TokenizerOptions` as JSON. Answers with a `TrainedTokenizer` as JSON; reports progress, in bytes read, before.
+/// `options`: `TokenizerOptions` as JSON. Answers with a `TrainedTokenizer` as JSON; reports progress, in bytes read,
+/// before.
 #[napi]
 pub fn train_tokenizer(mailbox: &Mailbox, id: u32, options: String, cancel: &Cancel, progress: bool) {
     let watch = Watch::new(mailbox, id, cancel, progress);

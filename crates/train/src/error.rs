@@ -1,4 +1,5 @@
-//! What can go wrong between a data file and a trained model. Each variant has one stable code; a model's errors keep theirs.
+//! What can go wrong between a data file and a trained model. Each variant has one stable code; a model's errors keep
+//! theirs.
 
 use std::path::PathBuf;
 

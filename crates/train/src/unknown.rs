@@ -1,5 +1,5 @@
-//! How much of a text a tokenizer does not know: a vocabulary of another language or script turns most of it into `[UNK]`, and a model
-//! that is trained or measured on that learns and shows nothing of the text.
+//! How much of a text a tokenizer does not know: a vocabulary of another language or script turns most of it into
+//! `[UNK]`, and a model that is trained or measured on that learns and shows nothing of the text.
 
 use candlewick_models::Tokenizer;
 

@@ -11,9 +11,9 @@ use candlewick_train::trainer::{FinetuneOptions, Optimizer};
 use serde_json::{Value, json};
 use support::{relative, root, tensors};
 
-/// Takes the steps of a fixture's `adamw.json`: `run` is forward and backward over the examples of step i, and the number of
-/// their targets. `keys`: a part of a name, and which of its values are a key's bias, whose gradient is rounding noise that
-/// Adam turns into whole steps.
+/// Takes the steps of a fixture's `adamw.json`: `run` is forward and backward over the examples of step i, and the
+/// number of their targets. `keys`: a part of a name, and which of its values are a key's bias, whose gradient is
+/// rounding noise that Adam turns into whole steps.
 fn steps(
     fixture: &str,
     params: &mut Params,

@@ -108,8 +108,8 @@ fn training_goes_on_as_pefts_does() {
     assert_eq!(names(&mut found.keys()), trained.collect());
     let mut compared = 0;
     for (name, values) in &found {
-        // Adam turns the rounding noise of a gradient that vanishes (a saturated pooler's) into whole steps: where PyTorch in f32 is not
-        // what it is in f64, there is nothing to compare with.
+        // Adam turns the rounding noise of a gradient that vanishes (a saturated pooler's) into whole steps: where
+        // PyTorch in f32 is not what it is in f64, there is nothing to compare with.
         if expected["errors"][name].as_f64().unwrap() > 1e-6 {
             continue;
         }

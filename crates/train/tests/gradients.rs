@@ -16,8 +16,8 @@ fn never() -> bool {
     false
 }
 
-/// The error of a gradient, relative to its norm. Where softmax does not see a bias (a key's, what is the same for all tokens of an answer),
-/// the gradient is rounding alone, and the norm of that of the weight beside it counts.
+/// The error of a gradient, relative to its norm. Where softmax does not see a bias (a key's, what is the same for all
+/// tokens of an answer), the gradient is rounding alone, and the norm of that of the weight beside it counts.
 fn deviation<'a>(name: &str, found: &[f32], expected: impl Fn(&str) -> &'a [f32]) -> f64 {
     let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let own = expected(name);

@@ -1,4 +1,5 @@
-//! Muon's steps on matrices that are wide, tall, and three in one, as `tools/fixtures/muon.py` and `torch.optim.Muon` take them.
+//! Muon's steps on matrices that are wide, tall, and three in one, as `tools/fixtures/muon.py` and `torch.optim.Muon`
+//! take them.
 
 use candlewick_kernels::train::Floats;
 use candlewick_train::model::{Cpu, Param, Params};

@@ -1,6 +1,6 @@
-//! Plain Candle on the CPU in f32, as a program that uses it would: candle-transformers' `BertModel`, and for GPT-2, which
-//! candle-transformers does not have, Candlewick's readable model on Candle's own operations with a key-value cache that grows by
-//! concatenation. Candle takes its number of threads from `RAYON_NUM_THREADS`.
+//! Plain Candle on the CPU in f32, as a program that uses it would: candle-transformers' `BertModel`, and for GPT-2,
+//! which candle-transformers does not have, Candlewick's readable model on Candle's own operations with a key-value
+//! cache that grows by concatenation. Candle takes its number of threads from `RAYON_NUM_THREADS`.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! `bench-limits THREADS`: what the machine can do at this moment, measured whenever it is asked, in turns with the contenders.
+//! `bench-limits THREADS`: what the machine can do at this moment, measured whenever it is asked, in turns with the
+//! contenders.
 
 use candlewick_benchmark::{Result, serve};
 use candlewick_kernels::{Pool, isa, limits};

@@ -43,7 +43,8 @@ impl EncoderHandle {
                 return Err(EngineError::Model(ModelError::UnsupportedModel(reason)));
             }
             let prompt = options.prompt.unwrap_or_default();
-            // As sentence-transformers counts: the prompt alone, without the [SEP] that a text of its own would end with.
+            // As sentence-transformers counts: the prompt alone, without the [SEP] that a text of its own would end
+            // with.
             let skipped = match pooling.include_prompt || prompt.is_empty() {
                 true => 0,
                 false => codec.text.encode(&prompt, true)?.len().saturating_sub(1),

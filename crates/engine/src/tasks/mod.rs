@@ -1,6 +1,6 @@
-//! What BERT is used for, where the work grows with a text's tokens or with the vocabulary. Each file is one task: its options,
-//! what it keeps of the model's output, and the answer. Tasks with a few numbers for each text (classification, reranking) have
-//! nothing to do here: they are in TypeScript, over the logits.
+//! What BERT is used for, where the work grows with a text's tokens or with the vocabulary. Each file is one task: its
+//! options, what it keeps of the model's output, and the answer. Tasks with a few numbers for each text
+//! (classification, reranking) have nothing to do here: they are in TypeScript, over the logits.
 
 mod answer;
 mod embed;

@@ -3,7 +3,8 @@
 /// A text, and which byte each of its UTF-16 code units is at.
 pub struct Utf16<'a> {
     text: &'a str,
-    /// One past the end included; empty: ASCII, where both are the same. The second half of a pair: where its character ends.
+    /// One past the end included; empty: ASCII, where both are the same. The second half of a pair: where its character
+    /// ends.
     bytes: Vec<u32>,
 }
 

@@ -1,4 +1,5 @@
-//! A small deterministic language model whose next token depends on every token before it, and helpers to wait for answers.
+//! A small deterministic language model whose next token depends on every token before it, and helpers to wait for
+//! answers.
 #![allow(dead_code)]
 
 use std::any::Any;

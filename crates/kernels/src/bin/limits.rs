@@ -1,4 +1,5 @@
-//! `limits [--json] [--threads N] [--isa NAME]`: what this machine can do, and how near the kernels come to it on GPT-2 124M.
+//! `limits [--json] [--threads N] [--isa NAME]`: what this machine can do, and how near the kernels come to it on GPT-2
+//! 124M.
 
 use candlewick_kernels::{
     Activation, AttentionJob, Epilogue, Isa, KvCache, KvShape, KvSource, KvType, Layout, PackedMatrix, Pool,

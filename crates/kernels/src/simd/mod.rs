@@ -181,7 +181,8 @@ pub(crate) trait Kernel {
 }
 
 impl Isa {
-    /// Runs `kernel` as compiled for this instruction set, which the machine must have (a [`Pool`](crate::Pool) has checked).
+    /// Runs `kernel` as compiled for this instruction set, which the machine must have (a [`Pool`](crate::Pool) has
+    /// checked).
     #[inline]
     pub(crate) fn launch<K: Kernel>(self, kernel: K) -> K::Output {
         debug_assert!(self.is_available());

@@ -38,8 +38,8 @@ macro_rules! quarters {
 }
 
 impl<const DOTPROD: bool> Neon<DOTPROD> {
-    /// acc + Σ w[i] x[i] over the four bytes of each lane, both signed. Exact without the dot product too: a pair of products
-    /// fits i16, for x is not below -127 (2 · 128 · 127 < 2¹⁵).
+    /// acc + Σ w[i] x[i] over the four bytes of each lane, both signed. Exact without the dot product too: a pair of
+    /// products fits i16, for x is not below -127 (2 · 128 · 127 < 2¹⁵).
     #[inline(always)]
     fn dot(self, acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
         // SAFETY: a `Neon` exists only where the instruction set was detected, and so does the parameter.

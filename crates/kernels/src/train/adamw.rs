@@ -1,4 +1,5 @@
-//! AdamW (Loshchilov, Hutter 2019, "Decoupled Weight Decay Regularization") in one pass over weights, gradients and moments.
+//! AdamW (Loshchilov, Hutter 2019, "Decoupled Weight Decay Regularization") in one pass over weights, gradients and
+//! moments.
 
 use crate::Pool;
 use crate::buffer::SharedMut;

@@ -2,8 +2,8 @@
 //!
 //! A task is a head of a sequence, worked through in blocks of 64 queries, so nothing of T × T size is ever stored: the
 //! forward pass keeps one number a row (the logarithm of the softmax's sum), from which the backward pass makes the
-//! probabilities again. Rao, Dao et al. 2022, "FlashAttention"; here a block's keys are all in the cache, so they are not
-//! tiled.
+//! probabilities again. Rao, Dao et al. 2022, "FlashAttention"; here a block's keys are all in the cache, so they are
+//! not tiled.
 
 use crate::Pool;
 use crate::buffer::SharedMut;

@@ -1,9 +1,9 @@
 //! out[M, N] (+)= A[M, K] · B[K, N] + bias, where both operands change at every step.
 //!
-//! Weights that change cannot be packed once, and need not be: a task packs the panels of B that it is about to use into its
-//! own second-level cache (N × K moves for M × N × K multiply-adds), and takes all rows of A over them. Every output is one
-//! accumulator that takes K in ascending order, as in the crate's other products; a block of K starts from what the one
-//! before has left in `out`, so blocking changes no bit.
+//! Weights that change cannot be packed once, and need not be: a task packs the panels of B that it is about to use
+//! into its own second-level cache (N × K moves for M × N × K multiply-adds), and takes all rows of A over them. Every
+//! output is one accumulator that takes K in ascending order, as in the crate's other products; a block of K starts
+//! from what the one before has left in `out`, so blocking changes no bit.
 
 use crate::Pool;
 use crate::buffer::SharedMut;
@@ -106,8 +106,8 @@ pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, 
     };
     let panels = n.div_ceil(LANES);
     let groups = panels.div_ceil(3);
-    // Rows are split where columns are few, and where A would not stay in the cache from one group of panels to the next. Each
-    // part packs for itself.
+    // Rows are split where columns are few, and where A would not stay in the cache from one group of panels to the
+    // next. Each part packs for itself.
     let parts = (4 * pool.threads()).div_ceil(groups).min(m.div_ceil(64)).max(m.div_ceil(PART_ROWS));
     let product = Product {
         a: a.source(),
@@ -256,8 +256,8 @@ impl Kernel for Share<'_> {
             loop {
                 let k = BLOCK_K.min(product.k - done);
                 let last = done + k == product.k;
-                // SAFETY: rows, columns and the block of K lie inside the operands that `gemm` checked; the worker has its
-                // panels to itself, the task its outputs.
+                // SAFETY: rows, columns and the block of K lie inside the operands that `gemm` checked; the worker has
+                // its panels to itself, the task its outputs.
                 unsafe {
                     let b = Source { data: product.b.at(done, first), ..product.b };
                     pack(s, b, k, n, panels);

@@ -17,8 +17,8 @@ pub struct CrossEntropy {
     pub gradient: bool,
 }
 
-/// `logits`: [rows, N], one target per row. `losses` takes each row's loss, unscaled, and whether the target had the (first)
-/// largest logit.
+/// `logits`: [rows, N], one target per row. `losses` takes each row's loss, unscaled, and whether the target had the
+/// (first) largest logit.
 ///
 /// # Panics
 /// If a target is not below N or the sizes do not fit.

@@ -1,8 +1,8 @@
 //! What training adds: products of any two matrices, and the backward passes of what lies between them.
 //!
-//! The contract of the crate holds here too: every sum is taken in one fixed order, so a step gives the same bits on every
-//! instruction set and with any number of threads. Whatever is summed over rows (a weight's, a bias's, a norm's gradient) is
-//! split over threads by columns, never by rows.
+//! The contract of the crate holds here too: every sum is taken in one fixed order, so a step gives the same bits on
+//! every instruction set and with any number of threads. Whatever is summed over rows (a weight's, a bias's, a norm's
+//! gradient) is split over threads by columns, never by rows.
 //!
 //! | file | what |
 //! |---|---|

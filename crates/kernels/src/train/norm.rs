@@ -10,7 +10,8 @@ const ROWS: usize = 16;
 /// Columns of a task of the sums over rows.
 const COLUMNS: usize = 64;
 
-/// Per row of `width`: out = (x - mean) · r · weight + bias, r = 1 / √(variance + eps). `stats` takes (mean, r) of each row.
+/// Per row of `width`: out = (x - mean) · r · weight + bias, r = 1 / √(variance + eps). `stats` takes (mean, r) of each
+/// row.
 ///
 /// # Panics
 /// If a slice does not have the length that its shape asks for; as do the other functions here.
@@ -87,8 +88,8 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// The gradients of [`layer_norm_forward`]: dx (+)= r · (g - mean(g) - n · mean(g · n)), where g = dy · weight and n is the
-/// normalised row. `gradients` are d weight and d bias, added to (set if `set`); `None` if they are frozen.
+/// The gradients of [`layer_norm_forward`]: dx (+)= r · (g - mean(g) - n · mean(g · n)), where g = dy · weight and n is
+/// the normalised row. `gradients` are d weight and d bias, added to (set if `set`); `None` if they are frozen.
 #[allow(clippy::too_many_arguments)] // the operands of one formula
 pub fn layer_norm_backward(
     pool: &Pool,

@@ -1,7 +1,7 @@
 //! Differentiable layers on Candle, composed of operations whose gradients Candle keeps.
 //!
-//! candle-nn's fused layer norm and softmax are not used: they cut the gradient without saying so. These run on every device; on
-//! the CPU they are the reference that the packed kernels are held to.
+//! candle-nn's fused layer norm and softmax are not used: they cut the gradient without saying so. These run on every
+//! device; on the CPU they are the reference that the packed kernels are held to.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -140,7 +140,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     Ok(picked.mean_all()?.neg()?)
 }
 
-/// A large negative number on masked scores: what transformers adds, so that a row with no visible key still has a softmax.
+/// A large negative number on masked scores: what transformers adds, so that a row with no visible key still has a
+/// softmax.
 pub fn mask_scores(scores: &Tensor, visible: &Tensor) -> Result<Tensor> {
     let low =
         Tensor::new(f32::MIN, scores.device())?.to_dtype(scores.dtype())?.broadcast_as(scores.shape())?;

@@ -10,7 +10,8 @@ use candle_core::{Device, Tensor};
 use candlewick_models::{Dtype, LoadOptions};
 use serde_json::Value;
 
-/// Everything that runs a model in f32: the Candle model, the packed kernels, and the Candle model on CUDA where a GPU is.
+/// Everything that runs a model in f32: the Candle model, the packed kernels, and the Candle model on CUDA where a GPU
+/// is.
 pub fn backends() -> Vec<LoadOptions> {
     use candlewick_models::Device::{Cpu, Cuda};
     let all = [(Cpu, true), (Cpu, false), (Cuda, true)].map(|(device, reference)| LoadOptions {

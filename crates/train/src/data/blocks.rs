@@ -1,4 +1,5 @@
-//! Texts for causal language modelling: blocks of one length out of a stream for training, windows of each document for evaluation.
+//! Texts for causal language modelling: blocks of one length out of a stream for training, windows of each document for
+//! evaluation.
 
 use std::path::PathBuf;
 
@@ -7,7 +8,8 @@ use super::texts::names;
 use super::{Example, Examples, IGNORED, Setup, Target};
 use crate::{Result, TrainError};
 
-/// Documents, each followed by the end of text, end to end and cut into blocks. The last block is as long as what is left.
+/// Documents, each followed by the end of text, end to end and cut into blocks. The last block is as long as what is
+/// left.
 pub(super) struct Blocks {
     spool: Spool,
     /// Tokens before each document in the stream, and in all.
@@ -93,8 +95,8 @@ impl Examples for Blocks {
     }
 }
 
-/// Each document by itself, from the end-of-text token on if there is one, in windows that overlap; each token is guessed once, with at least
-/// `stride` tokens before it where the document has them.
+/// Each document by itself, from the end-of-text token on if there is one, in windows that overlap; each token is
+/// guessed once, with at least `stride` tokens before it where the document has them.
 pub struct Windows {
     spool: Spool,
     eos: Option<u32>,
@@ -125,7 +127,8 @@ impl Windows {
         self.spool.length(document) + usize::from(self.eos.is_some())
     }
 
-    /// Bytes of all text; without an end-of-text token, those of the first tokens, which nothing guesses, are among them.
+    /// Bytes of all text; without an end-of-text token, those of the first tokens, which nothing guesses, are among
+    /// them.
     pub fn bytes(&self) -> u64 {
         self.spool.bytes.iter().sum()
     }

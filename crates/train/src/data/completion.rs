@@ -1,7 +1,7 @@
 //! A prompt and what should follow it; the loss sees what follows alone. Translations and conversations are the same.
 //!
-//! Prompt and completion are tokenised apart from each other, as they are when a prompt is continued. A conversation is its turns, each
-//! followed by the end of text, as in DialoGPT (Zhang et al. 2019); the assistant's turns are learned.
+//! Prompt and completion are tokenised apart from each other, as they are when a prompt is continued. A conversation is
+//! its turns, each followed by the end of text, as in DialoGPT (Zhang et al. 2019); the assistant's turns are learned.
 
 use std::path::PathBuf;
 

@@ -7,8 +7,8 @@ pub const IGNORED: i32 = -100;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
-    /// A label per token of the input, about that token, -100 = none: causal and masked language modelling, token classification.
-    /// The causal loss compares label t + 1 with the logits at t.
+    /// A label per token of the input, about that token, -100 = none: causal and masked language modelling, token
+    /// classification. The causal loss compares label t + 1 with the logits at t.
     Tokens(Vec<i32>),
     Class(u32),
     /// Several labels, a 0 or 1 for each class; or the one value of a regression.

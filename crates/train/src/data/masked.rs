@@ -1,4 +1,5 @@
-//! Masked language modelling (Devlin et al. 2018): of the tokens that are guessed, 80% are `[MASK]`, 10% another token, 10% themselves.
+//! Masked language modelling (Devlin et al. 2018): of the tokens that are guessed, 80% are `[MASK]`, 10% another token,
+//! 10% themselves.
 
 use std::path::PathBuf;
 

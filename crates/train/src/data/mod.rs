@@ -1,9 +1,12 @@
 //! Rows of a file become examples, examples become batches.
 //!
-//! - `rows.rs`: JSON lines, CSV, TSV and plain text, read where they lie. `task.rs`: tasks, options, which column is what.
-//! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`, `questions.rs`, `pairs.rs`;
-//!   of the texts of a corpus (`texts.rs`), through tokens kept in a temporary file (`spool.rs`): `blocks.rs` (causal), `masked.rs`.
-//! - `labels.rs`: classes. `plan.rs`: the order of batches. `random.rs`: numbers that are a function of what they are for.
+//! - `rows.rs`: JSON lines, CSV, TSV and plain text, read where they lie. `task.rs`: tasks, options, which column is
+//!   what.
+//! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`,
+//!   `questions.rs`, `pairs.rs`; of the texts of a corpus (`texts.rs`), through tokens kept in a temporary file
+//!   (`spool.rs`): `blocks.rs` (causal), `masked.rs`.
+//! - `labels.rs`: classes. `plan.rs`: the order of batches. `random.rs`: numbers that are a function of what they are
+//!   for.
 //!
 //! [`open`] reads a file once from end to end, so that whatever is wrong with it is known before the first step.
 

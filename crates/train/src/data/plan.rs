@@ -1,9 +1,11 @@
-//! The order of an epoch's batches: a pure function of seed, epoch, lengths and batch size, so that a place in the data is two numbers.
+//! The order of an epoch's batches: a pure function of seed, epoch, lengths and batch size, so that a place in the data
+//! is two numbers.
 
 use super::random::{Stream, stream};
 
-/// Rows are packed without padding, so equal lengths in a batch gain nothing; equal work per batch does: an even pace, and memory that
-/// the first batches have already shown. Each batch draws one row from each of as many strata of length as it has rows.
+/// Rows are packed without padding, so equal lengths in a batch gain nothing; equal work per batch does: an even pace,
+/// and memory that the first batches have already shown. Each batch draws one row from each of as many strata of length
+/// as it has rows.
 pub struct Plan {
     /// Row indices by length: shortest first.
     by_length: Vec<u32>,

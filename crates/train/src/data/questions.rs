@@ -1,4 +1,5 @@
-//! Questions about a context (SQuAD's rows): a long context is read in windows that overlap, and the answer is where a window has it.
+//! Questions about a context (SQuAD's rows): a long context is read in windows that overlap, and the answer is where a
+//! window has it.
 
 use std::path::PathBuf;
 
@@ -123,8 +124,8 @@ fn read(columns: &Columns, row: &Row) -> Result<Question> {
     Ok(Question { question, context, answers })
 }
 
-/// `[{text, answerStart}, …]`, one such object, or one with two lists, as SQuAD has it. `answer_start`, Python's, counts characters,
-/// `answerStart` UTF-16 units. An empty list: impossible.
+/// `[{text, answerStart}, …]`, one such object, or one with two lists, as SQuAD has it. `answer_start`, Python's,
+/// counts characters, `answerStart` UTF-16 units. An empty list: impossible.
 fn answers(value: &Value, context: &str, row: &Row) -> Result<Vec<(String, u32)>> {
     let one = |text: &Value, units: &Value, characters: &Value| {
         let given = text.as_str().zip(units.as_u64().or_else(|| characters.as_u64()));

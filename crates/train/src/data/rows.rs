@@ -1,5 +1,5 @@
-//! Rows of JSON lines, CSV, TSV or plain text, read where they lie: memory holds the offset of each row, 8 bytes, and nothing else
-//! of a file, so that a file may be larger than memory.
+//! Rows of JSON lines, CSV, TSV or plain text, read where they lie: memory holds the offset of each row, 8 bytes, and
+//! nothing else of a file, so that a file may be larger than memory.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -109,8 +109,8 @@ struct Source {
 }
 
 impl Rows {
-    /// Reads every file once from end to end: finds the rows, and gives each to `visit`, whose error ends it. `stop` is asked
-    /// between rows.
+    /// Reads every file once from end to end: finds the rows, and gives each to `visit`, whose error ends it. `stop` is
+    /// asked between rows.
     pub fn open(
         paths: &[PathBuf],
         format: Option<Format>,

@@ -1,4 +1,5 @@
-//! The tokens of a corpus in a temporary file, 4 bytes each: a corpus larger than memory is tokenised once, and read by place.
+//! The tokens of a corpus in a temporary file, 4 bytes each: a corpus larger than memory is tokenised once, and read by
+//! place.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};

@@ -94,13 +94,14 @@ pub struct DataOptions {
     pub columns: HashMap<String, String>,
     /// Tokens in an example, special ones included. `None`: the model's positions.
     pub max_length: Option<usize>,
-    /// Tokens that neighbouring windows of a long text share. `None`: a quarter of the window for questions, else none in training
-    /// and half in evaluation.
+    /// Tokens that neighbouring windows of a long text share. `None`: a quarter of the window for questions, else none
+    /// in training and half in evaluation.
     pub stride: Option<usize>,
     /// Names of the classes by id. `None`: the checkpoint's if the data's are among them, else the data's own, sorted.
     pub labels: Option<Vec<String>>,
     pub problem_type: Option<ProblemType>,
-    /// Between a prompt and its completion. `None`: a line feed for a translation, nothing for a completion, the end of text for turns.
+    /// Between a prompt and its completion. `None`: a line feed for a translation, nothing for a completion, the end of
+    /// text for turns.
     pub separator: Option<String>,
     /// Share of the tokens that a masked language model has to guess. `None`: 0.15.
     pub masking: Option<f32>,

@@ -18,8 +18,8 @@ pub enum Piece<'a> {
     EndOfDocument,
 }
 
-/// Gives every text to `visit`: a row's column `text` is a document, and so is a plain-text file if `whole_files`, else its lines. `stop` is
-/// asked between pieces.
+/// Gives every text to `visit`: a row's column `text` is a document, and so is a plain-text file if `whole_files`, else
+/// its lines. `stop` is asked between pieces.
 pub fn texts(
     paths: &[PathBuf],
     options: &DataOptions,
@@ -55,8 +55,8 @@ pub(super) fn names(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// A file as one document; `false`: it is empty. The pieces end after a line feed that no white space follows, where GPT-2's and BERT's
-/// pre-tokenisers begin a new word in any case: the tokens are those of the whole text.
+/// A file as one document; `false`: it is empty. The pieces end after a line feed that no white space follows, where
+/// GPT-2's and BERT's pre-tokenisers begin a new word in any case: the tokens are those of the whole text.
 fn whole(
     path: &Path,
     stop: &dyn Fn() -> bool,

@@ -1,4 +1,5 @@
-//! Words with a tag each, or a text with the spans of its entities. The first token of a word has its label, the others have none.
+//! Words with a tag each, or a text with the spans of its entities. The first token of a word has its label, the others
+//! have none.
 
 use std::path::PathBuf;
 

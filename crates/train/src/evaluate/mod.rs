@@ -1,8 +1,9 @@
 //! A model measured on a data set.
 //!
-//! [`evaluate`] reads rows, asks a [`Predictor`] and scores what it says; the model behind it may be one that the engine serves or one in
-//! training. A file for each kind of task: `language.rs` (perplexity), `completions.rs` (what is generated beside what should have been),
-//! `classification.rs`, `tagging.rs`, `answers.rs`, `masked.rs`, `similarity.rs`.
+//! [`evaluate`] reads rows, asks a [`Predictor`] and scores what it says; the model behind it may be one that the
+//! engine serves or one in training. A file for each kind of task: `language.rs` (perplexity), `completions.rs` (what
+//! is generated beside what should have been), `classification.rs`, `tagging.rs`, `answers.rs`, `masked.rs`,
+//! `similarity.rs`.
 
 mod answers;
 mod classification;
@@ -98,7 +99,8 @@ pub struct EvaluateOptions {
     /// Rows that are shown with what the model said.
     #[serde(default = "samples")]
     pub samples: usize,
-    /// Of a task that is scored by what the model writes; `None`: yes for a completion and a translation, no for a dialogue.
+    /// Of a task that is scored by what the model writes; `None`: yes for a completion and a translation, no for a
+    /// dialogue.
     pub generate: Option<bool>,
     #[serde(default)]
     pub generation: Generation,

@@ -1,4 +1,5 @@
-//! Whether vectors are near where texts are alike: Spearman's correlation with scores, or which of all texts is found for each.
+//! Whether vectors are near where texts are alike: Spearman's correlation with scores, or which of all texts is found
+//! for each.
 
 use serde_json::json;
 
@@ -63,7 +64,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-/// How often a text's own partner is the nearest of all, and the mean reciprocal of its rank. Equally near ones count as nearer.
+/// How often a text's own partner is the nearest of all, and the mean reciprocal of its rank. Equally near ones count
+/// as nearer.
 fn retrieval(first: &[Vec<f32>], second: &[Vec<f32>]) -> serde_json::Value {
     let rank = |(index, vector): (usize, &Vec<f32>)| {
         let own = dot(vector, &second[index]);

@@ -1,4 +1,5 @@
-//! sacrebleu's corpus BLEU (Papineni et al. 2002; Post 2018): orders 1 to 4, case kept, exponential smoothing, tokenisers 13a and zh.
+//! sacrebleu's corpus BLEU (Papineni et al. 2002; Post 2018): orders 1 to 4, case kept, exponential smoothing,
+//! tokenisers 13a and zh.
 
 use std::collections::HashMap;
 
@@ -162,9 +163,10 @@ fn replace_pairs(
     replaced
 }
 
-/// sacrebleu's ranges. Two of them are written with five digits there, which Python reads as a character of four and a digit: what comes
-/// of that comparison of strings is U+2001 to U+2A6D and U+2F81 to U+2FA1, dashes and quotation marks among them, and it is what scores
-/// are published with. The ranges of symbols and dingbats that follow there lie within the first.
+/// sacrebleu's ranges. Two of them are written with five digits there, which Python reads as a character of four and a
+/// digit: what comes of that comparison of strings is U+2001 to U+2A6D and U+2F81 to U+2FA1, dashes and quotation marks
+/// among them, and it is what scores are published with. The ranges of symbols and dingbats that follow there lie
+/// within the first.
 fn is_chinese(c: char) -> bool {
     matches!(c,
         '\u{3400}'..='\u{4db5}' | '\u{4e00}'..='\u{9fa5}' | '\u{9fa6}'..='\u{9fbb}' | '\u{f900}'..='\u{fa2d}'

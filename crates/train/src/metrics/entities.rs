@@ -1,5 +1,5 @@
-//! seqeval's entity scores in its default, conlleval's, reading of tags: `B-`, `I-`, `E-`, `S-`, `O`; an entity is right if its kind, start
-//! and end are.
+//! seqeval's entity scores in its default, conlleval's, reading of tags: `B-`, `I-`, `E-`, `S-`, `O`; an entity is
+//! right if its kind, start and end are.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -1,6 +1,7 @@
 //! What predictions are worth. Each metric is defined by the reference that people compare with, and tested against it.
 //!
-//! - `classes.rs`: scikit-learn's accuracy, precision, recall, F1, Matthews correlation, confusion matrix; several labels.
+//! - `classes.rs`: scikit-learn's accuracy, precision, recall, F1, Matthews correlation, confusion matrix; several
+//!   labels.
 //! - `entities.rs`: seqeval's entity F1. `answers.rs`: SQuAD's exact match and F1.
 //! - `bleu.rs`, `chrf.rs`: sacrebleu's. `numbers.rs`: regression, rank correlation (scipy), perplexity.
 

@@ -1,5 +1,5 @@
-//! Sentence embeddings out of pairs: by contrast, multiple negatives ranking (Henderson et al. 2017) over the pairs of a batch; or by their
-//! scores, the mean squared error of the cosines (Reimers and Gurevych 2019).
+//! Sentence embeddings out of pairs: by contrast, multiple negatives ranking (Henderson et al. 2017) over the pairs of
+//! a batch; or by their scores, the mean squared error of the cosines (Reimers and Gurevych 2019).
 
 use candlewick_kernels::train::{CrossEntropy, Floats, Gemm, View, cross_entropy, scale};
 
@@ -28,7 +28,8 @@ pub fn scores(examples: &[Example]) -> Option<Vec<f32>> {
 
 /// hidden: (rows, D) of B texts and then their B pairs. With gradients: dx ← that of `hidden`.
 ///
-/// With scores, the loss is the square of what the pair's cosine lacks; without, the cross entropy of finding the partner in the batch.
+/// With scores, the loss is the square of what the pair's cosine lacks; without, the cross entropy of finding the
+/// partner in the batch.
 pub fn run(
     cpu: &mut Cpu,
     hidden: &[f32],

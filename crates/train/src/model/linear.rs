@@ -1,4 +1,5 @@
-//! y = x W + b, with or without a LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models") beside it.
+//! y = x W + b, with or without a LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models") beside
+//! it.
 
 use candlewick_kernels::train::{
     Floats, Gemm, Start, View, add_dropout, column_sums, dropout_forward, scale,
@@ -64,8 +65,8 @@ impl Linear {
         }
     }
 
-    /// The gradients of the weights, and `dx` (rows, in) (+)= dy Wᵀ where it is wanted. `dy`: (rows, out), or those columns of
-    /// a wider matrix.
+    /// The gradients of the weights, and `dx` (rows, in) (+)= dy Wᵀ where it is wanted. `dy`: (rows, out), or those
+    /// columns of a wider matrix.
     pub fn backward(
         &self,
         cpu: &mut Cpu,

@@ -1,4 +1,5 @@
-//! What is written: `tokenizer.json`, the vocabulary in the model's own format, and `tokenizer_config.json` for transformers.
+//! What is written: `tokenizer.json`, the vocabulary in the model's own format, and `tokenizer_config.json` for
+//! transformers.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Training a tokenizer: GPT-2's byte-level BPE, BERT's WordPiece, or a vocabulary of characters for Chinese.
 //!
-//! `words.rs` counts the words of a corpus; the `tokenizers` crate merges them; `files.rs` writes what `loadGPT2`, `loadBERT` and
-//! transformers read. The same corpus and options give the same files, byte for byte.
+//! `words.rs` counts the words of a corpus; the `tokenizers` crate merges them; `files.rs` writes what `loadGPT2`,
+//! `loadBERT` and transformers read. The same corpus and options give the same files, byte for byte.
 
 mod files;
 mod words;
@@ -81,8 +81,9 @@ enum Trained {
     WordPiece(WordPiece),
 }
 
-/// Progress is in bytes read. The merging that comes after the reading runs to its end once it has begun: the `tokenizers` crate (0.23) does it in
-/// one call that asks nobody, takes all words at once, and cannot go on from merges that were made before.
+/// Progress is in bytes read. The merging that comes after the reading runs to its end once it has begun: the
+/// `tokenizers` crate (0.23) does it in one call that asks nobody, takes all words at once, and cannot go on from
+/// merges that were made before.
 pub fn train_tokenizer(options: &TokenizerOptions, observer: &dyn Observer) -> Result<TrainedTokenizer> {
     let special = special_tokens(options);
     let least = special.len() + if options.kind == Kind::ByteLevelBpe { 256 } else { 1 };
@@ -142,7 +143,8 @@ fn trainer(
     words: &Words,
 ) -> tokenizers::models::bpe::BpeTrainerBuilder {
     let first: Vec<_> = first.map(|token| AddedToken::from(token, true)).collect();
-    // The trainer allocates for as many entries as it is asked for; there are no more than characters in distinct words.
+    // The trainer allocates for as many entries as it is asked for; there are no more than characters in distinct
+    // words.
     let most = first.len() + 256 + words.counts.keys().map(|word| word.len()).sum::<usize>();
     BpeTrainer::builder()
         .show_progress(false)
@@ -184,11 +186,13 @@ fn word_piece(options: &TokenizerOptions, special: &[String], words: &Words) -> 
         pieces.push(c.to_string());
         pieces.extend(letter.inside.then(|| format!("{CONTINUES}{c}")));
     }
-    // A word with a letter that is not kept will be unknown. The trainer would leave the letter out and join what is around it.
+    // A word with a letter that is not kept will be unknown. The trainer would leave the letter out and join what is
+    // around it.
     let known = words.counts.iter().filter(|(word, _)| word.chars().all(|c| kept.contains(&c)));
     let known: AHashMap<_, _> = known.map(|(word, count)| (word.clone(), *count)).collect();
     let mut model = BPE::default();
-    // The trainer would number the pieces in the order in which it meets them, which is a hash map's; given beforehand they have theirs.
+    // The trainer would number the pieces in the order in which it meets them, which is a hash map's; given beforehand
+    // they have theirs.
     trainer(options, special.iter().chain(&pieces).cloned(), words)
         .continuing_subword_prefix(CONTINUES.into())
         .build()
@@ -218,7 +222,8 @@ fn characters(options: &TokenizerOptions, special: &[String], words: &Words) -> 
     WordPiece::builder().vocab(vocabulary).build().map_err(internal)
 }
 
-/// How often each character is there, at the start of a word and inside, by code point: what is sorted by count then is the same each time.
+/// How often each character is there, at the start of a word and inside, by code point: what is sorted by count then is
+/// the same each time.
 fn letters(words: &Words) -> BTreeMap<(char, bool), u64> {
     let mut counts = BTreeMap::new();
     for (word, count) in &words.counts {

@@ -1,5 +1,5 @@
-//! A run's state on the disk. A checkpoint is a folder that is written aside, synced and renamed, and whose state file names
-//! the size and the sum of each other file: it is whole, or known not to be.
+//! A run's state on the disk. A checkpoint is a folder that is written aside, synced and renamed, and whose state file
+//! names the size and the sum of each other file: it is whole, or known not to be.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -147,7 +147,8 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The last checkpoint that is whole, into `network`; those that are not are listed. `None` where there is none at all.
+    /// The last checkpoint that is whole, into `network`; those that are not are listed. `None` where there is none at
+    /// all.
     pub fn restore(&self, network: &mut Network) -> Result<(Option<Restored>, Vec<Skipped>)> {
         let mut skipped = Vec::new();
         let mut last = None;
@@ -176,7 +177,8 @@ impl Checkpoints {
         }
     }
 
-    /// A checkpoint is of no use without the best one's weights, which the end of the run needs: those before the best are.
+    /// A checkpoint is of no use without the best one's weights, which the end of the run needs: those before the best
+    /// are.
     fn check_with_best(&self, step: u64) -> Result<State> {
         let state = self.check(step)?;
         if let Some(best) = state.best_step.filter(|best| self.keeps_best && *best != step)
@@ -246,7 +248,8 @@ impl Checkpoints {
     }
 }
 
-/// A lock that ends with the process, whatever ends it. `None` where the system has none for folders: then nobody is kept out.
+/// A lock that ends with the process, whatever ends it. `None` where the system has none for folders: then nobody is
+/// kept out.
 fn lock(folder: &Path) -> Result<Option<File>> {
     let Ok(file) = File::open(folder) else { return Ok(None) };
     match file.try_lock() {

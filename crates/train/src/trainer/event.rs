@@ -18,7 +18,8 @@ pub enum Event {
         trainable_parameters: u64,
         /// Examples of the training set.
         examples: u64,
-        /// Share of its tokens that the tokenizer does not know, in a sample; `None` for a vocabulary that knows every text.
+        /// Share of its tokens that the tokenizer does not know, in a sample; `None` for a vocabulary that knows every
+        /// text.
         unknown_tokens: Option<f64>,
         /// Parameters that the checkpoint had not, drawn at random.
         new_parameters: Vec<String>,

@@ -116,8 +116,8 @@ impl Adapter {
         Ok(Self { config, whole: Vec::new() })
     }
 
-    /// Goes on with an adapter as PEFT does with `is_trainable`: its matrices and the modules that it holds whole are trained, as is
-    /// a head that neither it nor its base has.
+    /// Goes on with an adapter as PEFT does with `is_trainable`: its matrices and the modules that it holds whole are
+    /// trained, as is a head that neither it nor its base has.
     pub fn go_on(network: &mut Network, start: Start, options: &FinetuneOptions) -> Result<Self> {
         if let Some(lora) = &options.lora {
             start.contradicts(lora)?;

@@ -1,9 +1,12 @@
 //! From options to a trained model.
 //!
 //! - `options.rs`: what a user may ask. `event.rs`: what a run says.
-//! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format; `merge.rs`: into a model on the disk.
-//! - `optimizer.rs`: AdamW and the learning rate. `muon.rs`: the other optimiser. `tensors.rs`, `checkpoint.rs`: what is on the disk, and when it counts.
-//! - `run.rs`: the loop, which measures through `predict.rs`; `session.rs`: the loop on a thread of its own. `log.rs`: what a report draws.
+//! - `network.rs`: a checkpoint's model with gradients, and its files again. `lora.rs`: adapters in PEFT's format;
+//!   `merge.rs`: into a model on the disk.
+//! - `optimizer.rs`: AdamW and the learning rate. `muon.rs`: the other optimiser. `tensors.rs`, `checkpoint.rs`: what
+//!   is on the disk, and when it counts.
+//! - `run.rs`: the loop, which measures through `predict.rs`; `session.rs`: the loop on a thread of its own. `log.rs`:
+//!   what a report draws.
 
 mod checkpoint;
 mod event;

@@ -1,7 +1,8 @@
-//! Muon (Jordan et al., 2024): a hidden layer's matrix steps by its momentum made orthogonal, so that all directions of it move alike, those
-//! too of which gradients have little. Scaled as in Liu et al., "Muon is Scalable for LLM Training" (2025), so that AdamW's learning rate
-//! and decay hold: `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but for f32 where that computes in bf16, and for GPT-2's
-//! `c_attn`, which is three matrices here.
+//! Muon (Jordan et al., 2024): a hidden layer's matrix steps by its momentum made orthogonal, so that all directions of
+//! it move alike, those too of which gradients have little. Scaled as in Liu et al., "Muon is Scalable for LLM
+//! Training" (2025), so that AdamW's learning rate and decay hold: `torch.optim.Muon` with
+//! `adjust_lr_fn="match_rms_adamw"`, but for f32 where that computes in bf16, and for GPT-2's `c_attn`, which is three
+//! matrices here.
 
 use candlewick_kernels::train::{Floats, Gemm, View};
 
@@ -9,7 +10,8 @@ use crate::model::{Cpu, Param};
 
 const MOMENTUM: f32 = 0.95;
 const ITERATIONS: usize = 5;
-/// Of Newton and Schulz's iteration X <- aX + (bA + cA^2)X, where A = XX^T: it is fast, and leaves singular values around 1.
+/// Of Newton and Schulz's iteration X <- aX + (bA + cA^2)X, where A = XX^T: it is fast, and leaves singular values
+/// around 1.
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.775, 2.0315];
 /// Root mean square of AdamW's updates, by experience.
 const RMS: f32 = 0.2;
@@ -102,7 +104,8 @@ impl Muon {
 mod tests {
     use super::*;
 
-    /// Singular values near 1 whatever they were: X X^T is about the identity, and the left and right directions are kept.
+    /// Singular values near 1 whatever they were: X X^T is about the identity, and the left and right directions are
+    /// kept.
     #[test]
     fn makes_rows_orthonormal_whatever_their_sizes() {
         let (r, c) = (24, 40);

@@ -372,8 +372,8 @@ impl Network {
         })
     }
 
-    /// Puts the model into `output`, file by file: each is the old or the new one, whole. An adapter goes into a folder of its
-    /// own, and is then part of the weights.
+    /// Puts the model into `output`, file by file: each is the old or the new one, whole. An adapter goes into a folder
+    /// of its own, and is then part of the weights.
     pub fn publish(&mut self, cpu: &mut Cpu, output: &Path) -> Result<()> {
         let aside = output.join(".checkpoint-model");
         let io = |error: std::io::Error| TrainError::io(output, &error);
@@ -458,7 +458,8 @@ fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Ope
         let labels = if data.labels.is_empty() { vec!["LABEL_0".to_string()] } else { data.labels.clone() };
         with_labels(&mut config, &labels);
     }
-    // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the task stay.
+    // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the
+    // task stay.
     if let Some(separator) = &data.separator {
         let tasks = object(config.entry("task_specific_params").or_insert(Value::Null));
         let name = json!(task).as_str().unwrap_or_default().to_string();

@@ -25,7 +25,8 @@ const EVALUATION_ROWS: usize = 16;
 /// What every evaluation has, and by default the best is the best by.
 const LOSS: &str = "loss";
 
-/// Trains a model from its folder into the output's. Everything that can be known to be wrong is an error before the first step.
+/// Trains a model from its folder into the output's. Everything that can be known to be wrong is an error before the
+/// first step.
 pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Result<()> {
     options.check()?;
     let stop = || observer.stop();
@@ -114,7 +115,8 @@ impl Validation {
     }
 }
 
-/// A metric by its name, or its path: `macro.f1`. One that is not defined, such as a correlation of equal numbers, is NaN.
+/// A metric by its name, or its path: `macro.f1`. One that is not defined, such as a correlation of equal numbers, is
+/// NaN.
 fn metric(metrics: &Map<String, Value>, name: &str) -> Result<f64> {
     let mut parts = name.split('.');
     let first = parts.next().and_then(|part| metrics.get(part));
@@ -261,7 +263,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What is due after the last step, perhaps that of a checkpoint whose run was ended before; then the next step, if there is one.
+    /// What is due after the last step, perhaps that of a checkpoint whose run was ended before; then the next step, if
+    /// there is one.
     fn turn(&mut self, cpu: &mut Cpu, order: &mut Option<(u64, Vec<Vec<u32>>)>) -> Result<Option<Finish>> {
         let step = self.state.step;
         let last = step == self.total;
@@ -293,8 +296,8 @@ impl<'a> Run<'a> {
         stepped.map(|()| None)
     }
 
-    /// One optimiser step over a window of batches. The loss is the mean over all targets of the window, so it does not matter
-    /// into how many batches they are split.
+    /// One optimiser step over a window of batches. The loss is the mean over all targets of the window, so it does not
+    /// matter into how many batches they are split.
     fn step(&mut self, cpu: &mut Cpu, epoch: u64, batches: &[Vec<u32>]) -> Result<()> {
         let started = Instant::now();
         let accumulation = self.options.gradient_accumulation_steps;

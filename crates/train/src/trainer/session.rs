@@ -1,5 +1,5 @@
-//! A run on a thread of its own, and its events for a reader elsewhere. The queue is bounded: a run waits for a reader who is far
-//! behind, and loses nothing.
+//! A run on a thread of its own, and its events for a reader elsewhere. The queue is bounded: a run waits for a reader
+//! who is far behind, and loses nothing.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
