@@ -1,5 +1,5 @@
 // What is committed must be true on any machine: no registry's host (a lock file with one installs nowhere else), no
-// path of somebody's home; and the lock file must be whole.
+// path of somebody's home; the lock file must be whole; and comments and prose fit into 120 columns.
 import { execFileSync } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
@@ -22,6 +22,29 @@ const patterns = [
   { what: "a path of somebody's machine", pattern: new RegExp(`(?<![\\w.:${slash}-])${slash}(root|home${slash}[\\w.-]+|Users${slash}[\\w.-]+|work)${slash}[\\w.-]`) },
   { what: "a path of somebody's machine", pattern: /\b[A-Z]:\\Users\\\w/ },
 ];
+
+/** The widest a comment, or a line of a document's prose, may be. Code is as wide as it reads best. */
+const columns = 120;
+const commentOnly = {
+  ".rs": /^\s*\/\//, ".ts": /^\s*(\/\/|\/?\*)/, ".mts": /^\s*(\/\/|\/?\*)/, ".mjs": /^\s*(\/\/|\/?\*)/, ".py": /^\s*#/,
+};
+/** Weights' cards quote what models wrote, on lines of their own. */
+const quoting = /^(models\/|docs\/models\/|__test__\/fixtures\/)/;
+
+/** A sentence for each comment, or line of prose, that is too wide. Tables and blocks of code are not prose. */
+export function widthViolations(path, text) {
+  const extension = /\.\w+$/.exec(path)?.[0] ?? "";
+  if (quoting.test(path) || !(extension === ".md" || extension in commentOnly)) return [];
+  let block = false;
+  return text.split("\n").flatMap((line, index) => {
+    if (extension === ".md" && /^\s*```/.test(line)) block = !block;
+    if ([...line].length <= columns) return [];
+    const isText = extension === ".md" ? !block && !/^\s*\|/.test(line) : commentOnly[extension].test(line);
+    // A span of code, or a link, cannot be broken.
+    const breakable = /\s/.test(line.replaceAll(/`[^`]*`/g, "").replace(/^\s*(\/\/[/!]?|\*|#)?/, "").trim());
+    return isText && breakable ? [`${path}:${index + 1}: ${[...line].length} columns; at most ${columns}`] : [];
+  });
+}
 
 /** Text made to be hard for a tokenizer may say anything. */
 const exempt = /^__test__\/fixtures\/tokenizer\//;
@@ -65,7 +88,9 @@ function checkNames() {
     const info = name && !exempt.test(name) ? statSync(at(name), { throwIfNoEntry: false }) : undefined;
     if (!info?.isFile() || info.size > 1 << 22) return [];
     const bytes = readFileSync(at(name));
-    return bytes.includes(0) ? [] : fileViolations(name, bytes.toString("utf8"));
+    if (bytes.includes(0)) return [];
+    const text = bytes.toString("utf8");
+    return [...fileViolations(name, text), ...widthViolations(name, text)];
   });
 }
 
@@ -73,5 +98,5 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const violations = checkFiles();
   for (const violation of violations) console.error(violation);
   if (violations.length > 0) process.exit(1);
-  console.log("No committed file names a registry's host or somebody's machine; the lock file is whole.");
+  console.log("No committed file names a registry's host or somebody's machine; the lock file is whole; no comment is too wide.");
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "vitest";
 import { featureViolations } from "../../scripts/check-features.mjs";
-import { fileViolations, lockViolations } from "../../scripts/check-files.mjs";
+import { fileViolations, lockViolations, widthViolations } from "../../scripts/check-files.mjs";
 import { layerViolations } from "../../scripts/check-layers.mjs";
 
 const crate = (name: string, ...dependencies: { name: string; kind: string | null }[]) => ({ name: `candlewick-${name}`, dependencies });
@@ -48,6 +48,15 @@ for (const text of [`"resolved": "https://${host}/tsx"`, `see ${home}`, `path = 
 
 test("a committed file may name sites and paths of the repository", () => {
   assert.deepEqual(fileViolations("README.md", "https://github.com/rust-lang/crates.io-index ~/.cache/candlewick src/home/page.ts"), []);
+});
+
+test("comments and prose are at most 120 columns wide; code, tables and what cannot be broken may be wider", () => {
+  const wide = "word ".repeat(30);
+  for (const [path, line] of [["a.rs", `/// ${wide}`], ["a.ts", `  // ${wide}`], ["a.ts", `   * ${wide}`], ["a.py", `# ${wide}`], ["a.md", wide]] as const)
+    assert.equal(widthViolations(path, `short\n${line}\n`).length, 1, path);
+  for (const [path, line] of [["a.ts", `call("${wide}");`], ["a.md", `| ${wide} |`], ["a.md", `\`${wide}\`.`], ["a.json", wide]] as const)
+    assert.deepEqual(widthViolations(path, line), [], path);
+  assert.deepEqual(widthViolations("a.md", `\`\`\`\n${wide}\n\`\`\`\n`), []);
 });
 
 test("a lock file lists the packages of every platform", () => {

@@ -95,7 +95,8 @@ export function required<T extends object>(where: string, options: T, names: rea
  * read once before, so that whatever is wrong with it is known at once.
  *
  * ```ts
- * const metrics = await evaluate({ model: "./tuned", task: "text-classification", data: "test.jsonl", report: "./report" });
+ * const options = { data: "test.jsonl", report: "./report" } as const;
+ * const metrics = await evaluate({ model: "./tuned", task: "text-classification", ...options });
  * console.log(metrics.accuracy, metrics.macro.f1);
  * ```
  *

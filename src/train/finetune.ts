@@ -18,7 +18,8 @@ export type { FinetuneOptions } from "./options.js";
  * stays free.
  *
  * ```ts
- * const run = finetune({ model: "./bert", task: "text-classification", train: "train.jsonl", validation: "validation.jsonl", output: "./tuned" });
+ * const data = { train: "train.jsonl", validation: "validation.jsonl" };
+ * const run = finetune({ model: "./bert", task: "text-classification", ...data, output: "./tuned" });
  * for await (const event of run) if (event.type === "step") console.log(event.step, event.loss);
  * const { bestMetric } = await run.result;
  * ```
