@@ -1,7 +1,8 @@
 // `npm run check`: what CI runs. Every step runs even when one before it failed, except that nothing runs after a
-// failed build. Ends with a table and "N passed, N failed", where each step beside the tests counts as one. npm run
-// check -- --no-tests the quick part
+// failed build. Ends with a table and "N passed, N failed", where each step beside the tests counts as one.
+//   npm run check -- --no-tests   the quick part
 import { build, orExplain } from "./build.mjs";
+import { checkCircles } from "./check-circles.mjs";
 import { checkFeatures } from "./check-features.mjs";
 import { checkFiles } from "./check-files.mjs";
 import { checkLayers } from "./check-layers.mjs";
@@ -20,6 +21,7 @@ const report = (violations) => {
 const steps = [
   ["rustfmt", () => run("cargo", ["fmt", "--all", "--check"])],
   ["layers", () => report(checkLayers())],
+  ["circles", () => report(checkCircles())],
   ["features", () => report(checkFeatures())],
   ["committed files", () => report(checkFiles())],
   ["tsc", () => node(tool.tsc, "--noEmit", "-p", "tsconfig.json")],

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "vitest";
 import { featureViolations } from "../../scripts/check-features.mjs";
+import { circlesOf, usesOf } from "../../scripts/check-circles.mjs";
 import { fileViolations, lockViolations, widthViolations } from "../../scripts/check-files.mjs";
 import { layerViolations } from "../../scripts/check-layers.mjs";
 
@@ -48,6 +49,27 @@ for (const text of [`"resolved": "https://${host}/tsx"`, `see ${home}`, `path = 
 
 test("a committed file may name sites and paths of the repository", () => {
   assert.deepEqual(fileViolations("README.md", "https://github.com/rust-lang/crates.io-index ~/.cache/candlewick src/home/page.ts"), []);
+});
+
+const circles = (sources: Record<string, string>) => circlesOf(usesOf(sources));
+
+test("two files of a crate that use each other are a circle, however they name each other", () => {
+  for (const [a, b] of [
+    ["use crate::b::B; pub struct A;", "use super::a::A; pub struct B;"],
+    ["use crate::{c::{C}, b::{B, D as E}};", "fn f() { crate::a::g() }"],
+    // By what lib.rs re-exports, one by one or all.
+    ["use crate::B; pub struct A;", "use crate::{A};"],
+    ["pub struct A; fn f() -> crate::B {}", "fn f() { a::g() } use crate::a;"],
+  ] as const)
+    assert.deepEqual(circles({ "lib.rs": "mod a; mod b; mod c; pub use a::A; pub use b::*;", "a.rs": a, "b.rs": `${b} pub struct B;`, "c.rs": "" }), [["a.rs", "b.rs"]], `${a} ${b}`);
+});
+
+test("a circle of three, and of a module with its own child, are found; comments, strings, tests and other crates are no uses", () => {
+  const three = { "a.rs": "use crate::b::B;", "b.rs": "use crate::c::C;", "c/mod.rs": "use crate::a::A;", "lib.rs": "" };
+  assert.deepEqual(circles(three), [["a.rs", "b.rs", "c/mod.rs"]]);
+  assert.deepEqual(circles({ "lib.rs": "", "a/mod.rs": "mod b; pub struct A; fn f() { b::g() }", "a/b.rs": "use super::A; pub fn g() {}" }), [["a/b.rs", "a/mod.rs"]]);
+  const none = { "lib.rs": "pub use a::A;", "a.rs": "use crate::b::B;", "b.rs": '// crate::a::A\nconst S: &str = "crate::a::A"; use a::A; #[cfg(test)] mod tests { use crate::a::A; }' };
+  assert.deepEqual(circles({ ...none, "a.rs": "use crate::b::B; pub struct A;" }), []);
 });
 
 test("comments and prose are at most 120 columns wide; code, tables and what cannot be broken may be wider", () => {

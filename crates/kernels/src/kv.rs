@@ -6,7 +6,7 @@
 
 use crate::KernelError;
 use crate::buffer::Buffer;
-use crate::weights::LANES;
+use crate::types::LANES;
 use half::f16;
 use std::fmt;
 use std::str::FromStr;

@@ -9,13 +9,15 @@
 //! # The map
 //! | to change | open |
 //! |---|---|
-//! | how weights lie in memory, and get there | `weights.rs`, `quant.rs`, `packing.rs` |
-//! | the products | `matmul.rs`, `tile.rs`, `quantize.rs` |
+//! | how weights lie in memory, and get there | `weights.rs`, `blocks.rs`, `packing.rs` |
+//! | the products | `matmul.rs`, `tile.rs`, `quantized_input.rs` |
 //! | what an instruction set can do | `simd/` |
-//! | keys and values, attention | `kv.rs`, `attention.rs` |
+//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
+//! | what all of them agree on: lanes, blocks, types | `types.rs` |
+//! | how fast the machine is at best | `machine.rs` |
 //! | what is right | `reference.rs` |
 //!
 //! ```
@@ -32,18 +34,19 @@
 
 mod arena;
 mod attention;
+mod attention_job;
+mod blocks;
 mod buffer;
 mod error;
 mod isa;
 mod kv;
-pub mod limits;
+pub mod machine;
 pub mod math;
 mod matmul;
 mod norm;
 mod packing;
 mod pool;
-mod quant;
-mod quantize;
+mod quantized_input;
 #[doc(hidden)]
 pub mod reference;
 mod rows;
@@ -52,18 +55,21 @@ mod simd;
 mod threads;
 mod tile;
 pub mod train;
+mod types;
 mod weights;
 
-pub use attention::{AttentionJob, KvSource, attention};
+pub use attention::attention;
+pub use attention_job::{AttentionJob, KvSource};
+pub use blocks::{Q4_0_BYTES, Q8_0_BYTES};
 pub use error::KernelError;
-pub use isa::{Isa, isa};
+pub use isa::isa;
 pub use kv::{KvCache, KvShape, KvType};
-pub use matmul::{Activation, Epilogue, matmul};
+pub use matmul::matmul;
 pub use norm::layer_norm;
 pub use packing::{Packing, SourceType};
 pub use pool::{Active, Pool};
-pub use quant::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
 pub use rows::{activation, argmax, log_softmax_row, softmax_row};
 pub use scratch::Scratch;
 pub use threads::default_threads;
-pub use weights::{Layout, PackedMatrix, WeightType};
+pub use types::{Activation, BLOCK, Epilogue, Isa, Layout, WeightType};
+pub use weights::PackedMatrix;

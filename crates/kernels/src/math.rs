@@ -1,6 +1,18 @@
-//! The scalar definition of every transcendental function. The vector versions do the same operations in the same
+//! The scalar definition of every transcendental function, and the order in which lanes are summed. The vector versions do the same operations in the same
 //! order, so they give the same bits on every instruction set; the tests hold both to f64.
 #![allow(clippy::excessive_precision)] // constants keep the digits they were published with
+
+use crate::types::LANES;
+
+/// Folds 16 lanes: halves onto halves.
+pub fn fold(mut lanes: [f32; LANES]) -> f32 {
+    for step in [8, 4, 2, 1] {
+        for i in 0..step {
+            lanes[i] += lanes[i + step];
+        }
+    }
+    lanes[0]
+}
 
 /// exp(x): 0 below -87.33, infinity above 88.72. Cephes' polynomial on [-ln2/2, ln2/2]; relative error below 1.2e-7
 /// (1 ulp) for normal results.

@@ -10,35 +10,13 @@
 
 use crate::buffer::{LINE, SharedMut};
 use crate::pool::Claims;
-use crate::quant::BLOCK;
-use crate::quantize::QuantInput;
+use crate::quantized_input::QuantInput;
 use crate::simd::{Element, Kernel, Simd, math};
 use crate::tile::{self, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
-use crate::weights::LANES;
-use crate::{PackedMatrix, Pool, Scratch, WeightType};
+use crate::types::BLOCK;
+use crate::types::LANES;
+use crate::{Epilogue, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
-
-/// What is applied to an output, element by element.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// GPT-2's `gelu_new`, the tanh form.
-    GeluNew,
-    /// BERT's `gelu`, by erf.
-    Gelu,
-    Relu,
-    Silu,
-    Tanh,
-}
-
-/// out = activation(x · wᵀ + bias) + residual; what is `None` is left out.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Epilogue<'a> {
-    /// [N]
-    pub bias: Option<&'a [f32]>,
-    pub activation: Option<Activation>,
-    /// [M, N]
-    pub residual: Option<&'a [f32]>,
-}
 
 /// Up to so many rows, memory is the limit.
 const FEW: usize = 8;

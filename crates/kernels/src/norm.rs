@@ -3,7 +3,7 @@
 use crate::Pool;
 use crate::buffer::SharedMut;
 use crate::simd::{Kernel, Simd, math};
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// From this many values on it is worth a second thread.
 const PARALLEL: usize = 1 << 14;

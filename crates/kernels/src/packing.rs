@@ -1,14 +1,15 @@
 //! From a checkpoint's values to panels, a part of a matrix at a time, so that loading needs no second copy of it.
 //!
 //! Every source and every weight type meet in a block of 32 inputs × 16 outputs in f32. Quantising works on the 16
-//! outputs side by side; [`crate::quant`] says what a block becomes.
+//! outputs side by side; [`crate::blocks`] says what a block becomes.
 
 use crate::arena::Region;
-use crate::buffer::{SharedMut, view_mut};
+use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
+use crate::buffer::{SharedMut, bytes_of, view_mut};
 use crate::error::expect_len;
-use crate::quant::{BLOCK, Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
 use crate::simd::{Kernel, Simd};
-use crate::weights::{LANES, Layout, PackedMatrix, Q4_BLOCK, Q8_BLOCK, WeightType, block_offsets};
+use crate::types::{BLOCK, LANES, Layout, Q4_BLOCK, Q8_BLOCK, WeightType};
+use crate::weights::{PackedMatrix, block_offsets};
 use crate::{KernelError, Pool};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -41,6 +42,38 @@ impl SourceType {
 
     fn is_block_quantized(self) -> bool {
         matches!(self, SourceType::Q8_0 | SourceType::Q4_0)
+    }
+}
+
+impl PackedMatrix {
+    /// Packs `src`, N × K values in `layout`; see [`Packing`].
+    pub fn pack(
+        pool: &Pool,
+        weight_type: WeightType,
+        layout: Layout,
+        n: usize,
+        k: usize,
+        src: &[f32],
+    ) -> Result<Self, KernelError> {
+        Self::pack_bytes(pool, weight_type, layout, n, k, SourceType::F32, bytes_of(src))
+    }
+
+    /// As [`pack`](Self::pack), from a checkpoint's bytes.
+    pub fn pack_bytes(
+        pool: &Pool,
+        weight_type: WeightType,
+        layout: Layout,
+        n: usize,
+        k: usize,
+        source: SourceType,
+        bytes: &[u8],
+    ) -> Result<Self, KernelError> {
+        let mut packing = Packing::new(pool, weight_type, n, k)?;
+        match layout {
+            Layout::OutIn => packing.rows(0, n, source, bytes)?,
+            Layout::InOut => packing.columns(source, bytes)?,
+        }
+        Ok(packing.finish())
     }
 }
 

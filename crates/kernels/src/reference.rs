@@ -1,24 +1,14 @@
 //! Every kernel again, as plain loops: the definition that the fast ones are held to, bit for bit.
 //!
 //! The order of every sum is written out here: products reduce K ascending into one accumulator per output; sums over a
-//! row go to lane i % 16 and are folded by [`fold`]; attention adds its keys in ascending absolute position.
+//! row go to lane i % 16 and are folded by [`math::fold`]; attention adds its keys in ascending absolute position.
 
-use crate::attention::{AttentionJob, KvSource};
+use crate::attention_job::{AttentionJob, KvSource};
+use crate::blocks::quantize_input;
 use crate::kv::Store;
-use crate::matmul::{Activation, Epilogue};
-use crate::quant::{BLOCK, quantize_input};
-use crate::weights::LANES;
+use crate::math::fold;
+use crate::types::{Activation, BLOCK, Epilogue, LANES};
 use crate::{KvCache, PackedMatrix, math};
-
-/// Folds 16 lanes: halves onto halves.
-pub fn fold(mut lanes: [f32; LANES]) -> f32 {
-    for step in [8, 4, 2, 1] {
-        for i in 0..step {
-            lanes[i] += lanes[i + step];
-        }
-    }
-    lanes[0]
-}
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {

@@ -1,7 +1,7 @@
 //! Element-wise functions and reductions over one row, such as 50,257 logits.
 
 use crate::simd::{Kernel, Simd, math};
-use crate::weights::LANES;
+use crate::types::LANES;
 use crate::{Activation, Pool};
 
 /// x ← activation(x).

@@ -3,9 +3,10 @@
 //! A tile reads each weight once for its R rows. Every output is one accumulator that takes K in ascending order, so R
 //! and P are free: they change the speed, never a bit.
 
-use crate::quant::BLOCK;
 use crate::simd::{Element, Simd};
-use crate::weights::{LANES, Q4_BLOCK, Q8_BLOCK, block_offsets};
+use crate::types::BLOCK;
+use crate::types::{LANES, Q4_BLOCK, Q8_BLOCK};
+use crate::weights::block_offsets;
 use half::f16;
 
 /// The largest tile of any instruction set, in rows × panels.

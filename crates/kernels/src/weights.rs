@@ -12,69 +12,13 @@
 //!
 //! Pairs, so that every 64-byte load is aligned. Groups of 4, because int8 dot products take 4 at a time.
 
+use crate::KernelError;
 use crate::arena::Bytes;
-use crate::buffer::{bytes_of, view};
-use crate::packing::{Packing, SourceType};
-use crate::quant::BLOCK;
-use crate::{KernelError, Pool};
+use crate::buffer::view;
+use crate::types::{BLOCK, LANES, PAIR_SCALES, Q4_BLOCK, Q8_BLOCK, WeightType};
 use half::f16;
 use std::fmt;
 use std::str::FromStr;
-
-/// Outputs per panel: the lanes of one AVX-512 register, two of AVX2, four of NEON.
-pub(crate) const LANES: usize = 16;
-/// Bytes of the scales of a pair of blocks.
-pub(crate) const PAIR_SCALES: usize = 2 * LANES * size_of::<f16>();
-/// Bytes of the quants of one block of one panel.
-pub(crate) const Q8_BLOCK: usize = BLOCK * LANES;
-/// As above, two values to a byte.
-pub(crate) const Q4_BLOCK: usize = BLOCK * LANES / 2;
-
-/// How a weight is stored. The input, the sums and the output are always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WeightType {
-    F32,
-    F16,
-    /// int8 with an f16 scale per 32 along K: 8.5 bits a weight.
-    Q8_0,
-    /// int4 with an f16 scale per 32 along K: 4.5 bits a weight.
-    Q4_0,
-}
-
-impl WeightType {
-    pub const ALL: [WeightType; 4] = [WeightType::F32, WeightType::F16, WeightType::Q8_0, WeightType::Q4_0];
-
-    fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Q8_0 => "q8_0",
-            WeightType::Q4_0 => "q4_0",
-        }
-    }
-
-    /// Whether K comes in blocks of 32.
-    pub fn is_block_quantized(self) -> bool {
-        matches!(self, WeightType::Q8_0 | WeightType::Q4_0)
-    }
-
-    /// Bytes of one panel of K inputs.
-    pub(crate) fn panel_bytes(self, k: usize) -> usize {
-        let pairs = k.div_ceil(2 * BLOCK);
-        match self {
-            WeightType::F32 => k * LANES * 4,
-            WeightType::F16 => k * LANES * 2,
-            WeightType::Q8_0 => pairs * (PAIR_SCALES + 2 * Q8_BLOCK),
-            WeightType::Q4_0 => pairs * (PAIR_SCALES + 2 * Q4_BLOCK),
-        }
-    }
-}
-
-impl fmt::Display for WeightType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 impl FromStr for WeightType {
     type Err = KernelError;
@@ -84,15 +28,6 @@ impl FromStr for WeightType {
             .find(|t| t.name() == name)
             .ok_or_else(|| KernelError::UnknownName { what: "weight type", name: name.to_owned() })
     }
-}
-
-/// The order of the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Layout {
-    /// [out, in]: `nn.Linear`, embeddings, every GGUF matrix.
-    OutIn,
-    /// [in, out]: GPT-2's `Conv1D`.
-    InOut,
 }
 
 /// N outputs × K inputs, packed. Immutable: a clone shares the memory.
@@ -106,36 +41,6 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `src`, N × K values in `layout`; see [`Packing`].
-    pub fn pack(
-        pool: &Pool,
-        weight_type: WeightType,
-        layout: Layout,
-        n: usize,
-        k: usize,
-        src: &[f32],
-    ) -> Result<Self, KernelError> {
-        Self::pack_bytes(pool, weight_type, layout, n, k, SourceType::F32, bytes_of(src))
-    }
-
-    /// As [`pack`](Self::pack), from a checkpoint's bytes.
-    pub fn pack_bytes(
-        pool: &Pool,
-        weight_type: WeightType,
-        layout: Layout,
-        n: usize,
-        k: usize,
-        source: SourceType,
-        bytes: &[u8],
-    ) -> Result<Self, KernelError> {
-        let mut packing = Packing::new(pool, weight_type, n, k)?;
-        match layout {
-            Layout::OutIn => packing.rows(0, n, source, bytes)?,
-            Layout::InOut => packing.columns(source, bytes)?,
-        }
-        Ok(packing.finish())
-    }
-
     pub(crate) fn from_parts(n: usize, k: usize, weight_type: WeightType, data: Bytes) -> Self {
         Self { n, k, weight_type, data }
     }

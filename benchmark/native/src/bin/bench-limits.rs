@@ -2,7 +2,7 @@
 //! contenders.
 
 use candlewick_benchmark::{Result, serve};
-use candlewick_kernels::{Pool, isa, limits};
+use candlewick_kernels::{Pool, isa, machine};
 use serde_json::json;
 
 /// The best of so many: a limit is what the machine can do, and a single pass is easily disturbed.
@@ -12,7 +12,7 @@ const BYTES: usize = 1 << 30;
 fn main() -> Result<()> {
     let threads = std::env::args().nth(1).ok_or("how many threads?")?.parse()?;
     let pool = Pool::new(threads);
-    let memory = limits::Memory::new(BYTES);
+    let memory = machine::Memory::new(BYTES);
     serve(|op, _| match op {
         "limits" => {
             let _awake = pool.active();
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
                 (0..PASSES).map(|_| memory.read(&pool, BYTES)).fold(f64::INFINITY, f64::min);
             Ok(json!({
                 "bandwidthGBs": 1e-9 / seconds_per_byte,
-                "fmaGflops": limits::fma_peak(&pool, PASSES) / 1e9,
+                "fmaGflops": machine::fma_peak(&pool, PASSES) / 1e9,
                 "isa": isa().to_string(),
             }))
         }

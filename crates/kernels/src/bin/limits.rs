@@ -4,7 +4,7 @@
 use candlewick_kernels::{
     Activation, AttentionJob, Epilogue, Isa, KvCache, KvShape, KvSource, KvType, Layout, PackedMatrix, Pool,
     Scratch, WeightType, attention, default_threads, isa, layer_norm,
-    limits::{self, Memory},
+    machine::{self, Memory},
     matmul, softmax_row,
 };
 use std::time::{Duration, Instant};
@@ -94,7 +94,7 @@ fn main() {
         Isa::ALL.into_iter().filter(|isa| isa.is_available() && (*isa != Isa::Portable || best == *isa))
     {
         let pool = Pool::with_isa(threads, isa).unwrap();
-        let (fma, int8) = (limits::fma_peak(&pool, 12), limits::int8_peak(&pool, 12));
+        let (fma, int8) = (machine::fma_peak(&pool, 12), machine::int8_peak(&pool, 12));
         report.line(isa, "limit: f32 multiply-add", "GFLOP/s", fma / 1e9, fma / 1e9, None);
         report.line(isa, "limit: int8 dot product", "GOP/s", int8 / 1e9, int8 / 1e9, None);
         peaks.push((isa, fma, int8));

@@ -1,7 +1,7 @@
 //! AVX2 + FMA + F16C: 16 lanes are two registers.
 
-use super::{Kernel, Simd};
-use crate::weights::LANES;
+use super::operations::{Kernel, Simd};
+use crate::types::LANES;
 use half::f16;
 use std::arch::x86_64::*;
 

@@ -1,7 +1,7 @@
 //! AVX-512 F + BW + DQ + VL, with or without VNNI: 16 lanes are one register.
 
-use super::{Kernel, Simd};
-use crate::weights::LANES;
+use super::operations::{Kernel, Simd};
+use crate::types::LANES;
 use half::f16;
 use std::arch::x86_64::*;
 

@@ -1,9 +1,9 @@
 //! The functions of `math.rs`, 16 at a time: the same operations in the same order.
 
-use super::Simd;
+use super::operations::Simd;
 use crate::math::{erf, exp as exp_, gelu_new as gelu_new_, tanh as tanh_};
-use crate::weights::LANES;
-use crate::{Activation, reference};
+use crate::types::LANES;
+use crate::{Activation, math};
 
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
@@ -74,7 +74,7 @@ pub(crate) fn activate<S: Simd>(s: S, activation: Activation, x: S::F) -> S::F {
 /// The sum of the lanes, in the order that the reference folds them.
 #[inline(always)]
 pub(crate) fn fold<S: Simd>(s: S, x: S::F) -> f32 {
-    reference::fold(s.lanes(x))
+    math::fold(s.lanes(x))
 }
 
 #[inline(always)]

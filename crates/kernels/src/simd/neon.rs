@@ -2,8 +2,8 @@
 //!
 //! Three instructions have no stable intrinsic yet and are written in assembly: FCVTL, SDOT and PRFM.
 
-use super::{Kernel, Simd};
-use crate::weights::LANES;
+use super::operations::{Kernel, Simd};
+use crate::types::LANES;
 use half::f16;
 use std::arch::aarch64::*;
 use std::arch::asm;

@@ -1,7 +1,7 @@
 //! Arrays of 16, for machines without anything better; the compiler vectorises what it can.
 
-use super::Simd;
-use crate::weights::LANES;
+use super::operations::Simd;
+use crate::types::LANES;
 use half::f16;
 use std::array::from_fn;
 

@@ -4,7 +4,7 @@
 use crate::Pool;
 use crate::buffer::SharedMut;
 use crate::simd::{Kernel, Simd, math};
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// Values of a task: what is summed together must not depend on the threads.
 const PART: usize = 1 << 15;

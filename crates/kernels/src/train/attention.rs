@@ -13,7 +13,7 @@ use crate::simd::{Kernel, Simd, math};
 use crate::train::Floats;
 use crate::train::gemm::{Operands, Source, multiply, pack};
 use crate::train::random::Dropout;
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// Queries of a block.
 const QUERIES: usize = 64;

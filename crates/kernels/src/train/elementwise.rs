@@ -5,7 +5,7 @@ use super::random::Dropout;
 use crate::buffer::SharedMut;
 use crate::math::{erf, gelu_new};
 use crate::simd::{Kernel, Simd, math};
-use crate::weights::LANES;
+use crate::types::LANES;
 use crate::{Activation, Pool};
 
 /// Values of a task.

@@ -10,7 +10,7 @@ use crate::buffer::SharedMut;
 use crate::pool::Claims;
 use crate::simd::{Kernel, Simd};
 use crate::train::Floats;
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// A block of K: three panels of it are 192 KB.
 const BLOCK_K: usize = 1024;

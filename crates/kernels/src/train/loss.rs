@@ -4,7 +4,7 @@ use crate::Pool;
 use crate::buffer::SharedMut;
 use crate::rows::{exponentials, row_max};
 use crate::simd::{Kernel, Simd, math};
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// What a row of logits is held against.
 #[derive(Debug, Clone, Copy)]

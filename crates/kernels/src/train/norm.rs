@@ -3,7 +3,7 @@
 use crate::Pool;
 use crate::buffer::SharedMut;
 use crate::simd::{Kernel, Simd, math};
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// Rows of a task.
 const ROWS: usize = 16;

@@ -1,6 +1,6 @@
 //! Random bits as a function of (key, index): a mask can be made again for the backward pass, or after a restart.
 
-use crate::weights::LANES;
+use crate::types::LANES;
 
 /// One key from several numbers (a seed, a step, a place in the model): SplitMix64 over each in turn.
 pub fn key(parts: &[u64]) -> u64 {

@@ -1,10 +1,11 @@
-//! The input of a quantised product, as int8 in blocks of 32 (`quant::quantize_input` is the definition).
+//! The input of a quantised product, as int8 in blocks of 32 (`blocks::quantize_input` is the definition).
 
+use crate::blocks::INPUT_TINY;
 use crate::buffer::LINE;
-use crate::quant::{BLOCK, INPUT_TINY};
 use crate::simd::Simd;
 use crate::tile::QuantRows;
-use crate::weights::LANES;
+use crate::types::BLOCK;
+use crate::types::LANES;
 
 /// Where the quantised input of one product lies; the rows of a block of rows are interleaved as [`QuantRows`] says,
 /// and the blocks follow each other.

@@ -4,7 +4,7 @@
 use crate::Pool;
 use crate::buffer::Buffer;
 use crate::simd::{Kernel, Simd};
-use crate::weights::LANES;
+use crate::types::LANES;
 use std::hint::black_box;
 use std::time::Instant;
 

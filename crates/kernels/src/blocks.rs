@@ -1,9 +1,7 @@
 //! Blocks of 32 values with one scale: GGUF's `Q8_0` and `Q4_0` for weights, and the int8 form of the input.
 
-use crate::weights::LANES;
+use crate::types::{BLOCK, LANES};
 
-/// Values per block along K.
-pub const BLOCK: usize = 32;
 /// Bytes of one GGUF block: an f16 scale and 32 int8.
 pub const Q8_0_BYTES: usize = 34;
 /// Bytes of one GGUF block: an f16 scale and 32 nibbles; byte i holds value i (low) and value i + 16 (high).

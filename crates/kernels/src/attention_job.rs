@@ -1,0 +1,37 @@
+//! What a call of attention is given: each sequence's queries, and where its keys and values are.
+
+use crate::KvCache;
+
+/// Where keys and values come from.
+#[derive(Debug, Clone, Copy)]
+pub enum KvSource<'a> {
+    /// A sequence's cache: the positions that layer `layer` holds by now, those of this call's rows included.
+    Cache { cache: &'a KvCache, layer: usize },
+    /// This batch's own rows: key j is `k[j * stride..][..heads * head_dim]`, and so for v.
+    Rows { k: &'a [f32], v: &'a [f32], stride: usize, len: usize },
+}
+
+impl KvSource<'_> {
+    /// Keys.
+    #[allow(clippy::len_without_is_empty)] // attention over nothing is not a case to ask for
+    pub fn len(&self) -> usize {
+        match self {
+            KvSource::Cache { cache, layer } => cache.layer_len(*layer),
+            KvSource::Rows { len, .. } => *len,
+        }
+    }
+}
+
+/// One sequence's share of a call.
+#[derive(Debug)]
+pub struct AttentionJob<'a> {
+    /// Row t is `q[t * q_stride..][..heads * head_dim]`: straight out of a fused qkv buffer with stride 3 * H * D.
+    pub q: &'a [f32],
+    pub q_stride: usize,
+    pub rows: usize,
+    /// Absolute position of row 0. A causal row at position p sees keys 0..=p.
+    pub start: usize,
+    pub kv: KvSource<'a>,
+    /// [rows, heads * head_dim]
+    pub out: &'a mut [f32],
+}

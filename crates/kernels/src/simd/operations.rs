@@ -1,0 +1,170 @@
+//! The operations that a kernel is written with: what each instruction set has to give.
+
+use crate::buffer::Plain;
+use crate::types::LANES;
+use half::f16;
+
+/// A token that proves that this machine has an instruction set, and the operations on its 16 lanes.
+///
+/// All of it is `inline(always)`: the caller is a function compiled with the instruction set enabled.
+pub(crate) trait Simd: Copy {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 × i32.
+    type I: Copy;
+    /// 64 bytes: 16 lanes × 4.
+    type B: Copy;
+    /// Running sums of [`dot_nibbles`](Simd::dot_nibbles).
+    type N: Copy;
+
+    /// Rows × panels of a tile of the f32 and f16 products, and of the quantised ones: what the registers hold.
+    const FLOAT_TILE: (usize, usize);
+    const QUANT_TILE: (usize, usize);
+    /// Rows of a quantised tile of one panel.
+    const QUANT_ROWS: usize = if Self::QUANT_TILE.0 >= 6 { 8 } else { Self::QUANT_TILE.0 };
+    /// Panels of a float tile of two rows, and tiles of keys (or lanes of D) that attention takes for several rows.
+    const PAIR_PANELS: usize = 4;
+    const ATTENTION_TILES: usize = 4;
+    /// What [`dot_bytes`](Simd::dot_bytes) leaves in the weights: 128 where it takes them as they are stored.
+    const BYTES_OFFSET: i32;
+
+    fn splat(self, x: f32) -> Self::F;
+    /// # Safety
+    /// 16 elements can be read at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// # Safety
+    /// 16 elements can be read at `p`.
+    unsafe fn load_f16(self, p: *const f16) -> Self::F;
+    /// # Safety
+    /// 16 elements can be written at `p`.
+    unsafe fn store(self, p: *mut f32, x: Self::F);
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// a * b + c, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Per lane: `a < b ? x : y`; false where either is a NaN.
+    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+
+    fn splat_i(self, x: i32) -> Self::I;
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// a >> 1, keeping the sign.
+    fn half_i(self, a: Self::I) -> Self::I;
+    /// a << 23.
+    fn shl23_i(self, a: Self::I) -> Self::I;
+    fn to_f(self, a: Self::I) -> Self::F;
+    fn bits(self, a: Self::F) -> Self::I;
+    fn floats(self, a: Self::I) -> Self::F;
+    fn lanes_i(self, a: Self::I) -> [i32; LANES];
+    /// The low byte of each lane.
+    fn low_bytes(self, a: Self::I) -> [i8; LANES];
+
+    /// # Safety
+    /// 64 bytes can be read at `p`.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::B;
+    /// The same 4 bytes in every lane.
+    ///
+    /// # Safety
+    /// 4 bytes can be read at `p`.
+    unsafe fn splat_bytes(self, p: *const i8) -> Self::B;
+    /// The low and the high nibbles.
+    fn nibbles(self, a: Self::B) -> (Self::B, Self::B);
+    /// Per lane: acc + Σ (w[i] - 128 + BYTES_OFFSET) x[i] over its 4 bytes, w unsigned, x in [-127, 127]. Exact.
+    fn dot_bytes(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+    /// Per lane, as above for w in 0..16: at most 8 times in a row, from `no_nibbles`.
+    fn dot_nibbles(self, acc: Self::N, w: Self::B, x: Self::B) -> Self::N;
+    fn no_nibbles(self) -> Self::N;
+    fn sum_nibbles(self, acc: Self::N) -> Self::I;
+
+    /// Asks for the cache line at `p`.
+    fn prefetch(self, p: *const u8);
+
+    // What follows is the same everywhere.
+
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+
+    /// The larger; `a` where `b` is a NaN.
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select_lt(a, b, b, a)
+    }
+
+    #[inline(always)]
+    fn lanes(self, a: Self::F) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: the array has 16 elements.
+        unsafe { self.store(lanes.as_mut_ptr(), a) }
+        lanes
+    }
+
+    /// The first `n <= 16` elements at `p`, then `fill`.
+    ///
+    /// # Safety
+    /// `n` elements can be read at `p`.
+    #[inline(always)]
+    unsafe fn load_head(self, p: *const f32, n: usize, fill: f32) -> Self::F {
+        if n == LANES {
+            // SAFETY: n = 16 elements can be read.
+            return unsafe { self.load(p) };
+        }
+        let mut lanes = [fill; LANES];
+        // SAFETY: n < 16 elements can be read at p, and the array has 16.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            self.load(lanes.as_ptr())
+        }
+    }
+
+    /// The first `n <= 16` lanes.
+    ///
+    /// # Safety
+    /// `n` elements can be written at `p`.
+    #[inline(always)]
+    unsafe fn store_head(self, p: *mut f32, n: usize, x: Self::F) {
+        if n == LANES {
+            // SAFETY: n = 16 elements can be written.
+            unsafe { self.store(p, x) }
+        } else {
+            let lanes = self.lanes(x);
+            // SAFETY: n < 16 elements can be written at p, and the array has 16.
+            unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n) }
+        }
+    }
+}
+
+/// A stored element that 16 lanes of f32 can be loaded from.
+pub(crate) trait Element: Plain {
+    /// # Safety
+    /// 16 elements can be read at `p`.
+    unsafe fn load<S: Simd>(simd: S, p: *const Self) -> S::F;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const f32) -> S::F {
+        // SAFETY: promised by the caller.
+        unsafe { simd.load(p) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const f16) -> S::F {
+        // SAFETY: promised by the caller.
+        unsafe { simd.load_f16(p) }
+    }
+}
+
+/// A piece of work that is compiled once per instruction set. `run` must be `inline(always)`.
+pub(crate) trait Kernel {
+    type Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}

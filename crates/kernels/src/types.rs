@@ -1,0 +1,133 @@
+//! What the files of this crate agree on: lanes and blocks, instruction sets, types of weights, what follows a product.
+//! It uses no other file.
+
+use half::f16;
+use std::fmt;
+
+/// Values per block along K.
+pub const BLOCK: usize = 32;
+/// Outputs per panel of weights: the lanes of one AVX-512 register, two of AVX2, four of NEON.
+pub(crate) const LANES: usize = 16;
+/// Bytes of the scales of a pair of blocks.
+pub(crate) const PAIR_SCALES: usize = 2 * LANES * size_of::<f16>();
+/// Bytes of the quants of one block of one panel.
+pub(crate) const Q8_BLOCK: usize = BLOCK * LANES;
+/// As above, two values to a byte.
+pub(crate) const Q4_BLOCK: usize = BLOCK * LANES / 2;
+
+/// An instruction set. Every one gives the same bits; they differ in speed only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Plain Rust. Compiled for a machine without a fused multiply-add it is slow (`fmaf` is a call), and still right.
+    Portable,
+    /// AArch64 NEON.
+    Neon,
+    /// NEON with the int8 dot product (SDOT): most machines since 2018, Apple's among them.
+    NeonDotprod,
+    /// AVX2 + FMA + F16C (x86-64-v3).
+    Avx2,
+    /// AVX-512 F + BW + DQ + VL.
+    Avx512,
+    /// AVX-512 with the int8 dot product.
+    Avx512Vnni,
+}
+
+impl Isa {
+    /// Slowest first.
+    pub const ALL: [Isa; 6] =
+        [Isa::Portable, Isa::Neon, Isa::NeonDotprod, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neondotprod",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512vnni",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a weight is stored. The input, the sums and the output are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightType {
+    F32,
+    F16,
+    /// int8 with an f16 scale per 32 along K: 8.5 bits a weight.
+    Q8_0,
+    /// int4 with an f16 scale per 32 along K: 4.5 bits a weight.
+    Q4_0,
+}
+
+impl WeightType {
+    pub const ALL: [WeightType; 4] = [WeightType::F32, WeightType::F16, WeightType::Q8_0, WeightType::Q4_0];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            WeightType::F32 => "f32",
+            WeightType::F16 => "f16",
+            WeightType::Q8_0 => "q8_0",
+            WeightType::Q4_0 => "q4_0",
+        }
+    }
+
+    /// Whether K comes in blocks of 32.
+    pub fn is_block_quantized(self) -> bool {
+        matches!(self, WeightType::Q8_0 | WeightType::Q4_0)
+    }
+
+    /// Bytes of one panel of K inputs.
+    pub(crate) fn panel_bytes(self, k: usize) -> usize {
+        let pairs = k.div_ceil(2 * BLOCK);
+        match self {
+            WeightType::F32 => k * LANES * 4,
+            WeightType::F16 => k * LANES * 2,
+            WeightType::Q8_0 => pairs * (PAIR_SCALES + 2 * Q8_BLOCK),
+            WeightType::Q4_0 => pairs * (PAIR_SCALES + 2 * Q4_BLOCK),
+        }
+    }
+}
+
+impl fmt::Display for WeightType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The order of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// [out, in]: `nn.Linear`, embeddings, every GGUF matrix.
+    OutIn,
+    /// [in, out]: GPT-2's `Conv1D`.
+    InOut,
+}
+
+/// What is applied to an output, element by element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// GPT-2's `gelu_new`, the tanh form.
+    GeluNew,
+    /// BERT's `gelu`, by erf.
+    Gelu,
+    Relu,
+    Silu,
+    Tanh,
+}
+
+/// out = activation(x · wᵀ + bias) + residual; what is `None` is left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// [N]
+    pub bias: Option<&'a [f32]>,
+    pub activation: Option<Activation>,
+    /// [M, N]
+    pub residual: Option<&'a [f32]>,
+}
