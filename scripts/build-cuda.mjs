@@ -1,6 +1,6 @@
 // `npm run build:cuda`: the addon with the feature `cuda`, into the package of its own in npm/. It needs no GPU. The
-// first time compiles Candle's CUDA kernels: some 20 minutes on 2 cores. node scripts/build-cuda.mjs [--profile
-// release|dist]
+// first time compiles Candle's CUDA kernels: some 20 minutes on 2 cores.
+//   node scripts/build-cuda.mjs [--profile release|dist]
 import { copyFileSync, renameSync, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";

@@ -1,11 +1,11 @@
 // `npm run pack:all`: the tarballs that get published, for this machine: the package itself (TypeScript compiled, the
 // model inside) and the platform package with the addon. Both are laid out in target/npm/ first, so that package.json
 // can say there what holds for users alone: no scripts, no tools, and the platform packages as optional dependencies.
-// (In the checkout those would make `npm ci` look for versions that are not published yet.) node scripts/pack.mjs
-// [--out DIR] [--profile release|dist] "dist" is smaller and compiles everything again node scripts/pack.mjs
-// --platforms linux-x64-gnu,darwin-arm64 all that are published together; default: this machine's node scripts/pack.mjs
-// --models also the packages of weights in models/ node scripts/pack.mjs --cuda also the package of the CUDA addon,
-// which `npm run build:cuda` has put into npm/
+// (In the checkout those would make `npm ci` look for versions that are not published yet.)
+//   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
+//   node scripts/pack.mjs --platforms linux-x64-gnu,darwin-arm64    all that are published together; default: this one
+//   node scripts/pack.mjs --models      also the packages of weights in models/
+//   node scripts/pack.mjs --cuda        also the package of the CUDA addon, which `npm run build:cuda` puts into npm/
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";

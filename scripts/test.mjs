@@ -1,6 +1,7 @@
-// `npm test`: builds what is not up to date, runs the Rust tests and the TypeScript tests, ends with "N passed, N
-//   failed". npm test -- rust the Rust tests npm test -- ts the TypeScript tests npm test -- stream the files of
-//   __test__ whose path contains "stream"
+// `npm test`: builds what is not up to date, runs the Rust and the TypeScript tests, ends with "N passed, N failed".
+//   npm test -- rust         the Rust tests
+//   npm test -- ts           the TypeScript tests
+//   npm test -- stream       the files of __test__ whose path contains "stream"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
-// transformers.js: its tokenizer and padding, over the onnxruntime-node that it brings. node transformers.mjs
-// FOLDER-OF-PEERS
+// transformers.js: its tokenizer and padding, over the onnxruntime-node that it brings.
+//   node transformers.mjs FOLDER-OF-PEERS
 import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";

@@ -2,9 +2,11 @@
  * The desk over HTTP. Answers are JSON, or server-sent events where they come in parts; errors are JSON,
  * `{error: {code, message}}`.
  *
- *   POST /api/analysis {message} → events `language`, `topic`, `sentiment`, `similar`, `translation`, each when it is
- *   there; `failed`; `done` POST /api/reply {message, seed?} → events as OpenAI's completions API sends them POST
- *   /api/answers {question, answer} → 201 {id} GET /health → {status, answers, requests}
+ *   POST /api/analysis  {message}           → events `language`, `topic`, `sentiment`, `similar`, `translation`, each
+ *                                             when it is there; `failed`; `done`
+ *   POST /api/reply     {message, seed?}    → events as OpenAI's completions API sends them
+ *   POST /api/answers   {question, answer}  → 201 {id}
+ *   GET  /health                            → {status, answers, requests}
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -9,8 +9,9 @@ use candlewick_kernels::Layout;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::checkpoint::Checkpoint;
 use crate::files::read_json;
-use crate::{ModelError, Result, Weights};
+use crate::{ModelError, Result};
 
 /// One module's matrices, row-major.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ pub struct Adapter {
     pub modules: BTreeMap<String, LoraWeights>,
     /// Tensors that take the place of the base's (`modules_to_save`, biases): their names in `weights`.
     pub(crate) whole: BTreeMap<String, String>,
-    pub(crate) weights: Weights,
+    pub(crate) weights: Checkpoint,
 }
 
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -119,7 +120,7 @@ impl Adapter {
             return Err(unsupported(format!("init_lora_weights: {beginning}, which changes the base")));
         }
 
-        let weights = Weights::open_file(&folder.join(ADAPTER_WEIGHTS), prefix)?;
+        let weights = Checkpoint::open_file(&folder.join(ADAPTER_WEIGHTS), prefix)?;
         let (mut modules, mut whole) = (BTreeMap::new(), BTreeMap::new());
         for name in weights.names() {
             let Some(module) = name.strip_suffix(".lora_A.weight") else {
@@ -230,7 +231,7 @@ impl Adapter {
     }
 
     /// Whether the base has all that this changes, in the shapes that it changes.
-    pub(crate) fn check(&self, base: &Weights) -> Result<()> {
+    pub(crate) fn check(&self, base: &Checkpoint) -> Result<()> {
         let of = |name: &str| format!("{name}, which the adapter {} changes,", self.folder.display());
         for (module, lora) in &self.modules {
             let name = format!("{module}.weight");

@@ -8,7 +8,7 @@ use std::any::Any;
 use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
 
 use crate::bert::{Config, classifier_of};
-use crate::on_candle::check_input;
+use crate::input_checks::check_input;
 use crate::packed::{Cpu, Loader, Norm, PackedLinear, Table, space};
 use crate::{
     Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, LoadObserver, LoadOptions,

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use candlewick_kernels::Layout;
 
+use crate::adapter::LoraWeights;
+use crate::checkpoint::StoredTensor;
 use crate::floats::decode;
-use crate::{LoraWeights, ModelError, Result, Stored};
+use crate::{ModelError, Result};
 
 /// Values that are read, changed and handed on at once.
 const PART: usize = 16 << 10;
@@ -46,10 +48,10 @@ impl<'a> Delta<'a> {
     }
 
     /// Fills `buffer` with the f32 rows of `base` and this, from byte `at` of such rows on; both are whole rows.
-    pub fn read(&self, base: &Stored<'_>, at: usize, buffer: &mut [u8]) -> Result<()> {
+    pub fn read(&self, base: &StoredTensor<'_>, at: usize, buffer: &mut [u8]) -> Result<()> {
         let row = 4 * self.columns;
         if !at.is_multiple_of(row) || !buffer.len().is_multiple_of(row) {
-            return Err(ModelError::Internal(format!("a part of a row of {} is read", base.name())));
+            return Err(ModelError::Internal(format!("a part of a row of {} is read", base.name)));
         }
         let base_row = base.source.row_bytes(self.columns);
         let part = (PART / self.columns).max(1);

@@ -12,7 +12,7 @@ use candlewick_kernels::{
 };
 
 use crate::gpt2::Config;
-use crate::on_candle::check_tokens;
+use crate::input_checks::check_tokens;
 use crate::packed::{Cpu, Loader, Norm, PackedLinear, PackedLora, space};
 use crate::{
     Adapter, Cache, CausalInfo, CausalLm, Dtype, LoadObserver, LoadOptions, LogitsOf, ModelError, Result,

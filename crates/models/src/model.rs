@@ -3,16 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::{EncoderUsage, Result};
-
-/// How weights are held in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    F32,
-    F16,
-    Q8_0,
-    Q4_0,
-}
+use crate::{Dtype, EncoderUsage, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {

@@ -4,6 +4,7 @@ use std::any::Any;
 
 use candle_core::{Device, Tensor};
 
+use crate::input_checks::{check_input, check_tokens};
 use crate::layers::ids_tensor;
 use crate::{
     Bert, Cache, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput,
@@ -177,35 +178,6 @@ impl Encoder for CandleBert {
         }
         batch.iter().map(|input| self.one(input, want, stop)).collect()
     }
-}
-
-/// Ids are checked before they index an embedding.
-pub(crate) fn check_tokens(ids: &[u32], vocab_size: usize) -> Result<()> {
-    if ids.is_empty() {
-        return Err(ModelError::Input("no tokens".into()));
-    }
-    match ids.iter().find(|&&id| id as usize >= vocab_size) {
-        Some(id) => Err(ModelError::Input(format!("token {id} is outside a vocabulary of {vocab_size}"))),
-        None => Ok(()),
-    }
-}
-
-pub(crate) fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()> {
-    check_tokens(&input.ids, info.vocab_size)?;
-    let (t, types) = (input.ids.len(), info.type_vocab_size);
-    if input.type_ids.len() != t || input.type_ids.iter().any(|&id| id as usize >= types) {
-        return Err(ModelError::Input(format!("token types must be {t} numbers below {types}")));
-    }
-    let at = &input.logits_at;
-    if !at.is_sorted_by(|a, b| a < b) || at.last().is_some_and(|&last| last as usize >= t) {
-        return Err(ModelError::Input(format!(
-            "logits are wanted of tokens that are not ascending below {t}"
-        )));
-    }
-    if t > info.max_positions {
-        return Err(ModelError::Input(format!("{t} tokens, the model has {} positions", info.max_positions)));
-    }
-    Ok(())
 }
 
 /// The device to load on, and its name. What CUDA cannot take is said before a GPU is looked for, and with

@@ -2,7 +2,6 @@
 //! `vocab.txt`, or a GGUF file's metadata.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,15 +16,10 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, DecoderWrapper, Encoding, decoders};
 
+use crate::encoding::{Cut, cut_pair, guarded, invalid};
 use crate::files::{file_name, read_json};
 use crate::gguf::Gguf;
-use crate::{Cut, ModelError, Result, foreign};
-
-/// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other
-/// here.
-pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(invalid("the tokenizer's file is damaged")))
-}
+use crate::{ModelError, Result, foreign};
 
 /// A tokenizer, shared by reference: cloning it is free.
 #[derive(Clone)]
@@ -51,10 +45,6 @@ struct Inner {
 pub struct Encoded {
     pub ids: Vec<u32>,
     pub type_ids: Vec<u32>,
-}
-
-pub(crate) fn invalid(error: impl std::fmt::Display) -> ModelError {
-    ModelError::Tokenizer(error.to_string())
 }
 
 /// Why a tokenizer's file could not be read: what it is instead, or else `error`.
@@ -169,7 +159,7 @@ impl Tokenizer {
         let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            Ok(Encoded::from(&self.cut_pair(text, pair, &cut, plain)?))
+            Ok(Encoded::from(&cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?))
         })
     }
 

@@ -1,39 +1,12 @@
 //! Texts as models read them when it matters where each token stands: ids with offsets into the text, and long texts as
 //! several windows that overlap.
 
+use tokenizers::Encoding;
 use tokenizers::models::ModelWrapper;
 use tokenizers::tokenizer::Decoder;
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
-use tokenizers::{Encoding, PostProcessor};
 
-use crate::tokenizer::{guarded, invalid};
-use crate::{ModelError, Result, Tokenizer};
-
-/// Which of a pair's texts is cut.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Truncation {
-    /// The longer one first.
-    #[default]
-    Longest,
-    First,
-    Second,
-}
-
-/// How long a text may be, and what becomes of the rest.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cut {
-    /// Tokens, special ones included; `None`: nothing is cut.
-    pub max_length: Option<usize>,
-    pub truncation: Truncation,
-    /// For windows: how many tokens each repeats of the one before it. `None`: one window, the rest is dropped.
-    pub stride: Option<usize>,
-}
-
-impl From<Option<usize>> for Cut {
-    fn from(max_length: Option<usize>) -> Self {
-        Self { max_length, ..Self::default() }
-    }
-}
+use crate::encoding::{Cut, cut_pair, guarded, invalid};
+use crate::{Result, Tokenizer};
 
 /// A text, or a part of it, with special tokens; each list is (T).
 #[derive(Debug, Clone, Default)]
@@ -54,8 +27,9 @@ impl Tokenizer {
     /// A text or a pair with offsets, as one window or, with a stride, as many as it takes.
     pub fn windows(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<Vec<Window>> {
         guarded(|| {
-            let encoding =
-                self.cut_pair(text, pair, cut, |text| self.inner().encode(text, false).map_err(invalid))?;
+            let encoding = cut_pair(self.inner(), text, pair, cut, |text| {
+                self.inner().encode(text, false).map_err(invalid)
+            })?;
             let texts = [text, pair.unwrap_or_default()].map(Positions::new);
             let several = if cut.stride.is_some() { encoding.get_overflowing().as_slice() } else { &[] };
             Ok(std::iter::once(&encoding).chain(several).map(|part| self.window(part, &texts)).collect())
@@ -121,69 +95,6 @@ impl Tokenizer {
             None => Ok(tokens.join(" ")),
         })
     }
-
-    /// A text or a pair, tokenised by `encode`, cut, and with its special tokens. An empty second text is none, as in
-    /// transformers.
-    pub(crate) fn cut_pair(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-        cut: &Cut,
-        encode: impl Fn(&str) -> Result<Encoding>,
-    ) -> Result<Encoding> {
-        let pair = pair.filter(|pair| !pair.is_empty());
-        let mut first = encode(text)?;
-        let mut second = pair.map(encode).transpose()?;
-        if let Some(second) = &mut second {
-            // Of the windows behind the first nothing else would say whose tokens they have.
-            second.set_type_ids(vec![1; second.get_ids().len()]);
-        }
-        if let Some(max_length) = cut.max_length {
-            let added = self.inner().get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
-            let room = max_length.checked_sub(added).ok_or_else(|| {
-                ModelError::Input(format!(
-                    "a maximum of {max_length} tokens leaves no room for {added} special ones"
-                ))
-            })?;
-            let lengths = (first.get_ids().len(), second.as_ref().map_or(0, |second| second.get_ids().len()));
-            let params = TruncationParams {
-                max_length: room,
-                stride: cut.stride.unwrap_or(0),
-                strategy: match cut.truncation {
-                    Truncation::Longest => TruncationStrategy::LongestFirst,
-                    Truncation::First => TruncationStrategy::OnlyFirst,
-                    Truncation::Second => TruncationStrategy::OnlySecond,
-                },
-                ..Default::default()
-            };
-            if can_cut(cut, room, lengths)? {
-                (first, second) = truncate_encodings(first, second, &params).map_err(invalid)?;
-            }
-        }
-        self.inner().post_process(first, second, true).map_err(invalid)
-    }
-}
-
-/// Whether there is enough to cut of the text that is to be cut; if not, nothing is, as in transformers, and whoever
-/// asked finds it too long.
-fn can_cut(cut: &Cut, room: usize, (first, second): (usize, usize)) -> Result<bool> {
-    let kept = match cut.truncation {
-        Truncation::Longest => 0,
-        Truncation::First => second,
-        Truncation::Second => first,
-    };
-    let left = room.saturating_sub(kept);
-    if first + second <= room {
-        return Ok(true);
-    }
-    if let Some(stride) = cut.stride
-        && stride >= left
-    {
-        return Err(ModelError::Input(format!(
-            "windows of {left} tokens cannot overlap by {stride}: a longer maxLength, a shorter stride or question"
-        )));
-    }
-    Ok(left > 0)
 }
 
 /// A text, and where its bytes are in UTF-16.

@@ -1,0 +1,10 @@
+//! How weights are held in memory.
+
+/// The types that `LoadOptions::dtype` can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    F32,
+    F16,
+    Q8_0,
+    Q4_0,
+}
