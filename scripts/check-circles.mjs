@@ -10,64 +10,6 @@ import { at } from "./lib/paths.mjs";
 
 const crates = ["kernels", "models", "engine", "train", "node"];
 
-/**
- * Files that still form a circle, each list sorted: what the next change of the crate's structure unties. A list that
- * no longer is a circle is a violation too, so this only shrinks.
- */
-const known = [
-  [
-    "crates/engine/src/encoder.rs",
-    "crates/engine/src/limits.rs",
-  ],
-  [
-    "crates/engine/src/request.rs",
-    "crates/engine/src/scheduler.rs",
-    "crates/engine/src/task.rs",
-  ],
-  [
-    "crates/train/src/data/blocks.rs",
-    "crates/train/src/data/classification.rs",
-    "crates/train/src/data/completion.rs",
-    "crates/train/src/data/masked.rs",
-    "crates/train/src/data/mod.rs",
-    "crates/train/src/data/pairs.rs",
-    "crates/train/src/data/questions.rs",
-    "crates/train/src/data/spool.rs",
-    "crates/train/src/data/token_labels.rs",
-  ],
-  [
-    "crates/train/src/evaluate/answers.rs",
-    "crates/train/src/evaluate/classification.rs",
-    "crates/train/src/evaluate/completions.rs",
-    "crates/train/src/evaluate/language.rs",
-    "crates/train/src/evaluate/masked.rs",
-    "crates/train/src/evaluate/mod.rs",
-    "crates/train/src/evaluate/similarity.rs",
-    "crates/train/src/evaluate/tagging.rs",
-    "crates/train/src/unknown.rs",
-  ],
-  [
-    "crates/train/src/tokenizer/files.rs",
-    "crates/train/src/tokenizer/mod.rs",
-    "crates/train/src/tokenizer/words.rs",
-  ],
-  [
-    "crates/train/src/trainer/checkpoint.rs",
-    "crates/train/src/trainer/lora.rs",
-    "crates/train/src/trainer/network.rs",
-  ],
-  [
-    "crates/node/src/answer.rs",
-    "crates/node/src/convert.rs",
-    "crates/node/src/encoder.rs",
-    "crates/node/src/generator.rs",
-    "crates/node/src/info.rs",
-    "crates/node/src/mailbox.rs",
-    "crates/node/src/tasks.rs",
-    "crates/node/src/vectors.rs",
-  ],
-];
-
 /** The paths of a `use` tree: `a::{b, c::{d, e as f}}` is a::b, a::c::d, a::c::e (known as f). */
 function expand(tree) {
   const text = tree.trim();
@@ -192,21 +134,16 @@ export function checkCircles() {
     const uses = usesOf(Object.fromEntries(files.map((name) => [name, readFileSync(join(folder, name), "utf8")])));
     return circlesOf(uses).map((circle) => ({ circle: circle.map((name) => `crates/${crate}/src/${name}`), uses, folder: `crates/${crate}/src/` }));
   });
-  const same = (a, b) => a.length === b.length && a.every((name, index) => name === b[index]);
-  return [
-    ...found.filter(({ circle }) => !known.some((one) => same(one, circle))).map(({ circle, uses, folder }) => {
-      const edges = circle.flatMap((file) => [...uses.get(file.slice(folder.length))]
-        .filter((target) => circle.includes(folder + target)).map((target) => `  ${file.slice(folder.length)} uses ${target}`));
-      return `A circle of files in ${folder}:\n${edges.join("\n")}`;
-    }),
-    ...known.filter((one) => !found.some(({ circle }) => same(one, circle)))
-      .map((one) => `No circle any more: take it out of the list in scripts/check-circles.mjs: ${one.join(", ")}`),
-  ];
+  return found.map(({ circle, uses, folder }) => {
+    const edges = circle.flatMap((file) => [...uses.get(file.slice(folder.length))]
+      .filter((target) => circle.includes(folder + target)).map((target) => `  ${file.slice(folder.length)} uses ${target}`));
+    return `A circle of files in ${folder}:\n${edges.join("\n")}`;
+  });
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const violations = checkCircles();
   for (const violation of violations) console.error(violation);
   if (violations.length > 0) process.exit(1);
-  console.log(`No file of a crate uses one that uses it${known.length > 0 ? `, but for ${known.length} circles that are known` : ""}.`);
+  console.log("No file of a crate uses one that uses it.");
 }

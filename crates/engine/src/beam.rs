@@ -1,9 +1,9 @@
 //! Beam search as transformers 5 does it (`GenerationMixin._beam_search`), for one prompt. No model in here:
 //! log-probabilities in, which beams go on with which token out.
 
+use crate::logits::largest;
 use crate::options::EarlyStopping;
 use crate::result::FinishReason;
-use crate::scores::largest;
 
 #[derive(Debug, Clone, Copy)]
 pub struct BeamSettings {

@@ -8,23 +8,13 @@ use candlewick_models::{
 };
 
 use crate::cancel::CancelToken;
+use crate::encoder_input::{EncodeOptions, EncoderText, Limits, Tokenised};
 use crate::encoder_thread::{Command, EncoderThread, Progress, Run, Sink};
 use crate::error::{EngineError, Result};
 use crate::life::{Life, ThreadSlot, start_owner, start_owner_and_wait};
-use crate::limits::{EncodeOptions, Limits, Tokenised};
 use crate::load::LoadRequest;
 use crate::reply::{Done, Reply};
 use crate::text::{Codec, TextCodec, count_all, decode_all, need};
-
-/// What an encoder reads.
-#[derive(Debug, Clone)]
-pub enum EncoderText {
-    Single(String),
-    /// A question and its context, a query and a passage.
-    Pair(String, String),
-    /// Ids with their special tokens. Empty `type_ids` stand for zeros.
-    Ids(EncoderInput),
-}
 
 /// How a call is followed and ended from outside.
 pub struct Control {

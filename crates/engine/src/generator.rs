@@ -9,12 +9,12 @@ use candlewick_models::{CausalInfo, CausalLm, ModelError, Tokenizer, load_causal
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
 use crate::life::{Life, ThreadSlot, start_owner, start_owner_and_wait};
+use crate::likelihood::{ScoreRun, TokenScore};
 use crate::load::LoadRequest;
 use crate::options::{GenerateOptions, Prompt, Truncate};
 use crate::reply::{Done, Reply};
 use crate::request::Job;
 use crate::scheduler::{Command, Scheduler};
-use crate::score::{ScoreRun, TokenScore};
 use crate::stream::{Producer, TokenStream};
 use crate::text::{Codec, TextCodec, count_all, decode_all, encode_all, need};
 

@@ -2,8 +2,8 @@
 //! repetition penalty, presence and frequency penalty (OpenAI's), n-gram ban, minimal length; then, when sampling,
 //! temperature, top-k, top-p, min-p. A token that is out has the score minus infinity.
 
+use crate::logits::{self, Entry, largest};
 use crate::options::GenerateOptions;
-use crate::scores::{self, Entry, largest};
 
 const BANNED: f32 = f32::NEG_INFINITY;
 
@@ -100,9 +100,9 @@ impl Processors {
             keep_top_p(scores, self.top_p, scratch);
         }
         if self.min_p > 0.0 {
-            let max = scores::max(scores);
+            let max = logits::max(scores);
             let drop = |score: &mut f32| {
-                if scores::exp(*score - max) < self.min_p {
+                if logits::exp(*score - max) < self.min_p {
                     *score = BANNED;
                 }
             };
@@ -156,12 +156,12 @@ fn keep_top_k(scores: &mut [f32], k: usize, scratch: &mut Scratch) {
 fn keep_top_p(scores: &mut [f32], p: f32, scratch: &mut Scratch) {
     const SHIFT: u32 = 18; // 5 bits of mantissa
     const BINS: usize = (1.0f32.to_bits() >> SHIFT) as usize + 1;
-    let max = scores::max(scores);
+    let max = logits::max(scores);
     if max == BANNED {
         return;
     }
     let Scratch { weights, sums, mass, .. } = scratch;
-    let goal = f64::from(p) * scores::exponentials(scores, max, weights, sums);
+    let goal = f64::from(p) * logits::exponentials(scores, max, weights, sums);
     let bin_of = |weight: f32| ((weight.to_bits() >> SHIFT) as usize).min(BINS - 1);
     mass.clear();
     mass.resize(BINS, 0.0);
@@ -213,7 +213,7 @@ mod tests {
             let spread = [0.5f32, 5.0, 60.0][case as usize % 3];
             let scores: Vec<f32> = (0..300).map(|i| uniform(case, i, 0) as f32 * spread).collect();
             let p = uniform(case, 0, 1) as f32;
-            let max = scores::max(&scores);
+            let max = logits::max(&scores);
             let weight = |id: usize| f64::from(scores[id] - max).exp();
             let total: f64 = (0..300).map(weight).sum();
             let mut order: Vec<usize> = (0..300).collect();

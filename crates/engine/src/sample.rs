@@ -1,17 +1,17 @@
 //! From scores to one token, and what its probability was.
 
+use crate::logits::{self, BLOCK, largest};
 use crate::processors::{Processors, Scratch};
 use crate::rng::uniform;
-use crate::scores::{self, BLOCK, largest};
 
 /// Draws one token: the inverse of the cumulative distribution in the order of ids, at a number that depends on nothing
 /// but (seed, position, sample). `None`: every token is banned.
 pub fn sample(scores: &[f32], seed: u64, position: u64, sample: u32, scratch: &mut Scratch) -> Option<u32> {
-    let max = scores::max(scores);
+    let max = logits::max(scores);
     if max == f32::NEG_INFINITY {
         return None;
     }
-    let total = scores::exponentials(scores, max, &mut scratch.weights, &mut scratch.sums);
+    let total = logits::exponentials(scores, max, &mut scratch.weights, &mut scratch.sums);
     let mut left = uniform(seed, position, sample) * total;
     // Whole blocks first, then inside one. Rounding may leave a crumb after the last token; it goes to the last
     // possible one.
@@ -45,7 +45,7 @@ pub fn choose(
 ) -> Option<u32> {
     processors.adjust(logits, tokens, prompt, scratch);
     if processors.is_greedy() {
-        return scores::argmax(logits).filter(|id| logits[*id as usize] > f32::NEG_INFINITY);
+        return logits::argmax(logits).filter(|id| logits[*id as usize] > f32::NEG_INFINITY);
     }
     processors.warp(logits, scratch);
     sample(logits, seed, tokens.len() as u64, which, scratch)
@@ -61,7 +61,7 @@ pub(crate) struct Logprobs {
 impl Logprobs {
     /// Reads the logits before [`choose`] overwrites them.
     pub fn of(logits: &[f32], top: usize) -> Self {
-        let log_sum = scores::log_sum_exp(logits);
+        let log_sum = logits::log_sum_exp(logits);
         let top =
             largest(logits, top).iter().map(|entry| (entry.id, relative(entry.score, log_sum))).collect();
         Self { log_sum, top }

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use candlewick_models::{Cache, CausalLm, LogitsOf, ModelError, SequenceStep};
+use candlewick_models::{CausalLm, LogitsOf, ModelError, SequenceStep};
 
 use crate::error::{EngineError, Result};
+use crate::likelihood::ScoreRun;
 use crate::prefix::Prefixes;
 use crate::processors::Scratch;
 use crate::request::{Job, Request};
-use crate::score::ScoreRun;
 use crate::stream::Shared;
-use crate::task::{Output, Task};
+use crate::task::{Output, Retired, Task};
 use crate::text::Codec;
 
 /// Tokens of prefill per turn: enough for full matrix speed.
@@ -304,9 +304,6 @@ impl Scheduler {
         }
     }
 }
-
-/// A sequence's tokens and their cache.
-pub(crate) type Retired = (Vec<u32>, Box<dyn Cache>);
 
 impl Request {
     fn scheduled(&self) -> usize {

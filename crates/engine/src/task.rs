@@ -5,12 +5,14 @@ use candlewick_models::Cache;
 use crate::beam::BeamSearch;
 use crate::detokenize::Detokenizer;
 use crate::error::{EngineError, Result};
+use crate::logits;
+use crate::plan::{Ended, Plan};
 use crate::processors::Scratch;
-use crate::request::{Ended, Plan};
 use crate::result::{FinishReason, TokenEvent};
 use crate::sample::{Logprobs, choose};
-use crate::scheduler::Retired;
-use crate::scores;
+
+/// A sequence's tokens and their cache.
+pub(crate) type Retired = (Vec<u32>, Box<dyn Cache>);
 
 /// A sequence as the model sees it. `tokens[..cache.len()]` are in the cache.
 pub(crate) struct Sequence {
@@ -143,7 +145,7 @@ impl Task {
 
     /// Takes the logits of a step in which every sequence took part.
     pub fn advance(&mut self, plan: &Plan, scratch: &mut Scratch, output: &mut Output) -> Result<()> {
-        if self.sequences.iter().any(|sequence| scores::is_broken(&sequence.logits)) {
+        if self.sequences.iter().any(|sequence| logits::is_broken(&sequence.logits)) {
             return Err(EngineError::Internal("the model's logits are not numbers".into()));
         }
         if self.beams.is_some() {

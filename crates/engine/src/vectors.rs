@@ -8,8 +8,8 @@ use candlewick_models::Similarity;
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
+use crate::logits;
 use crate::reply::{Done, Reply};
-use crate::scores;
 
 /// A vector that was found: its place in the order of adding, and how similar it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,8 +123,8 @@ impl Rows {
                 return Err(EngineError::Aborted);
             }
             self.score(query, &mut scores);
-            let hit = |entry: scores::Entry| Hit { index: entry.id, score: entry.score };
-            let hits = scores::largest(&scores, top_k).into_iter().map(hit);
+            let hit = |entry: logits::Entry| Hit { index: entry.id, score: entry.score };
+            let hits = logits::largest(&scores, top_k).into_iter().map(hit);
             found.push(hits.filter(|hit| threshold.is_none_or(|least| hit.score >= least)).collect());
         }
         Ok(found)

@@ -9,12 +9,13 @@ use crate::convert::{EncodeOptions, EncoderWant, LoadOptions, Texts};
 use crate::error::Result;
 use crate::info::EncoderInfo;
 use crate::mailbox::{Cancel, Mailbox};
+use crate::packed::{Inputs, Outputs, PackedInputs, PackedOutputs};
 
 /// Loads a model from a path. Answers with an `Encoder`; reports progress before.
 #[napi]
 pub fn load_encoder(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &Cancel) -> Result<()> {
     let request = options.into_request(mailbox, id, cancel)?;
-    engine::EncoderHandle::load(request, mailbox.cancellable(id, cancel, Answer::Encoder));
+    engine::EncoderHandle::load(request, mailbox.cancellable(id, cancel, Answer::of::<Encoder, _>));
     Ok(())
 }
 
@@ -39,7 +40,8 @@ impl Encoder {
     /// Answers with `PackedInputs`.
     #[napi]
     pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Texts, options: EncodeOptions, cancel: &Cancel) {
-        let done = mailbox.cancellable(id, cancel, |inputs: Vec<_>| Answer::Inputs(inputs.into()));
+        let done = mailbox
+            .cancellable(id, cancel, |inputs: Vec<_>| Answer::of::<PackedInputs, _>(Inputs::from(inputs)));
         let (_, options) = options.split(mailbox, id);
         self.encoder.encode(texts.into(), options, cancel.token(), done);
     }
@@ -55,7 +57,7 @@ impl Encoder {
         want: EncoderWant,
         cancel: &Cancel,
     ) {
-        let answer = |outputs: Vec<_>| Answer::Outputs(Box::new(outputs.into()));
+        let answer = |outputs: Vec<_>| Answer::of::<PackedOutputs, _>(Outputs::from(outputs));
         let done = mailbox.cancellable(id, cancel, answer);
         let (progress, options) = options.split(mailbox, id);
         self.encoder.run(texts.into(), options, want.into(), cancel.control(progress), done);
@@ -65,7 +67,7 @@ impl Encoder {
     #[napi]
     pub fn decode(&self, mailbox: &Mailbox, id: u32, ids: Vec<Uint32Array>, skip_special: bool) {
         let ids = ids.iter().map(|ids| ids.to_vec()).collect();
-        self.encoder.decode(ids, skip_special, mailbox.reply(id, Answer::Texts));
+        self.encoder.decode(ids, skip_special, mailbox.reply(id, Answer::plain));
     }
 
     /// Answers with a number for each text.
@@ -77,6 +79,6 @@ impl Encoder {
     /// Answers when the model's threads have ended and its memory is free.
     #[napi]
     pub fn close(&self, mailbox: &Mailbox, id: u32) {
-        self.encoder.close(mailbox.reply(id, Answer::Nothing));
+        self.encoder.close(mailbox.reply(id, Answer::plain));
     }
 }

@@ -10,13 +10,14 @@ use crate::convert::{GenerateOptions, LoadOptions, Prompts};
 use crate::error::{Result, thrown};
 use crate::info::GeneratorInfo;
 use crate::mailbox::{Cancel, Mailbox};
-use crate::packed::Packed;
+use crate::packed::{Packed, PackedIds};
+use crate::tokens::{GenerationResult, Token};
 
 /// Loads a model from a path. Answers with a `Generator`; reports progress before.
 #[napi]
 pub fn load_generator(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &Cancel) -> Result<()> {
     let request = options.into_request(mailbox, id, cancel)?;
-    engine::Generator::load(request, mailbox.cancellable(id, cancel, Answer::Generator));
+    engine::Generator::load(request, mailbox.cancellable(id, cancel, Answer::of::<Generator, _>));
     Ok(())
 }
 
@@ -48,7 +49,8 @@ impl Generator {
     /// Answers with `PackedIds`.
     #[napi]
     pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Vec<String>, special: bool, cancel: &Cancel) {
-        let done = mailbox.cancellable(id, cancel, |ids: Vec<_>| Answer::Ids(Packed::new(ids)));
+        let done =
+            mailbox.cancellable(id, cancel, |ids: Vec<_>| Answer::of::<PackedIds, _>(Packed::new(ids)));
         self.generator.encode(texts, special, cancel.token(), done);
     }
 
@@ -56,7 +58,7 @@ impl Generator {
     #[napi]
     pub fn decode(&self, mailbox: &Mailbox, id: u32, ids: Vec<Uint32Array>, skip_special: bool) {
         let ids = ids.iter().map(|ids| ids.to_vec()).collect();
-        self.generator.decode(ids, skip_special, mailbox.reply(id, Answer::Texts));
+        self.generator.decode(ids, skip_special, mailbox.reply(id, Answer::plain));
     }
 
     /// Answers with a number for each text.
@@ -68,7 +70,7 @@ impl Generator {
     /// Answers when the model's threads have ended and its memory is free.
     #[napi]
     pub fn close(&self, mailbox: &Mailbox, id: u32) {
-        self.generator.close(mailbox.reply(id, Answer::Nothing));
+        self.generator.close(mailbox.reply(id, Answer::plain));
     }
 }
 
@@ -83,13 +85,13 @@ impl TokenStream {
     /// Answers with the tokens that are ready, 1 to `most` of them, or with null after the last.
     #[napi]
     pub fn next(&self, mailbox: &Mailbox, id: u32, most: u32) {
-        self.stream.next(most as usize, mailbox.reply(id, Answer::Tokens));
+        self.stream.next(most as usize, mailbox.reply(id, tokens));
     }
 
     /// Answers with the number of prompt tokens when the prompts are tokenised, checked and queued.
     #[napi]
     pub fn accepted(&self, mailbox: &Mailbox, id: u32) {
-        self.stream.accepted(mailbox.reply(id, Answer::Count));
+        self.stream.accepted(mailbox.reply(id, |count| Answer::plain(count as f64)));
     }
 
     #[napi]
@@ -100,6 +102,11 @@ impl TokenStream {
     /// Answers with the `GenerationResult` when the generation has ended.
     #[napi]
     pub fn result(&self, mailbox: &Mailbox, id: u32) {
-        self.stream.result(mailbox.reply(id, |result| Answer::Result(Box::new(result))));
+        self.stream.result(mailbox.reply(id, Answer::of::<GenerationResult, _>));
     }
+}
+
+/// A batch of tokens; null at the end of the stream.
+fn tokens(batch: Option<Vec<engine::TokenEvent>>) -> Answer {
+    Answer::plain(batch.map(|tokens| tokens.into_iter().map(Token::from).collect::<Vec<_>>()))
 }

@@ -6,8 +6,7 @@ use candlewick_engine as engine;
 use engine::{Dtype, EncoderHead};
 use napi_derive::napi;
 
-use crate::tasks::pooling_name;
-use crate::vectors::similarity_name;
+use crate::names::{pooling_name, similarity_name};
 
 #[napi(object, object_from_js = false)]
 pub struct GeneratorInfo {

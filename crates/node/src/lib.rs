@@ -18,6 +18,7 @@ mod finetune;
 mod generator;
 mod info;
 mod mailbox;
+mod names;
 mod packed;
 mod tasks;
 mod tokenizer;

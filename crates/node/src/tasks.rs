@@ -2,7 +2,7 @@
 //! the JavaScript thread for tens of milliseconds; `src/pipelines/` makes objects of them.
 
 use candlewick_engine as engine;
-use engine::{Aggregation, EmbedOptions, EngineError, EntitiesOptions, FillOptions, PoolingMode, Question};
+use engine::{Aggregation, EmbedOptions, EntitiesOptions, FillOptions, Question};
 use napi::bindgen_prelude::{Float32Array, Uint32Array};
 use napi_derive::napi;
 
@@ -11,7 +11,8 @@ use crate::convert::{EncodeOptions, Texts};
 use crate::encoder::Encoder;
 use crate::error::{Result, thrown};
 use crate::mailbox::{Cancel, Mailbox};
-use crate::packed::Packed;
+use crate::names::{pooling, unknown};
+use crate::packed::{Packed, PackedFloats};
 
 #[napi]
 impl Encoder {
@@ -31,7 +32,8 @@ impl Encoder {
         let pooling = embedding.pooling.map(|name| pooling(&name)).transpose().map_err(thrown)?;
         let EmbeddingOptions { normalize, prompt, .. } = embedding;
         let options = EmbedOptions { encode, pooling, normalize, prompt };
-        let done = mailbox.cancellable(id, cancel, |rows: Vec<_>| Answer::Floats(Packed::new(rows)));
+        let done =
+            mailbox.cancellable(id, cancel, |rows: Vec<_>| Answer::of::<PackedFloats, _>(Packed::new(rows)));
         self.encoder.embed(texts.into(), options, cancel.control(progress), done);
         Ok(())
     }
@@ -41,7 +43,7 @@ impl Encoder {
     pub fn tokens(&self, mailbox: &Mailbox, id: u32, texts: Texts, options: EncodeOptions, cancel: &Cancel) {
         let (_, options) = options.split(mailbox, id);
         let done =
-            mailbox.cancellable(id, cancel, |tokens: Vec<_>| Answer::TextTokens(Box::new(Tokens(tokens))));
+            mailbox.cancellable(id, cancel, |tokens: Vec<_>| Answer::of::<PackedTokens, _>(Tokens(tokens)));
         self.encoder.tokens(texts.into(), options, cancel.token(), done);
     }
 
@@ -60,7 +62,8 @@ impl Encoder {
     ) {
         let (progress, encode) = options.split(mailbox, id);
         let options = FillOptions { encode, top_k: top_k as usize, targets };
-        let done = mailbox.cancellable(id, cancel, |filled: Vec<_>| Answer::Fills(Box::new(Fills(filled))));
+        let done =
+            mailbox.cancellable(id, cancel, |filled: Vec<_>| Answer::of::<PackedFills, _>(Fills(filled)));
         self.encoder.fill(texts.into(), options, cancel.control(progress), done);
     }
 
@@ -83,7 +86,7 @@ impl Encoder {
         let stride = stride.map(|stride| stride as usize);
         let options = EntitiesOptions { encode, aggregation, ignore, stride };
         let done =
-            mailbox.cancellable(id, cancel, |found: Vec<_>| Answer::Entities(Box::new(Entities(found))));
+            mailbox.cancellable(id, cancel, |found: Vec<_>| Answer::of::<PackedEntities, _>(Entities(found)));
         self.encoder.entities(texts, options, cancel.control(progress), done);
         Ok(())
     }
@@ -110,7 +113,8 @@ impl Encoder {
         };
         let questions = texts.texts.into_iter().flatten().zip(texts.pairs.into_iter().flatten());
         let questions = questions.map(|(question, context)| Question { question, context }).collect();
-        let done = mailbox.cancellable(id, cancel, |answers: Vec<_>| Answer::Answers(Answers(answers)));
+        let done = mailbox
+            .cancellable(id, cancel, |answers: Vec<_>| Answer::of::<PackedAnswers, _>(Answers(answers)));
         self.encoder.answer(questions, options, cancel.control(progress), done);
     }
 }
@@ -121,29 +125,6 @@ pub struct EmbeddingOptions {
     pub pooling: Option<String>,
     pub normalize: Option<bool>,
     pub prompt: Option<String>,
-}
-
-fn pooling(name: &str) -> engine::Result<PoolingMode> {
-    Ok(match name {
-        "cls" => PoolingMode::Cls,
-        "max" => PoolingMode::Max,
-        "mean" => PoolingMode::Mean,
-        "meanSqrtLength" => PoolingMode::MeanSqrtLength,
-        "weightedMean" => PoolingMode::WeightedMean,
-        "last" => PoolingMode::Last,
-        _ => return Err(unknown("pooling", name)),
-    })
-}
-
-pub(crate) fn pooling_name(mode: PoolingMode) -> &'static str {
-    match mode {
-        PoolingMode::Cls => "cls",
-        PoolingMode::Max => "max",
-        PoolingMode::Mean => "mean",
-        PoolingMode::MeanSqrtLength => "meanSqrtLength",
-        PoolingMode::WeightedMean => "weightedMean",
-        PoolingMode::Last => "last",
-    }
 }
 
 fn aggregation_of(name: &str) -> engine::Result<Aggregation> {
@@ -157,10 +138,6 @@ fn aggregation_of(name: &str) -> engine::Result<Aggregation> {
     })
 }
 
-fn unknown(option: &'static str, name: &str) -> EngineError {
-    EngineError::OptionInvalid { option, reason: format!("there is no {name}") }
-}
-
 #[napi(object, object_to_js = false)]
 pub struct AnsweringOptions {
     pub stride: u32,
@@ -170,7 +147,7 @@ pub struct AnsweringOptions {
     pub align_to_words: bool,
 }
 
-pub struct Tokens(Vec<engine::Tokenised>);
+struct Tokens(Vec<engine::Tokenised>);
 
 #[napi(object, object_from_js = false)]
 pub struct PackedTokens {
@@ -202,7 +179,7 @@ impl From<Tokens> for PackedTokens {
     }
 }
 
-pub struct Fills(Vec<engine::Filled>);
+struct Fills(Vec<engine::Filled>);
 
 #[napi(object, object_from_js = false)]
 pub struct PackedFills {
@@ -238,7 +215,7 @@ impl From<Fills> for PackedFills {
     }
 }
 
-pub struct Entities(Vec<Vec<engine::Entity>>);
+struct Entities(Vec<Vec<engine::Entity>>);
 
 #[napi(object, object_from_js = false)]
 pub struct PackedEntities {
@@ -286,7 +263,7 @@ impl From<Entities> for PackedEntities {
     }
 }
 
-pub struct Answers(Vec<Vec<engine::Answer>>);
+struct Answers(Vec<Vec<engine::Answer>>);
 
 #[napi(object, object_from_js = false)]
 pub struct PackedAnswers {

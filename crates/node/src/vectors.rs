@@ -1,13 +1,13 @@
 //! Vectors that are searched, as JavaScript sees them.
 
 use candlewick_engine as engine;
-use engine::{EngineError, Similarity};
 use napi::bindgen_prelude::{Float32Array, Uint32Array};
 use napi_derive::napi;
 
 use crate::answer::Answer;
 use crate::error::{Result, thrown};
 use crate::mailbox::{Cancel, Mailbox};
+use crate::names::similarity_of;
 
 #[napi]
 pub struct VectorIndex {
@@ -30,7 +30,7 @@ impl VectorIndex {
     /// Vectors, one behind the other. Answers when they are in.
     #[napi]
     pub fn add(&self, mailbox: &Mailbox, id: u32, data: &[f32]) {
-        self.index.add(data.to_vec(), mailbox.reply(id, Answer::Nothing));
+        self.index.add(data.to_vec(), mailbox.reply(id, Answer::plain));
     }
 
     /// Answers with `PackedHits`.
@@ -44,35 +44,13 @@ impl VectorIndex {
         threshold: Option<f64>,
         cancel: &Cancel,
     ) {
-        let done = mailbox.cancellable(id, cancel, |hits: Vec<_>| Answer::Hits(Hits(hits)));
+        let done = mailbox.cancellable(id, cancel, |hits: Vec<_>| Answer::of::<PackedHits, _>(Hits(hits)));
         let threshold = threshold.map(|least| least as f32);
         self.index.search(queries.to_vec(), top_k as usize, threshold, cancel.token(), done);
     }
 }
 
-fn similarity_of(name: &str) -> engine::Result<Similarity> {
-    Ok(match name {
-        "cosine" => Similarity::Cosine,
-        "dot" => Similarity::Dot,
-        "euclidean" => Similarity::Euclidean,
-        "manhattan" => Similarity::Manhattan,
-        _ => {
-            let reason = format!("there is no {name}");
-            return Err(EngineError::OptionInvalid { option: "similarity", reason });
-        }
-    })
-}
-
-pub(crate) fn similarity_name(similarity: Similarity) -> &'static str {
-    match similarity {
-        Similarity::Cosine => "cosine",
-        Similarity::Dot => "dot",
-        Similarity::Euclidean => "euclidean",
-        Similarity::Manhattan => "manhattan",
-    }
-}
-
-pub struct Hits(Vec<Vec<engine::Hit>>);
+struct Hits(Vec<Vec<engine::Hit>>);
 
 #[napi(object, object_from_js = false)]
 pub struct PackedHits {

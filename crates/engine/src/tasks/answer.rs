@@ -6,8 +6,8 @@ use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, Truncation, Wi
 use super::utf16::Utf16;
 use super::{inputs_of, softmax};
 use crate::encoder::{Control, EncoderHandle};
+use crate::encoder_input::{EncodeOptions, Limits};
 use crate::error::{EngineError, Result};
-use crate::limits::{EncodeOptions, Limits};
 use crate::reply::Done;
 use crate::text::Codec;
 

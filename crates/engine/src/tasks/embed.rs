@@ -2,9 +2,9 @@
 
 use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, ModelError, Pooling, PoolingMode};
 
-use crate::encoder::{Control, EncoderHandle, EncoderText};
+use crate::encoder::{Control, EncoderHandle};
+use crate::encoder_input::{EncodeOptions, EncoderText, Limits};
 use crate::error::EngineError;
-use crate::limits::{EncodeOptions, Limits};
 use crate::reply::Done;
 
 #[derive(Debug, Clone, Default)]

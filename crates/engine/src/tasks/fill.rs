@@ -2,11 +2,11 @@
 
 use candlewick_models::{EncoderHead, EncoderInput, EncoderOutput, EncoderWant, ModelError};
 
-use crate::encoder::{Control, EncoderHandle, EncoderText};
+use crate::encoder::{Control, EncoderHandle};
+use crate::encoder_input::{EncodeOptions, EncoderText, Limits};
 use crate::error::{EngineError, Result};
-use crate::limits::{EncodeOptions, Limits};
+use crate::logits;
 use crate::reply::Done;
-use crate::scores;
 use crate::text::Codec;
 
 #[derive(Debug, Clone)]
@@ -98,10 +98,10 @@ fn target_ids(codec: &Codec, targets: &[String]) -> Result<Vec<u32>> {
 impl Plan {
     /// The best tokens and their probabilities, of logits (V).
     fn best(&self, row: &[f32]) -> Vec<(u32, f32)> {
-        let whole = scores::log_sum_exp(row);
+        let whole = logits::log_sum_exp(row);
         let probability = |id: u32| (f64::from(row[id as usize]) - whole).exp() as f32;
         if self.targets.is_empty() {
-            let best = scores::largest(row, self.top_k);
+            let best = logits::largest(row, self.top_k);
             return best.into_iter().map(|entry| (entry.id, probability(entry.id))).collect();
         }
         let mut ids = self.targets.clone();

@@ -15,8 +15,8 @@ pub use fill::{Fill, FillOptions, Filled};
 
 use candlewick_models::{EncoderInput, Window};
 
+use crate::encoder_input::Limits;
 use crate::error::Result;
-use crate::limits::Limits;
 
 /// The windows of a text, of each text, as inputs in one row.
 fn inputs_of(windows: &[Vec<Window>], limits: &Limits) -> Result<Vec<EncoderInput>> {

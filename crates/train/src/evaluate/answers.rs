@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::context::{Context, Evaluation, Sample, loss, other_head, value};
 use super::logits::cross_entropy;
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
+use super::predictor::{Input, Predictor};
 use crate::Result;
 use crate::data::{Examples, QuestionWindow, Questions, Setup, Target};
 use crate::metrics::answer_scores;

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::context::{Context, Evaluation, Sample, loss, other_head, value};
 use super::logits::{argmax, binary_cross_entropy, cross_entropy, probability};
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
+use super::predictor::{Input, Predictor};
 use crate::Result;
 use crate::data::{Classification, Examples, ProblemType, Setup, Target};
 use crate::metrics::{classes, regression, several_labels};

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::context::{Context, Evaluation, Sample, value};
 use super::language::Foreseen;
-use super::{Context, Evaluation, Predictor, Sample, value};
+use super::predictor::Predictor;
 use crate::Result;
 use crate::data::{Completion, Examples, Setup, Task, Turns};
 use crate::metrics::{BleuTokenizer, Perplexity, bleu, chrf};

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Context, Evaluation, Guess, Predictor, value};
+use super::context::{Context, Evaluation, value};
+use super::predictor::{Guess, Predictor};
 use crate::Result;
 use crate::data::{Example, Examples, IGNORED, Setup, Target, Windows};
 use crate::metrics::Perplexity;

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::context::{Context, Evaluation, loss, other_head};
 use super::logits::{argmax, cross_entropy};
-use super::{Context, Evaluation, Input, Predictor, loss, other_head};
+use super::predictor::{Input, Predictor};
 use crate::Result;
 use crate::data::{IGNORED, Setup, Target};
 

@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use super::{Context, Evaluation, Input, Predictor, Sample};
+use super::context::{Context, Evaluation, Sample};
+use super::predictor::{Input, Predictor};
 use crate::data::{Examples, Pairs, Setup, Target};
 use crate::metrics::{pearson, spearman};
 use crate::{Result, TrainError};

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::context::{Context, Evaluation, Sample, loss, other_head, value};
 use super::logits::{argmax, cross_entropy};
-use super::{Context, Evaluation, Input, Predictor, Sample, loss, other_head, value};
+use super::predictor::{Input, Predictor};
 use crate::data::{Examples, IGNORED, Setup, Target, TokenLabels};
 use crate::metrics::entities;
 use crate::{Result, TrainError};

@@ -4,14 +4,26 @@
 use std::path::Path;
 
 use serde_json::json;
+use tokenizers::models::bpe::BPE;
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Model, Tokenizer, decoders};
 
-use super::{BERT_TOKENS, END_OF_TEXT, TokenizerOptions, Trained, internal};
+use super::options::{BERT_TOKENS, END_OF_TEXT, TokenizerOptions};
 use crate::{Result, TrainError};
+
+/// What a tokenizer's files are made of.
+pub(super) enum Trained {
+    Bpe(BPE),
+    WordPiece(WordPiece),
+}
+
+pub(super) fn internal(error: tokenizers::Error) -> TrainError {
+    TrainError::Internal(error.to_string())
+}
 
 /// Writes aside, then moves each file to its place; returns their names.
 pub(super) fn write(options: &TokenizerOptions, special: &[String], trained: Trained) -> Result<Vec<String>> {

@@ -4,58 +4,25 @@
 //! `loadBERT` and transformers read. The same corpus and options give the same files, byte for byte.
 
 mod files;
+mod options;
 mod words;
+
+pub use options::{Kind, TokenizerOptions};
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ahash::AHashMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Model};
 
-use crate::data::DataOptions;
 use crate::{Observer, Result, TrainError};
+use files::{Trained, internal};
+use options::{BERT_TOKENS, END_OF_TEXT};
 use words::Words;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// GPT-2's: any text, no unknown tokens.
-    ByteLevelBpe,
-    /// BERT's.
-    Wordpiece,
-    /// WordPiece whose pieces are characters: what Chinese BERTs have.
-    Characters,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TokenizerOptions {
-    pub kind: Kind,
-    pub data: Vec<PathBuf>,
-    pub output: PathBuf,
-    pub vocabulary_size: usize,
-    /// A pair is merged, a character kept, if there are so many of it.
-    #[serde(default = "once")]
-    pub min_frequency: u64,
-    /// WordPiece alone: lower case, without accents.
-    #[serde(default)]
-    pub lowercase: bool,
-    /// WordPiece alone: characters that are kept, the most frequent ones.
-    pub alphabet: Option<usize>,
-    /// Beside the model's own.
-    #[serde(default)]
-    pub special_tokens: Vec<String>,
-    #[serde(default)]
-    pub options: DataOptions,
-}
-
-fn once() -> u64 {
-    2
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,15 +38,7 @@ pub struct TrainedTokenizer {
     pub bytes: u64,
 }
 
-const END_OF_TEXT: &str = "<|endoftext|>";
-const BERT_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 const CONTINUES: &str = "##";
-
-/// What a tokenizer's files are made of.
-enum Trained {
-    Bpe(BPE),
-    WordPiece(WordPiece),
-}
 
 /// Progress is in bytes read. The merging that comes after the reading runs to its end once it has begun: the
 /// `tokenizers` crate (0.23) does it in one call that asks nobody, takes all words at once, and cannot go on from
@@ -232,8 +191,4 @@ fn letters(words: &Words) -> BTreeMap<(char, bool), u64> {
         }
     }
     counts
-}
-
-fn internal(error: tokenizers::Error) -> TrainError {
-    TrainError::Internal(error.to_string())
 }

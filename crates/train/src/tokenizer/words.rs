@@ -9,7 +9,7 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::{Kind, TokenizerOptions};
+use super::options::{Kind, TokenizerOptions};
 use crate::data::{Piece, texts};
 use crate::{Observer, Result, TrainError};
 

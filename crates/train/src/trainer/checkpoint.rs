@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Skipped;
 use super::network::Network;
-use super::tensors::{self, Sum};
+use super::tensors::{self, Sum, sync_folder};
 use crate::{Result, TrainError};
 
 const STATE: &str = "training_state.json";
@@ -257,14 +257,4 @@ fn lock(folder: &Path) -> Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Err(TrainError::OutputBusy { path: folder.to_path_buf() }),
         Err(TryLockError::Error(_)) => Ok(None),
     }
-}
-
-/// A rename is on the disk when its folder is.
-pub fn sync_folder(path: &Path) -> Result<()> {
-    // Only Unix opens folders; elsewhere the system has to do.
-    if cfg!(unix) {
-        let sync = File::open(path).and_then(|folder| folder.sync_all());
-        sync.map_err(|error| TrainError::io(path, &error))?;
-    }
-    Ok(())
 }

@@ -6,11 +6,10 @@ use std::path::Path;
 use candlewick_models::{self as models, LoraWeights, ModelError};
 use serde_json::{Map, Value, json};
 
-use super::network::Network;
 use super::options::{FinetuneOptions, LoraOptions};
 use super::tensors::{self, Sum, Tensor};
 use crate::data::Task;
-use crate::model::{Cpu, LoraShape, Param, attach, attach_given, merge};
+use crate::model::{LoraShape, Param, Params, Stack, attach, attach_given};
 use crate::{Result, TrainError};
 
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -72,7 +71,14 @@ pub struct Adapter {
 
 impl Adapter {
     /// Freezes the model and puts a pair of matrices beside each target; a head stays trainable.
-    pub fn attach(network: &mut Network, lora: &LoraOptions, options: &FinetuneOptions) -> Result<Self> {
+    /// `new`: names of parameters that the checkpoint had not.
+    pub fn attach(
+        stack: &mut Stack,
+        params: &mut Params,
+        new: &[String],
+        lora: &LoraOptions,
+        options: &FinetuneOptions,
+    ) -> Result<Self> {
         let causal = options.task.is_causal();
         let defaults = if causal { vec!["c_attn"] } else { vec!["query", "value"] };
         let targets =
@@ -83,7 +89,7 @@ impl Adapter {
             alpha: lora.alpha.unwrap_or(2.0 * rank as f32),
             dropout: lora.dropout.unwrap_or(0.0),
         };
-        let mut whole = new_modules(network);
+        let mut whole = new_modules(new);
         let head = match options.task {
             Task::TextClassification | Task::TokenClassification => Some("classifier"),
             Task::QuestionAnswering => Some("qa_outputs"),
@@ -92,10 +98,9 @@ impl Adapter {
         if let Some(head) = head.filter(|head| !whole.contains(head)) {
             whole.push(head);
         }
-        for param in &mut network.params.all {
+        for param in &mut params.all {
             param.trainable = whole.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
-        let (stack, params) = network.parts();
         attach(stack, params, shape, &targets, options.seed)?;
         let config = json!({
             "peft_type": "LORA",
@@ -118,17 +123,23 @@ impl Adapter {
 
     /// Goes on with an adapter as PEFT does with `is_trainable`: its matrices and the modules that it holds whole are
     /// trained, as is a head that neither it nor its base has.
-    pub fn go_on(network: &mut Network, start: Start, options: &FinetuneOptions) -> Result<Self> {
+    pub fn go_on(
+        stack: &mut Stack,
+        params: &mut Params,
+        new: &[String],
+        start: Start,
+        options: &FinetuneOptions,
+    ) -> Result<Self> {
         if let Some(lora) = &options.lora {
             start.contradicts(lora)?;
         }
-        let new = new_modules(network);
+        let new = new_modules(new);
         let Start { mut config, whole, deltas } = start;
-        for param in &mut network.params.all {
+        for param in &mut params.all {
             param.trainable = whole.contains(&param.name)
                 || new.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
-        let unused = whole.iter().find(|name| network.params.find(name).is_none());
+        let unused = whole.iter().find(|name| params.find(name).is_none());
         if let Some(name) = unused {
             let reason = format!("the adapter holds {name}, which this task has not");
             return Err(TrainError::option("task", reason));
@@ -136,7 +147,6 @@ impl Adapter {
         let given = options.lora.as_ref().and_then(|lora| lora.dropout);
         let dropout =
             given.unwrap_or(config.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0) as f32);
-        let (stack, params) = network.parts();
         attach_given(stack, params, deltas, dropout)?;
         if let Some(dropout) = given {
             config.insert("lora_dropout".into(), json!(dropout));
@@ -167,15 +177,22 @@ impl Adapter {
         param.name.ends_with(".lora_A.weight") || param.name.ends_with(".lora_B.weight")
     }
 
-    pub fn save(&self, network: &Network, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
+    /// Writes the adapter's files into `folder`; `saved_name`: a parameter's name in PEFT's files.
+    pub fn save(
+        &self,
+        params: &Params,
+        saved_name: impl Fn(&Param) -> String,
+        folder: &Path,
+        sums: &mut BTreeMap<String, Sum>,
+    ) -> Result<()> {
         let text =
             serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert(CONFIG.into(), tensors::write_bytes(&folder.join(CONFIG), &text)?);
         // What is frozen (`freezeLayers`) is no less a part of it.
         let holds = |param: &&Param| param.trainable || Self::owns(param) || self.whole.contains(&param.name);
-        let own = network.params.all.iter().filter(holds);
+        let own = params.all.iter().filter(holds);
         let tensors: Vec<Tensor> =
-            own.map(|param| (network.saved_name(param), param.shape.clone(), &param.value[..])).collect();
+            own.map(|param| (saved_name(param), param.shape.clone(), &param.value[..])).collect();
         sums.insert(WEIGHTS.into(), tensors::write(&folder.join(WEIGHTS), &tensors)?);
         Ok(())
     }
@@ -194,15 +211,7 @@ fn task_type(task: Task) -> Value {
 }
 
 /// Modules that the checkpoint had not, so that they must be trained and saved whole.
-fn new_modules(network: &Network) -> Vec<&'static str> {
-    let is_new = |module: &&str| network.new.iter().any(|name| name.starts_with(&format!("{module}.")));
+fn new_modules(new: &[String]) -> Vec<&'static str> {
+    let is_new = |module: &&str| new.iter().any(|name| name.starts_with(&format!("{module}.")));
     ["classifier", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()
-}
-
-impl Network {
-    /// The adapters' deltas become part of the weights.
-    pub fn merge(&mut self, cpu: &mut Cpu) {
-        let (stack, params) = self.parts();
-        merge(cpu, stack, params);
-    }
 }

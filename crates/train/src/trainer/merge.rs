@@ -8,9 +8,8 @@ use candlewick_models::{Adapter, EncoderHead, ModelError, ModelFolder, Weights, 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::checkpoint::sync_folder;
-use super::network::{WEIGHTS, side_files, with_labels};
-use super::tensors::{self, Header};
+use super::model_files::{WEIGHTS, side_files, with_labels};
+use super::tensors::{self, Header, sync_folder};
 use crate::{Observer, Result, TrainError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -2,139 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candlewick_models::{
-    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, bert, gpt2,
-};
-use serde_json::{Map, Value, json};
+use candlewick_models::{ModelError, bert, gpt2};
+use serde_json::Value;
 
-use super::lora::{Adapter, Start};
+use super::lora::{self, Adapter};
+use super::model_files::{WEIGHTS, side_files, written_config};
+use super::opening::Opening;
 use super::options::FinetuneOptions;
-use super::tensors::{self, Sum};
+use super::tensors::{self, Sum, sync_folder};
 use crate::data::{Example, Opened, ProblemType, Task};
 use crate::model::{
-    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack,
+    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack, merge,
 };
 use crate::{Result, TrainError};
-
-/// What else belongs to a model, copied as it is.
-const SIDE_FILES: [&str; 12] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
-];
-
-pub(super) const WEIGHTS: &str = "model.safetensors";
-
-/// A model's folder before its weights are read.
-pub struct Opening {
-    folder: ModelFolder,
-    weights: Option<Weights>,
-    /// Where the model is an adapter: what the run goes on with.
-    start: Option<Start>,
-    pub tokenizer: Tokenizer,
-    /// Of the checkpoint's classifier.
-    pub labels: Vec<String>,
-    pub positions: usize,
-    pub eos: Option<u32>,
-}
-
-impl Opening {
-    pub fn new(options: &FinetuneOptions) -> Result<Self> {
-        let mut folder = open_folder(options)?;
-        folder.refuse_foreign(&options.config)?;
-        let tokenizer = folder.tokenizer()?.ok_or(TrainError::TokenizerMissing)?;
-        if options.from_scratch && folder.adapter.is_some() {
-            return Err(TrainError::option(
-                "fromScratch",
-                "the model is an adapter, which begins where it is",
-            ));
-        }
-        if let Some(config) = folder.config.as_object_mut() {
-            config.extend(options.config.clone());
-            if options.from_scratch {
-                config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
-                if let Some(end) = tokenizer.token_to_id("<|endoftext|>") {
-                    config.entry("eos_token_id").or_insert(json!(end));
-                }
-            }
-        }
-        let causal = folder.model_type()? == "gpt2";
-        if options.task == Task::FeatureExtraction {
-            pools_by_mean(&folder)?;
-        }
-        if causal != options.task.is_causal() {
-            let kind = if causal { "a GPT-2" } else { "a BERT" };
-            return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
-        }
-        let prefix = if causal { "transformer" } else { "bert" };
-        let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
-        let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
-        if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
-            // They stay beside the weights.
-            start.deltas = weights.take_deltas();
-        }
-        let (positions, vocabulary) = if causal {
-            let config = gpt2::Config::from_folder(&folder)?;
-            (config.n_positions, config.vocab_size)
-        } else {
-            let config = bert::Config::from_folder(&folder)?;
-            (config.max_position_embeddings, config.vocab_size)
-        };
-        if tokenizer.vocab_size() > vocabulary {
-            let tokenizer = tokenizer.vocab_size();
-            return Err(ModelError::VocabularyMismatch { tokenizer, embedding: vocabulary }.into());
-        }
-        let labels = match &weights {
-            Some(weights) if !causal => {
-                let head = bert::head_of(&folder, weights);
-                let wanted = match options.task {
-                    Task::TextClassification => EncoderHead::SequenceClassification,
-                    Task::TokenClassification => EncoderHead::TokenClassification,
-                    _ => EncoderHead::None,
-                };
-                if head == wanted { bert::labels_of(&folder, weights, head)? } else { Vec::new() }
-            }
-            _ => Vec::new(),
-        };
-        let eos = folder.token_ids("eos_token_id")?.first().copied();
-        Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
-    }
-}
-
-/// The loss is that of the vectors that are then used: the means of the tokens.
-fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
-    let usage = EncoderUsage::from_folder(folder)?;
-    let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {
-        (Some(module), _) => module.clone(),
-        (None, [PoolingMode::Mean]) => return Ok(()),
-        (None, modes) => format!("{modes:?}"),
-    };
-    Err(TrainError::option(
-        "task",
-        format!("the model's vectors are made by {other}; by the mean is what can be trained"),
-    ))
-}
-
-/// A folder with a tokenizer alone is enough where the configuration is given.
-fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
-    let path = PathBuf::from(&options.model);
-    let has = |name: &str| path.join(name).exists();
-    if options.from_scratch && path.is_dir() && !has("config.json") && !has("adapter_config.json") {
-        return Ok(ModelFolder::without_config(path));
-    }
-    Ok(ModelFolder::open_over(&options.model, options.base.as_deref())?)
-}
 
 enum Net {
     Gpt2(Box<Gpt2>),
@@ -203,11 +85,16 @@ impl Network {
                 Some(_) => "bert.",
             },
         };
-        if let Some(start) = start {
-            network.adapter = Some(Adapter::go_on(&mut network, start, options)?);
+        let new = std::mem::take(&mut network.new);
+        let (stack, params) = network.parts();
+        network.adapter = if let Some(start) = start {
+            Some(Adapter::go_on(stack, params, &new, start, options)?)
         } else if let Some(lora) = &options.lora {
-            network.adapter = Some(Adapter::attach(&mut network, lora, options)?);
-        }
+            Some(Adapter::attach(stack, params, &new, lora, options)?)
+        } else {
+            None
+        };
+        network.new = new;
         network.freeze(options)?;
         network.stack().checkpointing = options.gradient_checkpointing;
         Ok(network)
@@ -235,12 +122,18 @@ impl Network {
     }
 
     /// The stack and the parameters, both to be changed.
-    pub(super) fn parts(&mut self) -> (&mut Stack, &mut Params) {
+    fn parts(&mut self) -> (&mut Stack, &mut Params) {
         let stack = match &mut self.net {
             Net::Gpt2(model) => &mut model.stack,
             Net::Bert(model) => &mut model.stack,
         };
         (stack, &mut self.params)
+    }
+
+    /// The adapters' deltas become part of the weights.
+    pub fn merge(&mut self, cpu: &mut Cpu) {
+        let (stack, params) = self.parts();
+        merge(cpu, stack, params);
     }
 
     /// Keeps the lowest layers and the embeddings as they are, and finds where the backward pass may end.
@@ -330,7 +223,7 @@ impl Network {
         self.write_side_files(folder, &mut sums)?;
         if let Some(adapter) = &self.adapter {
             self.save_config(folder, &mut sums)?;
-            adapter.save(self, folder, &mut sums)?;
+            adapter.save(&self.params, |param| self.saved_name(param), folder, &mut sums)?;
         } else {
             self.save_weights(folder, &mut sums)?;
         }
@@ -355,7 +248,7 @@ impl Network {
 
     /// The weights that `save` wrote.
     pub fn load(&mut self, folder: &Path) -> Result<()> {
-        let file = folder.join(if self.adapter.is_some() { super::lora::WEIGHTS } else { WEIGHTS });
+        let file = folder.join(if self.adapter.is_some() { lora::WEIGHTS } else { WEIGHTS });
         let names: Vec<String> = self.params.all.iter().map(|param| self.saved_name(param)).collect();
         let params = &mut self.params.all;
         let mismatch = |name: &str| TrainError::CheckpointMismatch {
@@ -385,7 +278,7 @@ impl Network {
         // Of what a full disk had no room for, nothing is left over.
         let removed = fs::remove_dir_all(&aside).map_err(io);
         published.and(removed)?;
-        super::checkpoint::sync_folder(output)
+        sync_folder(output)
     }
 
     fn move_through(&mut self, cpu: &mut Cpu, aside: &Path, output: &Path) -> Result<()> {
@@ -397,7 +290,8 @@ impl Network {
             let adapter = self.adapter.as_ref().expect("checked above");
             // Its classes' names travel with it.
             self.save_config(&aside.join("adapter"), &mut adapter_sums)?;
-            adapter.save(self, &aside.join("adapter"), &mut adapter_sums)?;
+            let folder = aside.join("adapter");
+            adapter.save(&self.params, |param| self.saved_name(param), &folder, &mut adapter_sums)?;
             sums.extend(adapter_sums.into_iter().map(|(name, sum)| (format!("adapter/{name}"), sum)));
             self.merge(cpu);
         }
@@ -427,64 +321,4 @@ fn head_kind(task: Task, data: &Opened) -> Result<HeadKind> {
         Task::FeatureExtraction => HeadKind::Embedding,
         _ => return Err(TrainError::Internal("a causal task has no such head".into())),
     })
-}
-
-/// `value` as an object, which it becomes if it is none.
-fn object(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = json!({});
-    }
-    value.as_object_mut().expect("made one above")
-}
-
-/// `config.json` of what is trained.
-fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Opened) -> Value {
-    let mut config = config.as_object().cloned().unwrap_or_default();
-    let architecture = match head {
-        None => "GPT2LMHeadModel",
-        Some(HeadKind::Sequence { .. }) => "BertForSequenceClassification",
-        Some(HeadKind::Token { .. }) => "BertForTokenClassification",
-        Some(HeadKind::Questions) => "BertForQuestionAnswering",
-        Some(HeadKind::MaskedLm) => "BertForMaskedLM",
-        Some(HeadKind::Embedding) => "BertModel",
-    };
-    config.insert("architectures".into(), json!([architecture]));
-    config.remove("torch_dtype");
-    config.insert("dtype".into(), json!("float32"));
-    if let Some(HeadKind::Sequence { problem, .. }) = head {
-        config.insert("problem_type".into(), json!(problem));
-    }
-    if matches!(head, Some(HeadKind::Sequence { .. } | HeadKind::Token { .. })) {
-        let labels = if data.labels.is_empty() { vec!["LABEL_0".to_string()] } else { data.labels.clone() };
-        with_labels(&mut config, &labels);
-    }
-    // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the
-    // task stay.
-    if let Some(separator) = &data.separator {
-        let tasks = object(config.entry("task_specific_params").or_insert(Value::Null));
-        let name = json!(task).as_str().unwrap_or_default().to_string();
-        object(tasks.entry(name).or_insert(Value::Null)).insert("separator".into(), json!(separator));
-    }
-    Value::Object(config)
-}
-
-/// The names of a head's classes, by number and back.
-pub(super) fn with_labels(config: &mut Map<String, Value>, labels: &[String]) {
-    let numbered = labels.iter().enumerate();
-    let id2label: Map<String, Value> =
-        numbered.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
-    let label2id: Map<String, Value> = numbered.map(|(id, label)| (label.clone(), json!(id))).collect();
-    config.insert("id2label".into(), Value::Object(id2label));
-    config.insert("label2id".into(), Value::Object(label2id));
-    config.remove("num_labels");
-}
-
-pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
-    let there = SIDE_FILES.iter().map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
-    there
-        .map(|(name, path): (_, PathBuf)| {
-            let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;
-            Ok((name.to_string(), bytes))
-        })
-        .collect()
 }

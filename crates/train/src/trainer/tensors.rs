@@ -159,3 +159,13 @@ pub fn read(path: &Path, mut take: impl FnMut(&str, Floats) -> Result<()>) -> Re
     }
     Ok(())
 }
+
+/// A rename is on the disk when its folder is.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    // Only Unix opens folders; elsewhere the system has to do.
+    if cfg!(unix) {
+        let sync = File::open(path).and_then(|folder| folder.sync_all());
+        sync.map_err(|error| TrainError::io(path, &error))?;
+    }
+    Ok(())
+}

@@ -7,8 +7,8 @@ use candlewick_models::{Cache, CausalLm, LogitsOf, SequenceStep};
 
 use crate::cancel::CancelToken;
 use crate::error::{EngineError, Result};
+use crate::logits::{is_broken, log_sum_exp, max};
 use crate::reply::Reply;
-use crate::scores::{is_broken, log_sum_exp, max};
 
 /// A token of a sequence, as the model saw it coming from those before.
 #[derive(Debug, Clone, Copy, PartialEq)]

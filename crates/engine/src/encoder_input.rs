@@ -3,9 +3,18 @@
 use candlewick_models::{Cut, EncoderInfo, EncoderInput, ModelError, Truncation, Window};
 
 use crate::cancel::CancelToken;
-use crate::encoder::EncoderText;
 use crate::error::{EngineError, Result};
 use crate::text::{Codec, need};
+
+/// What an encoder reads.
+#[derive(Debug, Clone)]
+pub enum EncoderText {
+    Single(String),
+    /// A question and its context, a query and a passage.
+    Pair(String, String),
+    /// Ids with their special tokens. Empty `type_ids` stand for zeros.
+    Ids(EncoderInput),
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodeOptions {

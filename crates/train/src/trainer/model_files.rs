@@ -1,0 +1,89 @@
+//! The files of a trained model beside its weights: `config.json`, and what is copied from the model that it began as.
+
+use std::fs;
+use std::path::PathBuf;
+
+use candlewick_models::ModelFolder;
+use serde_json::{Map, Value, json};
+
+use crate::data::{Opened, Task};
+use crate::model::HeadKind;
+use crate::{Result, TrainError};
+
+pub(super) const WEIGHTS: &str = "model.safetensors";
+
+/// What else belongs to a model, copied as it is.
+const SIDE_FILES: [&str; 12] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+];
+
+/// `value` as an object, which it becomes if it is none.
+fn object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("made one above")
+}
+
+/// `config.json` of what is trained.
+pub(super) fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Opened) -> Value {
+    let mut config = config.as_object().cloned().unwrap_or_default();
+    let architecture = match head {
+        None => "GPT2LMHeadModel",
+        Some(HeadKind::Sequence { .. }) => "BertForSequenceClassification",
+        Some(HeadKind::Token { .. }) => "BertForTokenClassification",
+        Some(HeadKind::Questions) => "BertForQuestionAnswering",
+        Some(HeadKind::MaskedLm) => "BertForMaskedLM",
+        Some(HeadKind::Embedding) => "BertModel",
+    };
+    config.insert("architectures".into(), json!([architecture]));
+    config.remove("torch_dtype");
+    config.insert("dtype".into(), json!("float32"));
+    if let Some(HeadKind::Sequence { problem, .. }) = head {
+        config.insert("problem_type".into(), json!(problem));
+    }
+    if matches!(head, Some(HeadKind::Sequence { .. } | HeadKind::Token { .. })) {
+        let labels = if data.labels.is_empty() { vec!["LABEL_0".to_string()] } else { data.labels.clone() };
+        with_labels(&mut config, &labels);
+    }
+    // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the
+    // task stay.
+    if let Some(separator) = &data.separator {
+        let tasks = object(config.entry("task_specific_params").or_insert(Value::Null));
+        let name = json!(task).as_str().unwrap_or_default().to_string();
+        object(tasks.entry(name).or_insert(Value::Null)).insert("separator".into(), json!(separator));
+    }
+    Value::Object(config)
+}
+
+/// The names of a head's classes, by number and back.
+pub(super) fn with_labels(config: &mut Map<String, Value>, labels: &[String]) {
+    let numbered = labels.iter().enumerate();
+    let id2label: Map<String, Value> =
+        numbered.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
+    let label2id: Map<String, Value> = numbered.map(|(id, label)| (label.clone(), json!(id))).collect();
+    config.insert("id2label".into(), Value::Object(id2label));
+    config.insert("label2id".into(), Value::Object(label2id));
+    config.remove("num_labels");
+}
+
+pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
+    let there = SIDE_FILES.iter().map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
+    there
+        .map(|(name, path): (_, PathBuf)| {
+            let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;
+            Ok((name.to_string(), bytes))
+        })
+        .collect()
+}

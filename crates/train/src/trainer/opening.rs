@@ -1,0 +1,113 @@
+//! A model's folder as a run begins with it: what it is, whether it fits the task, its weights and its tokenizer.
+
+use std::path::PathBuf;
+
+use candlewick_models::{
+    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, bert, gpt2,
+};
+use serde_json::json;
+
+use super::lora::Start;
+use super::options::FinetuneOptions;
+use crate::data::Task;
+use crate::{Result, TrainError};
+
+/// A model's folder before its weights are read.
+pub struct Opening {
+    pub(super) folder: ModelFolder,
+    pub(super) weights: Option<Weights>,
+    /// Where the model is an adapter: what the run goes on with.
+    pub(super) start: Option<Start>,
+    pub tokenizer: Tokenizer,
+    /// Of the checkpoint's classifier.
+    pub labels: Vec<String>,
+    pub positions: usize,
+    pub eos: Option<u32>,
+}
+
+impl Opening {
+    pub fn new(options: &FinetuneOptions) -> Result<Self> {
+        let mut folder = open_folder(options)?;
+        folder.refuse_foreign(&options.config)?;
+        let tokenizer = folder.tokenizer()?.ok_or(TrainError::TokenizerMissing)?;
+        if options.from_scratch && folder.adapter.is_some() {
+            return Err(TrainError::option(
+                "fromScratch",
+                "the model is an adapter, which begins where it is",
+            ));
+        }
+        if let Some(config) = folder.config.as_object_mut() {
+            config.extend(options.config.clone());
+            if options.from_scratch {
+                config.entry("vocab_size").or_insert(json!(tokenizer.vocab_size()));
+                if let Some(end) = tokenizer.token_to_id("<|endoftext|>") {
+                    config.entry("eos_token_id").or_insert(json!(end));
+                }
+            }
+        }
+        let causal = folder.model_type()? == "gpt2";
+        if options.task == Task::FeatureExtraction {
+            pools_by_mean(&folder)?;
+        }
+        if causal != options.task.is_causal() {
+            let kind = if causal { "a GPT-2" } else { "a BERT" };
+            return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
+        }
+        let prefix = if causal { "transformer" } else { "bert" };
+        let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
+        let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
+        if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
+            // They stay beside the weights.
+            start.deltas = weights.take_deltas();
+        }
+        let (positions, vocabulary) = if causal {
+            let config = gpt2::Config::from_folder(&folder)?;
+            (config.n_positions, config.vocab_size)
+        } else {
+            let config = bert::Config::from_folder(&folder)?;
+            (config.max_position_embeddings, config.vocab_size)
+        };
+        if tokenizer.vocab_size() > vocabulary {
+            let tokenizer = tokenizer.vocab_size();
+            return Err(ModelError::VocabularyMismatch { tokenizer, embedding: vocabulary }.into());
+        }
+        let labels = match &weights {
+            Some(weights) if !causal => {
+                let head = bert::head_of(&folder, weights);
+                let wanted = match options.task {
+                    Task::TextClassification => EncoderHead::SequenceClassification,
+                    Task::TokenClassification => EncoderHead::TokenClassification,
+                    _ => EncoderHead::None,
+                };
+                if head == wanted { bert::labels_of(&folder, weights, head)? } else { Vec::new() }
+            }
+            _ => Vec::new(),
+        };
+        let eos = folder.token_ids("eos_token_id")?.first().copied();
+        Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
+    }
+}
+
+/// The loss is that of the vectors that are then used: the means of the tokens.
+fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
+    let usage = EncoderUsage::from_folder(folder)?;
+    let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {
+        (Some(module), _) => module.clone(),
+        (None, [PoolingMode::Mean]) => return Ok(()),
+        (None, modes) => format!("{modes:?}"),
+    };
+    Err(TrainError::option(
+        "task",
+        format!("the model's vectors are made by {other}; by the mean is what can be trained"),
+    ))
+}
+
+/// A folder with a tokenizer alone is enough where the configuration is given.
+fn open_folder(options: &FinetuneOptions) -> Result<ModelFolder> {
+    let path = PathBuf::from(&options.model);
+    let has = |name: &str| path.join(name).exists();
+    if options.from_scratch && path.is_dir() && !has("config.json") && !has("adapter_config.json") {
+        return Ok(ModelFolder::without_config(path));
+    }
+    Ok(ModelFolder::open_over(&options.model, options.base.as_deref())?)
+}
