@@ -2,11 +2,12 @@
 //!
 //! A handle ([`Generator`], [`EncoderHandle`]) owns two threads, the model's and its tokenizer's (`life.rs`). A
 //! generation goes `generator.rs` → text thread (`text.rs`: ids) → model thread (`scheduler.rs`: batches of `task.rs`,
-//! `request.rs`) → queue (`stream.rs`) → whoever calls [`TokenStream::next`]. What happens to a token's logits is in
-//! `processors.rs`, `sample.rs` and `beam.rs`, over the loops of `logits.rs`; how ids become text in `detokenize.rs`
-//! and `stop.rs`. What exists already is scored by `likelihood.rs`. An encoder's calls go through `encoder.rs` → text thread
-//! (`encoder_input.rs`: what fits) → `encoder_thread.rs`; what the tasks of `tasks/` make of the outputs goes back over the
-//! text thread. `vectors.rs` searches vectors, on a thread of its own.
+//! `request.rs`, and what is decided before it runs, `plan.rs`) → queue (`stream.rs`) → whoever calls
+//! [`TokenStream::next`]. What happens to a token's logits is in `processors.rs`, `sample.rs` and `beam.rs`, over the
+//! loops of `logits.rs`; how ids become text in `detokenize.rs` and `stop.rs`. What exists already is scored by
+//! `likelihood.rs`. An encoder's calls go through `encoder.rs` → text thread (`encoder_input.rs`: what fits) →
+//! `encoder_thread.rs`; what the tasks of `tasks/` make of the outputs goes back over the text thread. `vectors.rs`
+//! searches vectors, on a thread of its own.
 
 mod beam;
 mod cancel;

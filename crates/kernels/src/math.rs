@@ -1,6 +1,6 @@
 //! The scalar definition of every transcendental function, and the order in which lanes are summed. The vector versions
-//! do the same operations in the same order, so they give the same bits on every instruction set; the tests hold both to
-//! f64.
+//! do the same operations in the same order, so they give the same bits on every instruction set; the tests hold both
+//! to f64.
 #![allow(clippy::excessive_precision)] // constants keep the digits they were published with
 
 use crate::types::LANES;

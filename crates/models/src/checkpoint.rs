@@ -1,4 +1,5 @@
-//! A checkpoint's tensors by name, as they are stored: safetensors (one file or a shard index), `pytorch_model.bin` or a GGUF file.
+//! A checkpoint's tensors by name, as they are stored: safetensors (one file or a shard index), `pytorch_model.bin` or
+//! a GGUF file.
 //!
 //! Headers are untrusted: every length, offset and shape is checked against the file's real size before anything is
 //! allocated. Tensors are read one at a time with positioned reads, so that loading never holds two copies of a model,

@@ -1,8 +1,8 @@
 //! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
 //! `model.rs` is what the engine sees. `gpt2.rs` and `bert.rs` are the differentiable Candle models, `gpt2_cpu.rs` and
-//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `checkpoint.rs` reads
-//! them, `adapter.rs` LoRA adapters, which `delta.rs` merges; `usage.rs` reads how a BERT's texts are to be read.
+//! `bert_cpu.rs` the same checkpoints on the packed CPU kernels. `source.rs` finds a model's files, `checkpoint.rs`
+//! reads them, `adapter.rs` LoRA adapters, which `delta.rs` merges; `usage.rs` reads how a BERT's texts are to be read.
 //! `tokenizer.rs` makes ids of texts, `windows.rs` windows with offsets of long ones.
 
 mod adapter;

@@ -27,8 +27,8 @@ impl Values {
         }
     }
 
-    /// The `bytes` bytes that `read` fills, stored as `source`: bf16 becomes f32, which holds it exactly; all else stays
-    /// as it is.
+    /// The `bytes` bytes that `read` fills, stored as `source`: bf16 becomes f32, which holds it exactly; all else
+    /// stays as it is.
     pub(crate) fn read(
         source: SourceType,
         bytes: usize,

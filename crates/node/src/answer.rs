@@ -1,5 +1,5 @@
-//! The answer to an asynchronous call, on its way to JavaScript. It is made on the engine's threads and converted on the
-//! JavaScript thread, when the mailbox is emptied; large arrays are handed over, not copied.
+//! The answer to an asynchronous call, on its way to JavaScript. It is made on the engine's threads and converted on
+//! the JavaScript thread, when the mailbox is emptied; large arrays are handed over, not copied.
 
 use napi::bindgen_prelude::{ToNapiValue, TypeName};
 use napi::{Result, ValueType, sys};
