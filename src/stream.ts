@@ -163,7 +163,7 @@ export class TokenStream extends EventStream<Token, GenerationResult> {
 
   protected override ending(whole: boolean): void {
     this.#over?.(this.#tokens, whole);
-    // Whoever listened may hold on to the stream before this one.
+    // A listener may still hold the previous stream.
     this.#over = undefined;
   }
 

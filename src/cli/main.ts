@@ -25,7 +25,7 @@ function explain(error: unknown): number {
 
 process.once("SIGINT", interrupt);
 process.once("SIGTERM", interrupt);
-// Whoever reads has gone (`candlewick … | head`): nothing to say, and nobody to say it to.
+// The reader of the pipe has gone (`candlewick … | head`): exit without a message.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
 createProgram()

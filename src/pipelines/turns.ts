@@ -77,7 +77,7 @@ export class Joiner {
   }
 
   #turn(message: Message, ids: Uint32Array | readonly number[]): Turn {
-    // Whoever writes the name of the end of text into a message has not ended it.
+    // The name of the end-of-text token inside a message does not end the message.
     const { eosTokenIds } = this.#model.info;
     const own = Uint32Array.from(ids).filter((id) => !eosTokenIds.includes(id));
     if (this.#end === undefined || !(message.role === "assistant" || this.#endsAll)) return { message, ids: own };

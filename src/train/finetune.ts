@@ -42,7 +42,7 @@ export function finetune(options: FinetuneOptions): TrainingRun {
   const opening = new AbortController();
   const signal = AbortSignal.any([opening.signal, ...(checked.signal ? [checked.signal] : [])]);
   const opened = open({ ...checked, lora, output, signal });
-  // Whoever reads the run is told.
+  // The reader of the run gets the error.
   opened.catch(() => {});
   return new TrainingRun({ opened, opening, output, signal: checked.signal });
 }

@@ -1,5 +1,5 @@
 //! Beam search as transformers 5 does it (`GenerationMixin._beam_search`), for one prompt. No model in here:
-//! log-probabilities in, which beams go on with which token out.
+//! the input is log-probabilities, the output is which beams continue with which token.
 
 use crate::logits::largest;
 use crate::options::EarlyStopping;
@@ -15,7 +15,7 @@ pub struct BeamSettings {
     pub end_ids: usize,
 }
 
-/// A beam that goes on. `T` is what the caller keeps beside it.
+/// A running beam. `T` is the caller's payload.
 #[derive(Debug, Clone)]
 pub struct Beam<T> {
     /// Sum of its tokens' (processed) log-probabilities.
@@ -90,7 +90,7 @@ impl<T> BeamSearch<T> {
                     running.push(Beam { sum, payload });
                 }
                 None => {}
-                // The rest of the candidates is there to go on, not to finish.
+                // The other candidates may continue a beam, but not finish one.
                 Some(reason) if rank < num_beams && !closed => {
                     let score = sum / length.powf(self.settings.length_penalty);
                     self.finished.push(Finished { score, reason, payload });

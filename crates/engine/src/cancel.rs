@@ -1,4 +1,4 @@
-//! A flag that many may raise and the model reads between layers.
+//! A cancellation flag: any thread sets it, the model's thread reads it between layers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -16,7 +16,7 @@ use crate::load::LoadRequest;
 use crate::reply::{Done, Reply};
 use crate::text::{Codec, TextCodec, count_all, decode_all, need};
 
-/// How a call is followed and ended from outside.
+/// How the caller follows and cancels a call.
 pub struct Control {
     pub cancel: CancelToken,
     pub progress: Option<Progress>,
@@ -58,7 +58,7 @@ impl EncoderHandle {
         let _ = start_owner(assemble, EncoderThread::run, Reply::new(done));
     }
 
-    /// A handle over a model that exists.
+    /// A handle over a model that is already loaded.
     pub fn from_parts(model: Box<dyn Encoder>, codec: Option<Arc<dyn TextCodec>>) -> Result<EncoderHandle> {
         start_owner_and_wait(move |slot| Self::assemble(model, codec, slot), EncoderThread::run)
     }
@@ -90,7 +90,7 @@ impl EncoderHandle {
         self.0.vocabulary
     }
 
-    /// For whoever tokenises data by himself; shared, so free.
+    /// The tokenizer, for callers that tokenise data themselves. A clone is free.
     pub fn tokenizer(&self) -> Option<Tokenizer> {
         self.0.tokenizer.clone()
     }
@@ -135,7 +135,7 @@ impl EncoderHandle {
         if let Err(error) = self.can(&want) {
             return reply.send(Err(error));
         }
-        // Ids need not queue behind someone's long text.
+        // Ids need no tokenizing, so they skip the queue of the text thread.
         let needs_text = texts.iter().any(|text| !matches!(text, EncoderText::Ids(_)));
         let limits = Limits::of(&self.0.info, options);
         let commands = self.0.commands.clone();

@@ -20,13 +20,13 @@ pub(crate) enum Command {
     Wake,
 }
 
-/// Where a call's outputs go, on the model's thread. Dropped without an end, it says so to whoever waits.
+/// Where a call's outputs go, on the model's thread. If it is dropped before its end, the waiting caller gets an error.
 pub(crate) trait Sink: Send {
     fn take(&mut self, index: usize, input: &EncoderInput, output: EncoderOutput) -> Result<()>;
     fn end(self: Box<Self>, result: Result<()>);
 }
 
-/// Told how many of a call's inputs have run, and how many there are.
+/// Called with the number of a call's inputs that have run, and of all of them.
 pub type Progress = Box<dyn Fn(usize, usize) + Send>;
 
 /// One call.
@@ -80,7 +80,7 @@ impl Run {
     }
 }
 
-/// What a task does with an output must not take the model's thread with it.
+/// Catches a panic in a task's callback, so that the model's thread survives it.
 fn guarded(run: impl FnOnce() -> Result<()>) -> Result<()> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(EngineError::panicked(&*panic)))
 }
@@ -232,7 +232,7 @@ impl EncoderThread {
                     }
                 }
             }
-            // Stopped: back to where they were taken from; whoever was cancelled is ended before the next step.
+            // The pass was stopped: the inputs go back to their runs; cancelled runs end before the next step.
             Err(EngineError::Aborted) => {
                 for (run, index) in places.into_iter().rev() {
                     self.runs[run].todo.push(index);

@@ -55,7 +55,7 @@ impl Generator {
         let _ = start_owner(assemble, Scheduler::run, Reply::new(done));
     }
 
-    /// A generator over a model that exists.
+    /// A generator over a model that is already loaded.
     pub fn from_parts(model: Box<dyn CausalLm>, codec: Option<Arc<dyn TextCodec>>) -> Result<Generator> {
         start_owner_and_wait(move |slot| Self::assemble(model, codec, slot), Scheduler::run)
     }
@@ -86,7 +86,7 @@ impl Generator {
         self.0.vocabulary
     }
 
-    /// For whoever tokenises data by himself; shared, so free.
+    /// The tokenizer, for callers that tokenise data themselves. A clone is free.
     pub fn tokenizer(&self) -> Option<Tokenizer> {
         self.0.tokenizer.clone()
     }
@@ -103,7 +103,7 @@ impl Generator {
             return Err(EngineError::PromptEmpty);
         }
         let submitted = Instant::now();
-        // Ids need not queue behind someone's long text.
+        // Ids need no tokenizing, so they skip the queue of the text thread.
         let needs_text = prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
         let wake = waker(&inner.commands);
         let (stream, producer) =
@@ -190,7 +190,7 @@ fn waker(commands: &mpsc::Sender<Command>) -> impl Fn() + Clone + Send + Sync + 
     }
 }
 
-/// A prompt as ids that fit, and how many may follow.
+/// A prompt as ids, truncated to fit, and the number of tokens that may follow.
 fn prompt_ids(
     prompt: Prompt,
     codec: Option<&Codec>,

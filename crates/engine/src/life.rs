@@ -43,7 +43,7 @@ pub(crate) fn start_owner_and_wait<H: Send + 'static, S: 'static>(
 fn spawn_owner(body: impl FnOnce(ThreadSlot) + Send + 'static) -> Result<()> {
     let slot = ThreadSlot::default();
     let given = slot.clone();
-    // Held over the spawn: whoever closes finds the handle, however fast the thread is.
+    // The lock is held during the spawn, so that `close` finds the handle even if the thread ends at once.
     let mut guard = lock(&slot);
     let thread = std::thread::Builder::new().name("candle-model".into()).spawn(move || body(given));
     *guard = Some(thread.map_err(|error| EngineError::Internal(format!("no thread: {error}")))?);

@@ -1,4 +1,4 @@
-//! What a load is asked, and how it reports.
+//! A request to load a model, and its progress.
 
 use candlewick_models::{LoadObserver, LoadOptions, LoadProgress};
 

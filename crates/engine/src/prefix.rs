@@ -1,4 +1,4 @@
-//! Caches of sequences that are over, for prompts that begin as they did: the next turn of a dialogue, another question
+//! Caches of finished sequences, reused for prompts with the same beginning: the next turn of a dialogue, another question
 //! under the same instructions. Exact, because a position's keys and values do not depend on the pass that computed
 //! them.
 
@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 
 use candlewick_models::{Cache, CausalInfo};
 
-/// Entries beyond this are hardly ever hit and always searched.
+/// More entries would rarely be hit, but every lookup would search them.
 const ENTRIES: usize = 4;
 /// Memory for them; about 1,800 positions of a 124M GPT-2.
 const BYTES: usize = 128 << 20;
-/// Shorter beginnings are computed sooner than they are found and copied.
+/// A shorter prefix is computed faster than it is found and copied.
 const SHORTEST: usize = 16;
 
 pub(crate) struct Prefixes {
@@ -54,7 +54,7 @@ impl Prefixes {
         }
     }
 
-    /// After a panic nothing that the model touched is trusted.
+    /// Forgets everything: after a panic no cache that the model wrote is trusted.
     pub fn clear(&mut self) {
         self.entries.clear();
     }

@@ -1,4 +1,4 @@
-//! The answer to one call: sent exactly once, whatever happens to the thread that owes it.
+//! The answer to one call: sent exactly once, even if the thread that should send it panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,4 +1,4 @@
-//! What a generation gives back.
+//! The results of a generation: tokens, sequences, usage, timings.
 
 /// One token as it is streamed. The texts of a sequence's tokens, joined, are the sequence's text; a token's own text
 /// may be empty (a special token, the first bytes of a character, the beginning of what may be a stop string) or hold

@@ -1,4 +1,4 @@
-//! From scores to one token, and what its probability was.
+//! Chooses one token from scores, and gives its log-probability.
 
 use crate::logits::{self, BLOCK, largest};
 use crate::processors::{Processors, Scratch};

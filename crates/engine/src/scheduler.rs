@@ -201,7 +201,7 @@ impl Scheduler {
         let computed: Vec<usize> = self.requests.iter_mut().map(Request::take_scheduled).collect();
         match result {
             Ok(()) => self.advance(&computed, phase, start),
-            // Whoever was cancelled is ended at the next turn; the others repeat the step.
+            // Cancelled requests end at the next turn; the others repeat the step.
             Err(EngineError::Aborted) => {}
             Err(error) => self.fail(&computed, error),
         }
@@ -256,7 +256,7 @@ impl Scheduler {
         let stop = || {
             closing.load(Ordering::Acquire)
                 || match phase {
-                    // A chunk is long: one reader who left ends it, and the others begin it anew without him.
+                    // A chunk is long: a cancelled request ends it, and the other requests start it again.
                     Phase::Prefill => readers.iter().any(|reader| reader.stopped()),
                     Phase::Decode => readers.iter().all(|reader| reader.stopped()),
                 }

@@ -24,7 +24,7 @@ struct State {
     /// Calls of `next` that found nothing, oldest first, and how many events each takes at most.
     pulls: VecDeque<(usize, Reply<Batch>)>,
     ended: bool,
-    /// What the first `next` after the last event gets.
+    /// The answer to the first `next` after the last event.
     error: Option<EngineError>,
     outcome: Option<Result<GenerationResult>>,
     askers: Vec<Reply<GenerationResult>>,
@@ -141,8 +141,8 @@ impl Producer {
         }
     }
 
-    /// Whether the reader keeps up with so many sequences. After a `false` he wakes the model's thread when he has
-    /// caught up.
+    /// Whether the reader keeps up with so many sequences. After a `false`, the reader wakes the model's thread once it
+    /// has caught up.
     pub fn has_room(&self, sequences: usize) -> bool {
         let limit = QUEUE_LIMIT.max(QUEUE_PER_SEQUENCE * sequences);
         let mut state = self.shared.lock();

@@ -108,7 +108,7 @@ impl Growth {
 pub(crate) struct Output {
     pub events: Vec<TokenEvent>,
     pub ended: Vec<Ended>,
-    /// Sequences that are over, for whoever begins as they did.
+    /// Finished sequences with their caches, which later prompts with the same beginning can reuse.
     pub retired: Vec<Retired>,
 }
 

@@ -31,15 +31,15 @@ pub trait TextCodec: Send + Sync {
     fn id_to_token(&self, _id: u32) -> Option<String> {
         None
     }
-    /// The token of what the vocabulary lacks.
+    /// The unknown token (`[UNK]`).
     fn unknown_token(&self) -> Option<&str> {
         None
     }
-    /// The text of tokens by name.
+    /// Joins tokens, given by name, to a text.
     fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {
         Ok(tokens.join(" "))
     }
-    /// The tokenizer itself, where it is one: for whoever tokenises data by himself.
+    /// The tokenizer itself, if this codec is one, for callers that tokenise data themselves.
     fn tokenizer(&self) -> Option<Tokenizer> {
         None
     }
@@ -208,7 +208,7 @@ mod tests {
             let text: String = serde_json::from_str(line).unwrap();
             assert!(codec.least_tokens(&text) <= codec.text.encode(&text, false).unwrap().len(), "{text:?}");
         }
-        // What such a prompt would hold up is the point; 512 positions are the model's.
+        // The model has 512 positions; a prompt of megabytes must be refused without being tokenised.
         assert!(codec.least_tokens(&"x".repeat(4 << 20)) > 512);
     }
 }

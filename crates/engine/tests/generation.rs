@@ -104,7 +104,8 @@ fn hundreds_of_prompts_share_the_model_with_a_newcomer() {
         move || read(&stream).unwrap().len()
     });
     next(&stream, 1).unwrap().unwrap();
-    // Forty of his are done before the three hundred, because freed places go to who has the fewest.
+    // The other request's forty prompts end before the three hundred: a freed place goes to the request with the
+    // fewest running sequences.
     let few: Vec<Prompt> = (0..40).map(|i| text(&format!("newcomer {i}"))).collect();
     run(&model, request(few, |_| {})).unwrap();
     assert!(call(|done| stream.result(done)).is_ready().is_none(), "the newcomer did not wait for all");

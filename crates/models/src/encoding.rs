@@ -85,8 +85,8 @@ pub(crate) fn cut_pair(
     tokenizer.post_process(first, second, true).map_err(invalid)
 }
 
-/// Whether there is enough to cut of the text that is to be cut; if not, nothing is, as in transformers, and whoever
-/// asked finds it too long.
+/// Whether the text that is to be cut is long enough for it; if not, nothing is cut, as in transformers, and the caller
+/// finds that the result is too long.
 fn can_cut(cut: &Cut, room: usize, (first, second): (usize, usize)) -> Result<bool> {
     let kept = match cut.truncation {
         Truncation::Longest => 0,

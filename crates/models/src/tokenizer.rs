@@ -115,7 +115,7 @@ impl Tokenizer {
     }
 
     fn new(mut tokenizer: tokenizers::Tokenizer, clean_up: bool) -> Result<Self> {
-        // A tokenizer.json may carry the padding and truncation of whoever saved it. Both are the caller's to ask for.
+        // A tokenizer.json may hold the padding and truncation of the program that saved it. Here the caller sets both.
         tokenizer.with_truncation(None).map_err(invalid)?;
         tokenizer.with_padding(None);
         let vocab = tokenizer.get_vocab(true);

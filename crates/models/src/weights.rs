@@ -75,7 +75,7 @@ impl Weights {
         Ok(self)
     }
 
-    /// What the adapter adds, which from now on is not added any more: for whoever keeps it beside the weights.
+    /// Takes the adapter's matrices out, so that they are no longer added: for callers that apply them separately.
     pub fn take_deltas(&mut self) -> BTreeMap<String, LoraWeights> {
         self.adapter.as_mut().map(|adapter| std::mem::take(&mut adapter.modules)).unwrap_or_default()
     }

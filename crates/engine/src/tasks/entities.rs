@@ -14,15 +14,15 @@ use crate::text::Codec;
 /// How tokens become entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aggregation {
-    /// They do not: one for each token.
+    /// One entity for each token.
     None,
-    /// Neighbours with the same label are one.
+    /// Neighbouring tokens with the same label form one entity.
     Simple,
-    /// The same, and a word has the label of its first token,
+    /// As `Simple`; a word takes the label of its first token.
     First,
-    /// of the mean of its tokens,
+    /// As `Simple`; a word takes the label of the mean of its tokens' scores.
     Average,
-    /// or of its surest token.
+    /// As `Simple`; a word takes the label of its token with the highest score.
     Max,
 }
 

@@ -18,7 +18,7 @@ pub struct Param {
     pub trainable: bool,
     /// Weight decay applies: matrices and embeddings, not biases and norms.
     pub decays: bool,
-    /// The gradient's content is of the step before: whoever comes first overwrites it.
+    /// The gradient still holds the previous step's values: the first layer that writes overwrites them.
     stale: bool,
 }
 

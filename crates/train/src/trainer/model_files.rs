@@ -57,7 +57,7 @@ pub(super) fn written_config(config: &Value, head: Option<HeadKind>, task: Task,
         let labels = if data.labels.is_empty() { vec!["LABEL_0".to_string()] } else { data.labels.clone() };
         with_labels(&mut config, &labels);
     }
-    // How a prompt was joined to what follows it, which whoever generates has to do in the same way. Other keys of the
+    // How a prompt was joined to its completion; generation has to join them in the same way. Other keys of the
     // task stay.
     if let Some(separator) = &data.separator {
         let tasks = object(config.entry("task_specific_params").or_insert(Value::Null));
