@@ -9,11 +9,11 @@ use crate::error::{EngineError, Result};
 use crate::reply::Reply;
 use crate::text::{Codec, TextThread};
 
-/// Where a thread finds its own handle, to hand it to the [`Life`] that it starts.
+/// Holds a thread's own handle, so that the thread can pass it to its [`Life`].
 pub(crate) type ThreadSlot = Arc<Mutex<Option<JoinHandle<()>>>>;
 
-/// Starts the thread that will own a model. There `assemble` makes the handle, which is the answer, and what serves it,
-/// which `run` then runs to its end. Without a thread the reply is dropped, and says so.
+/// Starts the thread that will own a model. On that thread `assemble` makes the handle, which is sent to `reply`, and
+/// the server, which `run` runs until the model closes. If no thread can be started, `reply` gets an error.
 pub(crate) fn start_owner<H: 'static, S: 'static>(
     assemble: impl FnOnce(ThreadSlot) -> Result<(H, S)> + Send + 'static,
     run: fn(S),
@@ -115,7 +115,8 @@ impl Life {
                 (self.wake)();
                 let life = self.clone();
                 let join = move || life.join(threads);
-                // Without a thread to spare nobody is left waiting: the model's thread ends by itself.
+                // If the third thread cannot be started, the callers are answered at once: the model's thread ends by
+                // itself.
                 if std::thread::Builder::new().name("candle-close".into()).spawn(join).is_err() {
                     self.closed();
                 }

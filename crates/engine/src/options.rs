@@ -1,4 +1,4 @@
-//! What a generation may be asked for, and the table of what is refused.
+//! The options of a generation, their defaults, and the combinations that are refused.
 
 use candlewick_models::CausalInfo;
 
@@ -37,12 +37,13 @@ pub enum Truncate {
 pub struct GenerateOptions {
     /// `None`: `wished_new_tokens`, `wished_length`, or 256; as many as fit in the model's positions.
     pub max_new_tokens: Option<usize>,
-    /// What the model's files say instead of 256. A wish, which gives way where positions are too few.
+    /// The default from the model's files instead of 256. Unlike `max_new_tokens` it is reduced where the model has
+    /// too few positions.
     pub wished_new_tokens: Option<usize>,
     /// The same, with the prompt counted (transformers' `max_length`). A prompt that has so many tokens by itself is
     /// followed by as many as without the wish.
     pub wished_length: Option<usize>,
-    /// Until there are so many, nothing ends a sequence: end tokens are banned, stop strings pass.
+    /// Before this many tokens nothing ends a sequence: end tokens are banned, stop strings are ignored.
     pub min_new_tokens: usize,
     /// 0 = greedy: the likeliest token, always.
     pub temperature: f32,
@@ -126,13 +127,13 @@ pub const MAX_SEQUENCES_PER_PROMPT: usize = 64;
 pub const MAX_LOGPROBS: usize = 20;
 pub const MAX_STOPS: usize = 64;
 const DEFAULT_NEW_TOKENS: usize = 256;
-/// More decides nothing that this does not, and divided by a small temperature it leaves f32.
+/// A larger bias has no further effect, and divided by a small temperature it overflows f32.
 const MAX_BIAS: f32 = 1e6;
 /// Below this f32 logits divided by the temperature lose all meaning; 0 is what such a caller wants.
 const MIN_TEMPERATURE: f32 = 1e-6;
 
 impl GenerateOptions {
-    /// Refuses what cannot be and what would silently do nothing.
+    /// Refuses values out of range, and options that would have no effect.
     pub fn validate(&self, info: &CausalInfo, has_tokenizer: bool) -> Result<()> {
         let refuse = |option, reason: &str| Err(EngineError::option(option, reason));
         let number = |option, value: f32, range: std::ops::RangeInclusive<f32>| match value {
@@ -289,10 +290,10 @@ mod tests {
         assert_eq!(room(Some(80), None, Truncate::None, 30), Some((30, 70)));
         assert_eq!(room(Some(800), None, Truncate::None, 10), Some((10, 90)));
         assert_eq!(room(Some(80), None, Truncate::Left, 300), Some((50, 50)));
-        // The prompt counts, and where it is longer the wish says nothing.
+        // `max_length` counts the prompt; if the prompt is longer, the default is ignored.
         assert_eq!(room(None, Some(40), Truncate::None, 10), Some((10, 30)));
         assert_eq!(room(None, Some(40), Truncate::None, 40), Some((40, 50)));
-        // What new tokens say comes first, as in transformers.
+        // As in transformers, `max_new_tokens` comes before `max_length`.
         assert_eq!(room(Some(5), Some(40), Truncate::None, 10), Some((10, 5)));
         assert_eq!(room(None, None, Truncate::None, 10), Some((10, 50)));
         assert_eq!(room(Some(5), None, Truncate::None, 100), None);

@@ -1,6 +1,6 @@
-//! Caches of finished sequences, reused for prompts with the same beginning: the next turn of a dialogue, another question
-//! under the same instructions. Exact, because a position's keys and values do not depend on the pass that computed
-//! them.
+//! Caches of finished sequences, reused for prompts with the same beginning: the next turn of a dialogue, another
+//! question under the same instructions. Exact, because a position's keys and values do not depend on the pass that
+//! computed them.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! One `generate` call on the model's thread: its prompts, what runs of them, and what it comes to.
+//! One `generate` call on the model's thread: its waiting prompts, its running tasks, its results.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(crate) struct Request {
     /// Prompts that do not run yet: index, ids, new tokens.
     pub waiting: VecDeque<(usize, Vec<u32>, usize)>,
     pub tasks: Vec<Task>,
-    /// The reader is behind: nothing of it runs in this turn.
+    /// The reader's queue is full: no task of this request runs in this turn.
     pub paused: bool,
     submitted: Instant,
     clocks: Clocks,

@@ -30,7 +30,7 @@ const SEQUENCES: usize = 64;
 pub(crate) enum Command {
     Start(Box<Job>),
     Score(Box<ScoreRun>),
-    /// Look at the flags: something was cancelled, closed, or read.
+    /// Wakes the thread to check its flags: a request was cancelled, the model closed, or a queue was read.
     Wake,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Scheduler {
     inbox: mpsc::Receiver<Command>,
     closing: Arc<AtomicBool>,
     requests: Vec<Request>,
-    /// Served one after the other, a pass at a turn.
+    /// Calls for scores, served in order, one forward pass a turn.
     scoring: VecDeque<ScoreRun>,
     prefixes: Prefixes,
     scratch: Scratch,
@@ -187,7 +187,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// One forward pass over what is due in this phase; `false`: nothing is.
+    /// Runs one forward pass over the sequences of this phase; `false`: there are none.
     fn step(&mut self, phase: Phase) -> bool {
         if !self.schedule(phase) {
             return false;
@@ -274,7 +274,7 @@ impl Scheduler {
         }
     }
 
-    /// Chooses the next tokens after a step, sends them off, and ends what is over.
+    /// After a step: chooses the next tokens, sends them, and ends finished requests.
     fn advance(&mut self, computed: &[usize], phase: Phase, start: Instant) {
         let mut failed: Vec<(usize, EngineError)> = Vec::new();
         let mut retired = Vec::new();

@@ -39,7 +39,7 @@ impl StopMatcher {
         text
     }
 
-    /// What was held back when nothing follows any more.
+    /// The text that was held back, at the end of the sequence.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

@@ -1,4 +1,4 @@
-//! The queue between the model's thread and a reader who sets the pace.
+//! The queue between the model's thread and a reader: a full queue pauses the generation.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,7 +120,7 @@ pub(crate) struct Producer {
     _hook: HookGuard,
 }
 
-/// What became of a stopped request.
+/// Why a request was stopped.
 pub(crate) enum Stop {
     /// Its reader left: the result holds the tokens so far.
     Reader,
@@ -194,7 +194,7 @@ pub struct TokenStream(Arc<Reader>);
 
 struct Reader {
     shared: Arc<Shared>,
-    /// A model is not closed under its readers just because its handle was dropped.
+    /// Keeps the model open while a stream exists, even if its handle was dropped.
     _keep: Box<dyn Send + Sync>,
 }
 
@@ -248,7 +248,7 @@ impl TokenStream {
         self.0.shared.cancel();
     }
 
-    /// What it came to, when it has ended. May be asked any number of times.
+    /// The result, when the stream has ended. May be called any number of times.
     pub fn result(&self, done: Done<GenerationResult>) {
         self.0.shared.update(|state| state.askers.push(Reply::new(done)));
     }

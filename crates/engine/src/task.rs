@@ -1,4 +1,4 @@
-//! One prompt at work: the sequences that continue it, as `n` samples or as beams.
+//! A running prompt: the sequences that continue it, as `n` samples or as beams.
 
 use candlewick_models::Cache;
 
@@ -46,7 +46,7 @@ impl Sequence {
     }
 }
 
-/// What a continuation has grown to.
+/// The generated part of a sequence: text, tokens, stop string.
 #[derive(Clone)]
 struct Growth {
     text: Detokenizer,
@@ -103,7 +103,7 @@ impl Growth {
     }
 }
 
-/// What a step of a task gave.
+/// The output of a task's step.
 #[derive(Default)]
 pub(crate) struct Output {
     pub events: Vec<TokenEvent>,
@@ -247,7 +247,7 @@ impl Task {
         best.take(self.width).enumerate().map(number).collect()
     }
 
-    /// What there is when the request is stopped.
+    /// The results so far, when the request is stopped.
     pub fn cut_short(mut self) -> Vec<Ended> {
         if self.beams.is_some() {
             return self.hypotheses(|_| FinishReason::Aborted);

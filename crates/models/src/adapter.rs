@@ -42,10 +42,10 @@ pub struct Adapter {
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
-/// Whole modules that a base need not have: heads, and what lies under them.
+/// Modules that a base may lack: heads and poolers.
 const HEADS: [&str; 5] = ["classifier.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
 
-/// What of `adapter_config.json` changes the mathematics. Anything else that would is refused.
+/// The fields of `adapter_config.json` that change the output. Other fields that would change it are refused.
 #[derive(Deserialize)]
 struct AdapterConfig {
     peft_type: String,
@@ -78,11 +78,11 @@ const EXTRAS: [&str; 11] = [
     "monteclora_config",
 ];
 
-/// Beginnings that leave the base's weights as they are. The others (PiSSA, OLoRA, LoftQ, …) subtract from them, by a
-/// computation of PEFT's that its files do not hold; PEFT can save them converted to plain LoRA.
+/// Initialisations that leave the base's weights unchanged. The others (PiSSA, OLoRA, LoftQ, …) subtract from them, by
+/// a computation of PEFT's that its files do not hold; PEFT can save them converted to plain LoRA.
 const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
-/// PEFT's pattern keys end a module's name; that they may be regular expressions is not followed.
+/// A PEFT pattern key matches the end of a module's name. Regular expressions are not supported.
 fn pattern<'a, T>(patterns: &'a BTreeMap<String, T>, module: &str) -> Option<&'a T> {
     let ends =
         |key: &str| module.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -184,8 +184,8 @@ impl Adapter {
         Ok(Self { folder: folder.to_path_buf(), config: value, modules, whole, weights })
     }
 
-    /// From now on this is what takes the adapter out of a model that it was merged into. What took the place of other
-    /// tensors stays.
+    /// Negates the adapter: merging it now removes it from a model that it was merged into. Tensors that it replaced
+    /// whole stay replaced.
     pub fn reverse(&mut self) {
         self.modules.values_mut().for_each(|lora| lora.scale = -lora.scale);
         self.whole.clear();
@@ -208,8 +208,8 @@ impl Adapter {
         }
     }
 
-    /// A head of the adapter's own is tied to nothing. An embedding of its own alone would be, to a head that must stay
-    /// as it was.
+    /// A head that the adapter replaces is not tied to the embedding any more. An embedding that it replaces without
+    /// the tied head is refused: the head would change with it.
     pub(crate) fn untie(&self, config: &mut serde_json::Map<String, Value>) -> Result<()> {
         let masked = config.get("architectures").is_some_and(|names| names[0] == "BertForMaskedLM");
         for (embedding, head, has_head) in [

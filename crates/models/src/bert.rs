@@ -140,13 +140,13 @@ pub fn head_of(folder: &ModelFolder, weights: &Weights) -> EncoderHead {
     }
 }
 
-/// What a linear layer over the pooled output is called: by transformers, and by whoever wrote
-/// `pooled → dropout → linear` around a `BertModel` and saved the module's weights.
+/// Names of a linear layer over the pooled output: transformers' `classifier`, and those common in modules that wrap a
+/// `BertModel` (`pooled → dropout → linear`).
 pub(crate) fn classifier_of(weights: &Weights) -> Option<&'static str> {
     ["classifier", "linear", "out", "fc"].into_iter().find(|name| weights.contains(&format!("{name}.weight")))
 }
 
-/// Far above any label set; a header may claim anything.
+/// A bound far above any label set: an untrusted header may claim any number.
 const MAX_CLASSES: usize = 1 << 16;
 
 /// The classes of a classification head: `id2label`, else `LABEL_0` … for as many rows as `classifier` has.

@@ -323,7 +323,7 @@ impl Encoder for CpuBert {
 }
 
 /// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel
-/// never holds these weights; for whoever wants to see them they are computed once more, by the definition.
+/// does not keep these weights; when they are asked for, they are computed again, by the definition.
 fn attention_weights(qkv: &[f32], h: usize, heads: usize, scale: f32) -> Vec<f32> {
     let (t, d) = (qkv.len() / (3 * h), h / heads);
     let mut weights = Vec::with_capacity(heads * t * t);

@@ -219,7 +219,7 @@ impl Checkpoint {
         }
     }
 
-    /// How `name` is best held: as it is stored; bf16, whose range f16 does not have, as f32.
+    /// The type in which `name` is held by default: as it is stored; bf16 as f32, because f16 lacks its range.
     pub fn native_dtype(&self, name: &str) -> Dtype {
         let dtype = self.resolve(name).map(|resolved| match &self.store {
             Store::Safetensors { entries, .. } if entries[&resolved].stored == Some(SourceType::F16) => {

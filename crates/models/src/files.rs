@@ -1,5 +1,5 @@
-//! The files of a model, as bytes: opened with care, read at a place, parsed as JSON. Nothing here knows what is in
-//! them.
+//! Reading files safely: opening regular files only, positioned reads, JSON of a bounded size. Nothing here knows a
+//! format.
 
 use std::fs::File;
 use std::io::Read;
@@ -38,7 +38,7 @@ pub(crate) fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64)
     Ok(())
 }
 
-/// Opens a regular file: a pipe would block, a device never end.
+/// Opens a regular file. Other kinds are refused: a pipe would block, a device would never end.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let io = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => ModelError::NotFound(path.display().to_string()),
@@ -50,7 +50,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
     File::open(path).map_err(io)
 }
 
-/// That a file of weights does not begin as something else: a Git LFS pointer, a page of HTML.
+/// Refuses a file of weights that begins as something else: a Git LFS pointer, an HTML page.
 pub(crate) fn refuse_foreign(file: &File, name: &str) -> Result<()> {
     foreign::content_of(file).map_or(Ok(()), |reason| Err(corrupt(name, reason)))
 }

@@ -1,5 +1,5 @@
-//! What lies where a model should: sentences for the errors of people whose folder or file is not one that Candlewick
-//! loads. Each says what was found, what a model is, and what to do.
+//! Error messages for folders and files that are not models Candlewick loads. Each says what was found, what a model
+//! is, and what to do.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::ModelError;
 const LAYOUT: &str = "a model is a folder with config.json and model.safetensors (or a shard index, or pytorch_model.bin), \
      or for a GPT-2 a .gguf file";
 
-/// What the first bytes of a file say it is, where they are not those of its format; `None` if they say nothing.
+/// What a file is by its first bytes, if it is not of its format; `None` if they do not tell.
 pub(crate) fn content(bytes: &[u8]) -> Option<String> {
     let start = &bytes[..bytes.len().min(512)];
     let text = String::from_utf8_lossy(start);

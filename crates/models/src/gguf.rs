@@ -21,7 +21,7 @@ const MAX_ENTRIES: u64 = 1 << 20;
 const MAX_STRING: u64 = 1 << 20;
 const MAX_TENSORS: u64 = 1 << 16;
 
-/// A metadata value, as far as it is of use here.
+/// A metadata value of a kind that is used here.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Meta {
     Integer(i64),
@@ -109,7 +109,7 @@ impl Reader<'_> {
         corrupt(self.name, format!("at byte {}: {}", self.at, reason.into()))
     }
 
-    /// That `count` items of at least `each` bytes are still in the file.
+    /// Checks that `count` items of at least `each` bytes are left in the file.
     fn room(&self, count: u64, each: u64, what: &str) -> Result<()> {
         match count.checked_mul(each) {
             Some(bytes) if bytes <= self.size - self.at => Ok(()),

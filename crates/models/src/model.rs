@@ -44,14 +44,14 @@ impl Default for LoadOptions {
     }
 }
 
-/// How far a load is: `done` of `total` bytes of weights.
+/// Progress of a load: `done` of `total` bytes of weights.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadProgress {
     pub done: u64,
     pub total: u64,
 }
 
-/// What a load reports to and asks of its caller.
+/// The callbacks of a load: progress, and whether to stop.
 pub trait LoadObserver {
     fn progress(&self, _progress: LoadProgress) {}
     /// Asked between tensors; `true` ends the load with [`crate::ModelError::Stopped`].
@@ -60,7 +60,7 @@ pub trait LoadObserver {
     }
 }
 
-/// An observer that wants nothing.
+/// An observer that ignores progress and never stops.
 impl LoadObserver for () {}
 
 #[derive(Debug, Clone)]
@@ -143,7 +143,7 @@ pub trait CausalLm: Send {
     }
 }
 
-/// What sits on top of a BERT encoder in this checkpoint.
+/// The head of a BERT checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncoderHead {
     None,
@@ -168,7 +168,7 @@ pub struct EncoderInfo {
     pub head: EncoderHead,
     /// Names of the head's classes, by id.
     pub labels: Vec<String>,
-    /// What the folder says of how to read texts and of what the numbers mean.
+    /// What the folder's files say about tokenizing, pooling and labels.
     pub usage: EncoderUsage,
     pub dtype: Dtype,
     pub device: &'static str,
@@ -208,7 +208,7 @@ pub struct EncoderWant {
     pub last_hidden_state: bool,
     /// Of the embeddings' output (0) and every layer's (1 ..= `layers`).
     pub hidden_states: Layers,
-    /// Of every layer (0 .. `layers`): how much each token looks at each.
+    /// Of every layer (0 .. `layers`): attention weights.
     pub attentions: Layers,
     pub pooled: bool,
     /// The head's logits.
@@ -221,7 +221,7 @@ pub struct EncoderOutput {
     pub last_hidden_state: Vec<f32>,
     /// (T, H) each, of the layers that were chosen, the first one first.
     pub hidden_states: Vec<Vec<f32>>,
-    /// (heads, T, T) each: row i are the weights with which token i takes the others, and they sum to 1.
+    /// (heads, T, T) each: row i holds the attention weights of token i, which sum to 1.
     pub attentions: Vec<Vec<f32>>,
     /// (H)
     pub pooled: Vec<f32>,

@@ -76,7 +76,8 @@ impl CausalLm for CandleGpt2 {
         let before: Vec<usize> = batch.iter().map(|step| step.cache.len()).collect();
         for i in 0..batch.len() {
             if let Err(error) = self.extend(&mut batch[i], stop) {
-                // The failed sequence may have some layers ahead of others; all go back to where they were.
+                // Some layers of the failed sequence may be ahead of others: all are truncated to the length before the
+                // step.
                 for (step, &len) in batch.iter_mut().zip(&before) {
                     if let Some(cache) = step.cache.as_any_mut().downcast_mut::<CandleCache>() {
                         cache.len = cache.len.max(len);

@@ -1,4 +1,4 @@
-//! What the CPU models are made of: weights packed for the kernels while they are read, one tensor at a time.
+//! Building blocks of the CPU models: weights are packed for the kernels while they are read, one tensor at a time.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -66,7 +66,7 @@ pub(crate) struct Loader<'a> {
     total: u64,
     read: Cell<u64>,
     held: Cell<u64>,
-    /// What is being packed: a part of a matrix at a time, so that memory never holds a matrix twice.
+    /// Packs a matrix part by part, so that memory never holds a matrix twice.
     part: RefCell<Vec<u8>>,
 }
 

@@ -1,4 +1,4 @@
-//! `pytorch_model.bin`, before Candle's unpickler sees it: what that one builds is bounded here first.
+//! Checks `pytorch_model.bin` before Candle's unpickler reads it: bounds what the unpickler would build.
 //!
 //! The unpickler executes nothing, but it copies whatever the memo gives back and drops nested values by recursion, so
 //! a few hundred bytes can ask for all memory or all stack. This walks the same opcodes with the sizes of the objects

@@ -15,7 +15,7 @@ pub struct ModelFolder {
     pub path: PathBuf,
     /// An adapter's folder, whose files come before those of `path`.
     over: Option<PathBuf>,
-    /// Until [`Self::weights`] takes it.
+    /// `None` after [`Self::weights`] has taken it.
     pub adapter: Option<Adapter>,
     /// `config.json`, an object.
     pub config: Value,
@@ -125,7 +125,7 @@ impl ModelFolder {
         found.ok_or_else(|| foreign::model_type(&self.config))
     }
 
-    /// That the folder is a GPT-2's or a BERT's, where it says what it is; `over` are keys that come before its own.
+    /// Refuses a folder whose `model_type` is neither GPT-2 nor BERT; keys in `over` come before the folder's own.
     pub fn refuse_foreign(&self, over: &serde_json::Map<String, Value>) -> Result<()> {
         let found = over.get("model_type").or_else(|| self.config.get("model_type"));
         match found.and_then(Value::as_str) {

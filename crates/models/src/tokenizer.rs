@@ -125,7 +125,7 @@ impl Tokenizer {
         let special = decoder.iter().filter(|(_, token)| token.special);
         let special = special.map(|(&id, token)| (id, token.content.clone())).collect();
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        // transformers does it to everything but byte pairs, whose spaces are the text's own.
+        // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
         Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }) })
     }

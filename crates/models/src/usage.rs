@@ -2,8 +2,8 @@
 //! sentence-transformers' files.
 //!
 //! Everything is optional; what is missing has the default that transformers and sentence-transformers have. A part
-//! that is there and that we cannot do (another module behind the pooling, say) is kept by name, so that whoever needs
-//! it can refuse.
+//! that is not supported (such as another module behind the pooling) is kept by name, so that a task that needs it can
+//! refuse.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Default for Pooling {
     }
 }
 
-/// What a model's vectors are compared by.
+/// The similarity function that a model's vectors are made for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Similarity {
     #[default]
@@ -57,7 +57,7 @@ pub struct EncoderUsage {
     pub problem_type: Option<String>,
     /// Tokens that the tokenizer cuts at, special ones included; `None`: it does not say.
     pub tokenizer_max_length: Option<usize>,
-    /// What stands for a word to be guessed.
+    /// The mask token (`[MASK]`).
     pub mask_token: Option<String>,
     /// A cross-encoder's last function as its configuration names it ("torch.nn.modules.linear.Identity").
     pub cross_encoder_activation: Option<String>,

@@ -43,7 +43,7 @@ impl Stored<'_> {
 /// The tensors of one model. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
 pub struct Weights {
     base: Checkpoint,
-    /// What lies over the tensors and is part of what is read.
+    /// The adapter that is merged into the tensors as they are read.
     adapter: Option<Box<Adapter>>,
 }
 
@@ -131,7 +131,7 @@ impl Weights {
         self.base.total_bytes() + self.adapter.as_ref().map_or(0, |adapter| adapter.weights.total_bytes())
     }
 
-    /// How `name` is best held: as it is stored; bf16, whose range f16 does not have, as f32.
+    /// The type in which `name` is held by default: as it is stored; bf16 as f32, because f16 lacks its range.
     pub fn native_dtype(&self, name: &str) -> Dtype {
         match self.replaced(name) {
             Some((weights, own)) => weights.native_dtype(own),

@@ -1,5 +1,4 @@
-//! Texts as models read them when it matters where each token stands: ids with offsets into the text, and long texts as
-//! several windows that overlap.
+//! Token ids with their offsets in the text, and long texts as several windows that overlap.
 
 use tokenizers::Encoding;
 use tokenizers::models::ModelWrapper;
@@ -13,13 +12,13 @@ use crate::{Result, Tokenizer};
 pub struct Window {
     pub ids: Vec<u32>,
     pub type_ids: Vec<u32>,
-    /// From where to where in its text a token is, in UTF-16 code units: what indexes a JavaScript string.
+    /// Start and end of each token in its text, in UTF-16 code units, which index a JavaScript string.
     pub offsets: Vec<(u32, u32)>,
     /// Which of the two texts a token is from; `None`: a special token.
     pub texts: Vec<Option<u8>>,
     /// Which word of its text.
     pub words: Vec<Option<u32>>,
-    /// Goes on with the word of the token before it, as transformers' named-entity pipeline sees that.
+    /// Whether the token continues the word of the token before it, by the rule of transformers' entity pipeline.
     pub continues: Vec<bool>,
 }
 

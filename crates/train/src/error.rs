@@ -16,7 +16,7 @@ pub enum TrainError {
     OptionInvalid { option: &'static str, reason: String },
     #[error("no such file: {0}")]
     DataNotFound(String),
-    /// A row that cannot be read, or that has not what the task needs; `place` is `file:line`.
+    /// A row that cannot be read, or that lacks what the task needs; `place` is `file:line`.
     #[error("{place}: {reason}")]
     DataInvalid { place: String, reason: String },
     #[error("{place}: no column {wanted}; there are {}. The option columns names columns", known.join(", "))]
@@ -35,7 +35,7 @@ pub enum TrainError {
     CheckpointCorrupt { path: PathBuf, reason: String },
     #[error("{path}: {reason}")]
     Io { path: PathBuf, reason: String },
-    /// Another run writes there.
+    /// Another run is writing to the output folder.
     #[error("{path}: another training run is writing here")]
     OutputBusy { path: PathBuf },
     /// The model's folder has no tokenizer, and the data is text.

@@ -1,4 +1,4 @@
-//! How long work is watched and ended.
+//! How a caller follows and stops long work.
 
 pub trait Observer {
     /// `done` of `total`, in whatever the work counts.
@@ -12,5 +12,5 @@ pub trait Observer {
     }
 }
 
-/// An observer that wants nothing.
+/// An observer that ignores progress and never stops.
 impl Observer for () {}

@@ -1,5 +1,5 @@
 //! How much of a text a tokenizer does not know: a vocabulary of another language or script turns most of it into
-//! `[UNK]`, and a model that is trained or measured on that learns and shows nothing of the text.
+//! `[UNK]`, and training or evaluating on such tokens is meaningless.
 
 use candlewick_models::Tokenizer;
 
@@ -46,7 +46,7 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// A predictor that tells the observer, once, how much of its first inputs was unknown.
+/// A predictor that reports, once, the share of unknown tokens in its first inputs.
 pub(crate) struct Watching<'a, P> {
     inner: &'a mut P,
     counter: Option<Counter<'a>>,

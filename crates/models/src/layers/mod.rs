@@ -125,7 +125,7 @@ pub fn embed(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     Ok(table.index_select(&ids.flatten_all()?, 0)?.reshape(dims)?)
 }
 
-/// Softmax over the last dimension. Subtracting the maximum changes no gradient, so it is taken as a constant.
+/// Softmax over the last dimension. The maximum is subtracted as a constant, which does not change the gradient.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let e = x.broadcast_sub(&x.detach().max_keepdim(D::Minus1)?)?.exp()?;
     Ok(e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?)

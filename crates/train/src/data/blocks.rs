@@ -8,8 +8,7 @@ use super::texts::names;
 use super::{Example, Examples, IGNORED, Setup, Target};
 use crate::{Result, TrainError};
 
-/// Documents, each followed by the end of text, end to end and cut into blocks. The last block is as long as what is
-/// left.
+/// Documents, each followed by the end-of-text token, concatenated and cut into blocks. The last block may be shorter.
 pub(super) struct Blocks {
     spool: Spool,
     /// Tokens before each document in the stream, and in all.
@@ -68,7 +67,7 @@ pub(super) fn shared(stride: usize, length: usize) -> Result<usize> {
 
 impl Examples for Blocks {
     fn len(&self) -> usize {
-        // One token alone has nothing to guess.
+        // A single token has no target.
         match self.total() {
             0 | 1 => 0,
             total if total <= self.length as u64 => 1,
@@ -127,8 +126,8 @@ impl Windows {
         self.spool.length(document) + usize::from(self.eos.is_some())
     }
 
-    /// Bytes of all text; without an end-of-text token, those of the first tokens, which nothing guesses, are among
-    /// them.
+    /// Bytes of all text. Without an end-of-text token they include the bytes of each document's first token, which has
+    /// no prediction.
     pub fn bytes(&self) -> u64 {
         self.spool.bytes.iter().sum()
     }

@@ -26,13 +26,13 @@ pub struct ClassificationRow {
     pub target: Target,
 }
 
-/// What the first reading finds out about the labels.
+/// What the first pass over the file finds out about the labels.
 #[derive(Default)]
 struct Survey {
     seen: Seen,
     lists: bool,
     fractions: bool,
-    /// Something that is no number.
+    /// Whether a label is not a number.
     names: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A prompt and what should follow it; the loss sees what follows alone. Translations and conversations are the same.
+//! A prompt and its completion; the loss covers the completion only. Translations and conversations work alike.
 //!
 //! Prompt and completion are tokenised apart from each other, as they are when a prompt is continued. A conversation is
 //! its turns, each followed by the end of text, as in DialoGPT (Zhang et al. 2019); the assistant's turns are learned.
@@ -27,7 +27,7 @@ struct Reader {
     eos: Option<u32>,
 }
 
-/// What a row says: texts in turn, and whether each is to be learned.
+/// A row: its texts in order, and whether each is a target.
 pub type Turns = Vec<(String, bool)>;
 
 impl Completion {
@@ -59,7 +59,7 @@ impl Completion {
         Ok(turns.iter().map(|turn| self.ids(turn)).collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// A turn with what ends it.
+    /// A turn with its end token.
     fn ids(&self, (text, learned): &(String, bool)) -> Result<Vec<u32>> {
         let Reader { task, separator, eos, .. } = &self.reader;
         let ends = *task == Task::Dialogue && separator.is_empty();
@@ -126,7 +126,7 @@ impl Examples for Completion {
         self.rows.len()
     }
 
-    /// Too long a conversation loses its oldest turns, a prompt its beginning, and then a completion its end.
+    /// Truncates: a conversation loses its oldest turns, a prompt its beginning, then a completion its end.
     fn get(&mut self, index: usize) -> Result<Example> {
         let turns = self.turns(index)?;
         let mut parts = Vec::with_capacity(turns.len());
@@ -148,7 +148,7 @@ impl Examples for Completion {
         }
         let excess = ids.len().saturating_sub(self.max_length);
         let prompt = labels.iter().take_while(|label| **label == IGNORED).count();
-        // The first learned token is guessed from what is before it, so one stays.
+        // The first target token is predicted from the tokens before it, so at least one of them is kept.
         let cut = excess.min(prompt.saturating_sub(1));
         ids.drain(..cut);
         labels.drain(..cut);

@@ -2,7 +2,7 @@
 
 use crate::Result;
 
-/// A label that no loss looks at, as in PyTorch.
+/// A label that losses ignore, as in PyTorch.
 pub const IGNORED: i32 = -100;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Example {
     /// (T), or empty: all 0.
     pub token_type_ids: Vec<u32>,
     pub target: Target,
-    /// The text that should come out near this one.
+    /// The text whose embedding should be near this one's.
     pub pair: Option<Box<Example>>,
 }
 
@@ -38,7 +38,7 @@ pub trait Examples: Send {
         self.len() == 0
     }
     fn get(&mut self, index: usize) -> Result<Example>;
-    /// In a unit of the data set's own, bytes or tokens: only to be compared.
+    /// Length in a unit of the data set, bytes or tokens: for comparing examples only.
     fn length_hint(&mut self, index: usize) -> Result<usize>;
     /// What is drawn anew for each epoch, a mask, is a function of it.
     fn set_epoch(&mut self, _epoch: u64) {}

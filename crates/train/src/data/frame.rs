@@ -12,7 +12,7 @@ pub(super) struct Frame {
 
 impl Frame {
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
-        // Any text will do whose tokens are found again.
+        // Any text works whose tokens can be found in the output.
         let (plain, framed) = (tokenizer.encode("a", false)?, tokenizer.encode("a", true)?);
         let at = framed.windows(plain.len().max(1)).position(|window| window == plain);
         let at = at.ok_or_else(|| TrainError::Internal("the tokenizer's frame cannot be found".into()))?;

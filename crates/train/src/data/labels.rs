@@ -8,7 +8,7 @@ use super::rows::Row;
 use super::task::short;
 use crate::{Result, TrainError};
 
-/// More names than this are no classes but texts.
+/// With more distinct names than this the column holds texts, not classes.
 const MOST: usize = 20_000;
 
 #[derive(Debug, Clone, Default)]
@@ -79,7 +79,7 @@ impl Seen {
             return Labels::new(checkpoint.to_vec());
         }
         match numbers {
-            // 2 before 10, and a class that this split happens not to have keeps its place.
+            // Numbers sort as numbers (2 before 10), and a class that is missing from this split keeps its id.
             Some(ids) if ids.iter().max().is_some_and(|most| (*most as usize) < MOST) => {
                 let most = ids.into_iter().max().unwrap_or(0);
                 Labels::new((0..=most).map(|id| id.to_string()).collect())

@@ -1,5 +1,5 @@
-//! Masked language modelling (Devlin et al. 2018): of the tokens that are guessed, 80% are `[MASK]`, 10% another token,
-//! 10% themselves.
+//! Masked language modelling (Devlin et al. 2018): of the predicted tokens, 80% are replaced by `[MASK]`, 10% by a
+//! random token, and 10% stay.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub(super) struct Masked {
     frame: Frame,
     tokenizer: Tokenizer,
     mask: u32,
-    /// Share of the tokens that are guessed.
+    /// Share of the tokens that are predicted.
     share: f64,
     length: usize,
     step: usize,
@@ -66,7 +66,7 @@ impl Examples for Masked {
         self.places.len()
     }
 
-    /// At least one token is guessed.
+    /// At least one token is predicted.
     fn get(&mut self, index: usize) -> Result<Example> {
         let (document, window) = self.places[index];
         let from = window as usize * self.step;

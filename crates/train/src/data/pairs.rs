@@ -57,7 +57,7 @@ impl Pairs {
     }
 }
 
-/// All rows have one, or none.
+/// Scores, if the rows have them: either all rows have one or none has.
 fn score(columns: &Columns, row: &Row) -> Result<Option<f32>> {
     columns.has("score").then(|| number(columns.value(row, "score")?, row)).transpose()
 }

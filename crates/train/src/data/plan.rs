@@ -1,5 +1,5 @@
-//! The order of an epoch's batches: a pure function of seed, epoch, lengths and batch size, so that a place in the data
-//! is two numbers.
+//! The order of an epoch's batches: a pure function of seed, epoch, lengths and batch size, so that a position in the
+//! data is two numbers, epoch and batch.
 
 use super::random::{Stream, stream};
 
@@ -17,7 +17,7 @@ impl Plan {
     pub fn new(seed: u64, lengths: &[u32], batch_size: usize) -> Self {
         let mut by_length: Vec<u32> = (0..lengths.len() as u32).collect();
         by_length.sort_by_key(|index| lengths[*index as usize]);
-        // Equal lengths do not stay in the file's order, which may be that of the classes.
+        // Rows of equal length are shuffled: the file may be sorted by class.
         let mut random = stream(seed, u64::MAX, 0);
         for group in by_length.chunk_by_mut(|a, b| lengths[*a as usize] == lengths[*b as usize]) {
             shuffle(group, &mut random);
@@ -25,7 +25,7 @@ impl Plan {
         Self { by_length, batch_size: batch_size.max(1), seed: Some(seed) }
     }
 
-    /// Rows as they stand, the same in every epoch.
+    /// The rows in file order, the same in every epoch.
     pub fn sequential(rows: usize, batch_size: usize) -> Self {
         Self { by_length: (0..rows as u32).collect(), batch_size: batch_size.max(1), seed: None }
     }
@@ -45,7 +45,7 @@ impl Plan {
         }
         let mut random = stream(seed, epoch, 1);
         let mut batches = vec![Vec::with_capacity(self.batch_size); count];
-        // Of `batch_size` strata as many have a row for the short last batch as it has rows: which, is drawn.
+        // The short last batch takes one row from each of a random subset of the `batch_size` strata.
         let short = rows - (count - 1) * self.batch_size;
         let mut full: Vec<bool> = (0..self.batch_size).map(|stratum| stratum < short).collect();
         shuffle(&mut full, &mut random);

@@ -1,4 +1,4 @@
-//! Random numbers that are a function of what they are for: no state to save with a checkpoint.
+//! Random numbers as a function of (seed, purpose, position): a checkpoint needs no generator state.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 pub struct Stream(u64);

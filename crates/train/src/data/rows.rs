@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{Result, TrainError};
 
-/// A row has to fit in memory, with its tokens, which take a hundred times as much while they are made.
+/// Maximum bytes of a row: tokenizing takes about a hundred times as much memory.
 const MAX_ROW_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -273,7 +273,7 @@ impl Source {
 
     fn row(&mut self, row: usize) -> Result<Row> {
         let (start, end) = (self.offsets[row], self.offsets[row + 1]);
-        // Blank lines behind a row are no reason to take memory.
+        // Blank lines after a row must not enlarge its buffer.
         let mut bytes = vec![0; (end - start).min(2 * MAX_ROW_BYTES) as usize];
         let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|error| io(&self.path, &error))?;
@@ -290,10 +290,10 @@ impl Source {
     }
 }
 
-/// What no file system says of a read.
+/// An error that no file system reports for a read.
 const TOO_LONG: std::io::ErrorKind = std::io::ErrorKind::InvalidData;
 
-/// A quotation mark that is never closed makes one row of the rest of a table: it ends where a row has no more room.
+/// An unclosed quotation mark makes one row of the rest of a table: the row limit stops the reading.
 struct Bounded<'a> {
     inner: &'a mut File,
     room: Rc<Cell<u64>>,

@@ -17,7 +17,7 @@ pub struct Setup<'a> {
     /// The classes of the checkpoint's head; none if it has no head yet.
     pub checkpoint_labels: &'a [String],
     pub seed: u64,
-    /// It will be trained on: what a metric takes and a loss does not is then wrong.
+    /// The data will be trained on: values that a metric accepts and a loss does not are errors.
     pub trains: bool,
     /// Asked between rows; `true` ends the opening with `ABORTED`.
     pub stop: &'a dyn Fn() -> bool,

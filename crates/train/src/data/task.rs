@@ -1,4 +1,4 @@
-//! What is learned, and how a data set's columns say it.
+//! Tasks, and which columns of a data set they read.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,13 @@ use crate::{Result, TrainError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// Texts, end to end: causal language modelling.
+    /// Concatenated texts: causal language modelling.
     TextGeneration,
-    /// A prompt and what should follow it.
+    /// A prompt and its completion.
     Completion,
-    /// The same, of a text and its translation.
+    /// A text and its translation.
     Translation,
-    /// The same, of the turns of a conversation.
+    /// The turns of a conversation.
     Dialogue,
     #[serde(alias = "sentiment-analysis")]
     TextClassification,
@@ -103,7 +103,7 @@ pub struct DataOptions {
     /// Between a prompt and its completion. `None`: a line feed for a translation, nothing for a completion, the end of
     /// text for turns.
     pub separator: Option<String>,
-    /// Share of the tokens that a masked language model has to guess. `None`: 0.15.
+    /// Share of the tokens that a masked language model predicts. `None`: 0.15.
     pub masking: Option<f32>,
 }
 

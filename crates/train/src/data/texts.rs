@@ -10,7 +10,8 @@ use crate::{Result, TrainError};
 
 /// A whole file is read in pieces of about this size.
 const PIECE_BYTES: usize = 1 << 16;
-/// Without a line feed for so long, a text is cut at any character: memory is bounded before tokens are the same.
+/// After this many bytes without a line feed, a text is cut at any character: bounded memory comes before identical
+/// tokens.
 const PIECE_AT_MOST: usize = 1 << 24;
 
 pub enum Piece<'a> {
@@ -76,7 +77,7 @@ fn whole(
             place: format!("{}, byte {}", path.display(), offset + error.valid_up_to() as u64),
             reason: "no UTF-8".into(),
         })?;
-        // A byte order mark is no text.
+        // A byte order mark is not part of the text.
         visit(Piece::Text(if offset == 0 { text.trim_start_matches('\u{feff}') } else { text }))?;
         offset += end as u64;
         buffer.drain(..end);

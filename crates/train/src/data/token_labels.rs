@@ -21,7 +21,7 @@ pub struct TokenLabels {
     labels: Labels,
 }
 
-/// What is outside of all entities.
+/// The tag of tokens outside of entities.
 const OUTSIDE: &str = "O";
 
 /// Where an entity is in its text, in UTF-16 code units.

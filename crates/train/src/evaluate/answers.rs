@@ -63,7 +63,7 @@ pub(super) fn run<P: Predictor>(
     for row in 0..data.rows() {
         questions.push(data.question(row)?);
     }
-    // Of questions that all have answers none is answered by silence.
+    // If every question has an answer, "no answer" is never predicted.
     let silence = questions.iter().any(|question| question.answers.is_empty());
     let said =
         |best: &Best| if silence && best.none > best.score { String::new() } else { best.text.clone() };

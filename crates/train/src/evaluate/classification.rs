@@ -13,7 +13,7 @@ use crate::metrics::{classes, regression, several_labels};
 struct Outcome {
     loss: f64,
     truth: Vec<Target>,
-    // What was said, of each row, by the kind of problem; of thousands of classes the logits would take gigabytes.
+    // Predictions of each row, by the kind of problem. Keeping all logits of thousands of classes would take gigabytes.
     /// The likeliest class, and its probability.
     classes: Vec<(u32, f64)>,
     labels: Vec<Vec<bool>>,
@@ -42,7 +42,7 @@ pub(super) fn run<P: Predictor>(
             }
             let (row_loss, expected, predicted) = judge(&example.target, &logits, &labels);
             outcome.loss += row_loss;
-            // What went wrong is more worth seeing than what did not.
+            // Samples show wrong predictions before right ones.
             if outcome.samples.len() < most && expected != predicted {
                 let row = data.row(index)?;
                 let text = row.pair.map_or_else(|| json!(row.text), |pair| json!([row.text, pair]));

@@ -1,4 +1,4 @@
-//! How well completions are foreseen, and what is written instead of them.
+//! Evaluates completions: perplexity, and generated texts beside the references.
 
 use serde_json::{Value, json};
 

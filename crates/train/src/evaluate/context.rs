@@ -19,7 +19,7 @@ pub struct EvaluateOptions {
     /// Rows that the model sees at once.
     #[serde(default = "batch")]
     pub batch_size: usize,
-    /// Rows that are shown with what the model said.
+    /// Number of sample rows with predictions in the result.
     #[serde(default = "samples")]
     pub samples: usize,
     /// Of a task that is scored by what the model writes; `None`: yes for a completion and a translation, no for a
@@ -61,7 +61,7 @@ pub struct Sample {
     pub input: Value,
     pub expected: Value,
     pub predicted: Value,
-    /// How sure the model was of what it predicted, 0 to 1, where it says so.
+    /// The prediction's probability, 0 to 1, for tasks that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! How well texts are foreseen.
+//! Evaluates a causal language model: perplexity.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::Result;
 use crate::data::{Example, Examples, IGNORED, Setup, Target, Windows};
 use crate::metrics::Perplexity;
 
-/// Sums over guessed tokens.
+/// Sums over predicted tokens.
 #[derive(Default)]
 pub(super) struct Foreseen {
     pub nats: f64,
@@ -17,7 +17,7 @@ pub(super) struct Foreseen {
 }
 
 impl Foreseen {
-    /// Adds the guesses of those tokens that have a label.
+    /// Adds the predictions of the tokens that have a label.
     pub fn add(&mut self, example: &Example, guesses: &[Guess]) {
         let Target::Tokens(labels) = &example.target else { return };
         for (guess, _) in guesses.iter().zip(&labels[1..]).filter(|(_, label)| **label != IGNORED) {

@@ -1,4 +1,4 @@
-//! Masked tokens, guessed.
+//! Evaluates a masked language model.
 
 use serde_json::json;
 

@@ -11,7 +11,7 @@ pub struct Input {
     pub type_ids: Vec<u32>,
 }
 
-/// A token of a text as a language model saw it coming.
+/// A language model's prediction of a token.
 #[derive(Debug, Clone, Copy)]
 pub struct Guess {
     /// Natural logarithm of its probability.
@@ -20,7 +20,7 @@ pub struct Guess {
     pub best: bool,
 }
 
-/// What a language model is asked to write.
+/// How a language model generates during evaluation.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Generation {
@@ -56,7 +56,7 @@ pub trait Predictor {
     /// One vector for each input.
     fn embeddings(&mut self, inputs: Vec<Input>) -> Result<Vec<Vec<f32>>, Self::Error>;
 
-    /// How each token of each sequence was seen coming, from the second on: (T − 1).
+    /// The prediction of each token of each sequence, from the second on: (T − 1).
     fn guesses(&mut self, sequences: Vec<Vec<u32>>) -> Result<Vec<Vec<Guess>>, Self::Error>;
 
     /// The likeliest continuation of each prompt, to its end.

@@ -1,4 +1,4 @@
-//! What predictions are worth. Each metric is defined by the reference that people compare with, and tested against it.
+//! Metrics. Each metric is defined by the reference that people compare with, and tested against it.
 //!
 //! - `classes.rs`: scikit-learn's accuracy, precision, recall, F1, Matthews correlation, confusion matrix; several
 //!   labels.
@@ -37,7 +37,7 @@ pub struct ClassScores {
     pub label: String,
     #[serde(flatten)]
     pub scores: Scores,
-    /// How many there are in the data.
+    /// Number of instances in the data (support).
     pub support: u64,
 }
 
@@ -49,7 +49,7 @@ struct Counts {
     actual: u64,
 }
 
-/// 0 where there is nothing to divide by, as in the references.
+/// 0 for a division by zero, as in the references.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole == 0.0 { 0.0 } else { part / whole }
 }

@@ -26,12 +26,12 @@ impl Cpu {
         }
     }
 
-    /// What follows is training, with the masks of this step and micro-batch.
+    /// Switches to training, with the dropout masks of this step and micro-batch.
     pub fn train(&mut self, seed: u64, step: u64, micro_batch: u64) {
         self.masks = Some(random::key(&[seed, step, micro_batch]));
     }
 
-    /// What follows drops nothing.
+    /// Switches dropout off.
     pub fn evaluate(&mut self) {
         self.masks = None;
     }

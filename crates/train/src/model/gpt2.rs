@@ -74,7 +74,7 @@ impl Gpt2 {
         Ok(Self { config, dropouts, wte, wpe, stack, ln_f, lm_head, loss, dx: Floats::default() })
     }
 
-    /// Each label is held against the logits of the position before it: what the first is, nothing predicts.
+    /// Each label is compared with the logits of the position before it; the first token is not predicted.
     fn select(examples: &[Example]) -> Result<Selected> {
         let mut selected = Selected { rows: Vec::new(), targets: Vec::new() };
         let mut first = 0;

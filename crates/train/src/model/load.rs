@@ -1,4 +1,4 @@
-//! Parameters out of a checkpoint, or drawn at random.
+//! Parameters from a checkpoint, or initialised at random.
 
 use candlewick_kernels::train::{Floats, random};
 use candlewick_models::Weights;
@@ -10,15 +10,15 @@ use crate::Result;
 
 /// Where a model's parameters come from.
 pub struct Source<'a> {
-    /// `None`: all are drawn.
+    /// `None`: all parameters are initialised at random.
     weights: Option<&'a Weights>,
-    /// What the checkpoint lacks is drawn rather than an error: a new head.
+    /// Parameters that the checkpoint lacks (a new head) are initialised at random instead of an error.
     pub may_be_new: bool,
     /// The standard deviation of new matrices (`initializer_range`).
     pub deviation: f32,
     seed: u64,
     pub params: Params,
-    /// Names of what was drawn.
+    /// Names of the parameters that were initialised at random.
     pub new: Vec<String>,
 }
 

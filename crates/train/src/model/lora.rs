@@ -103,7 +103,7 @@ pub fn attach_given(
     }
 }
 
-/// W += scale · (B A), in the weight's own orientation; the adapters are no more.
+/// W += scale · (B A), in the weight's own orientation; the adapters are then removed.
 pub fn merge(cpu: &mut Cpu, stack: &mut Stack, params: &mut Params) {
     for linear in stack.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
         let Linear { weight, input, output, conv1d, .. } = *linear;

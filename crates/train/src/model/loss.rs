@@ -10,7 +10,7 @@ use super::params::{Id, Params};
 use crate::data::{Example, ProblemType, Target};
 use crate::{Result, TrainError};
 
-/// What a batch gave.
+/// The results of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outcome {
     /// The sum of the targets' losses.

@@ -49,7 +49,7 @@ impl Param {
         Some((&self.value, &mut self.gradient, start))
     }
 
-    /// As `gradient`, for those who can only add: it is zeroed if nobody came before.
+    /// As `gradient`, for layers that can only add: it is zeroed first if no layer has written in this step.
     pub fn gradient_to_add(&mut self) -> Option<&mut [f32]> {
         let (_, gradient, start) = self.gradient()?;
         if start == Start::Zero {
@@ -58,7 +58,7 @@ impl Param {
         Some(gradient)
     }
 
-    /// After the backward pass: zeros if nobody wrote to it.
+    /// The gradient after the backward pass: zeros if no layer wrote to it.
     pub fn gradient_to_read(&mut self) -> &[f32] {
         self.gradient_to_add();
         &self.gradient
@@ -88,7 +88,7 @@ impl Params {
         self.all.iter_mut().filter(|param| param.trainable)
     }
 
-    /// Every gradient counts from zero again.
+    /// Marks every gradient as stale: the next write replaces it.
     pub fn forget_gradients(&mut self) {
         self.all.iter_mut().for_each(|param| param.stale = true);
     }

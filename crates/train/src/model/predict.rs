@@ -112,7 +112,7 @@ impl Bert {
 }
 
 impl Gpt2 {
-    /// How each token of each sequence was seen coming, from the second on.
+    /// The prediction of each token of each sequence, from the second on.
     pub fn guesses(
         &mut self,
         cpu: &mut Cpu,

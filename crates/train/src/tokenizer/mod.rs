@@ -90,7 +90,7 @@ fn special_tokens(options: &TokenizerOptions) -> Vec<String> {
     tokens
 }
 
-/// A folder that cannot be written is known before hours of work.
+/// Fails early if the folder cannot be written.
 fn check_output(output: &Path) -> Result<()> {
     std::fs::create_dir_all(output).map_err(|error| TrainError::io(output, &error))?;
     tempfile::tempfile_in(output).map(drop).map_err(|error| TrainError::io(output, &error))
@@ -163,7 +163,7 @@ fn word_piece(options: &TokenizerOptions, special: &[String], words: &Words) -> 
 #[derive(Default)]
 struct Letter {
     count: u64,
-    /// It is there behind another one.
+    /// It occurs inside a word, not only at the start.
     inside: bool,
 }
 

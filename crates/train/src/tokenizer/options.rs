@@ -32,7 +32,7 @@ pub struct TokenizerOptions {
     pub lowercase: bool,
     /// WordPiece alone: characters that are kept, the most frequent ones.
     pub alphabet: Option<usize>,
-    /// Beside the model's own.
+    /// Added to the model's own special tokens.
     #[serde(default)]
     pub special_tokens: Vec<String>,
     #[serde(default)]

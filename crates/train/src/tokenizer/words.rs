@@ -19,7 +19,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Memory is that of the distinct words, not of the corpus.
+    /// Memory grows with the distinct words, not with the corpus.
     pub fn count(options: &TokenizerOptions, observer: &dyn Observer) -> Result<Self> {
         let sizes = options.data.iter().map(|path| std::fs::metadata(path).map_or(0, |file| file.len()));
         let total: u64 = sizes.sum();

@@ -35,7 +35,7 @@ pub struct State {
 #[derive(Serialize, Deserialize)]
 struct Record {
     version: u32,
-    /// What the run must have in common with the one that goes on.
+    /// What is stored of the run, to compare with the run that resumes.
     run: BTreeMap<String, String>,
     state: State,
     files: BTreeMap<String, Sum>,
@@ -70,7 +70,7 @@ impl Checkpoints {
         for entry in fs::read_dir(output).map_err(io)?.flatten() {
             let name = entry.file_name();
             if name.to_string_lossy().starts_with(".checkpoint-") {
-                // What a killed run was writing.
+                // Leftovers of a killed run.
                 let path = entry.path();
                 if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.map_err(io)?;
             }
@@ -102,12 +102,13 @@ impl Checkpoints {
         fs::create_dir(&aside).map_err(io)?;
         let written = self.write(&aside, network, state);
         if written.is_err() {
-            // The reason counts, such as a full disk; what is left over would be in the way of the next try.
+            // The first error, such as a full disk, is reported. The leftovers are removed: they would block the next
+            // try.
             let _ = fs::remove_dir_all(&aside);
             written?;
         }
         if path.exists() {
-            // Of a run that this one repeats.
+            // A checkpoint of an earlier run into the same folder.
             fs::remove_dir_all(&path).map_err(io)?;
         }
         fs::rename(&aside, &path).map_err(io)?;
@@ -122,7 +123,7 @@ impl Checkpoints {
         for param in network.params.all.iter().filter(|param| !param.first_moment.is_empty()) {
             let name = network.saved_name(param);
             moments.push((format!("m.{name}"), param.shape.clone(), &param.first_moment[..]));
-            // Muon has none.
+            // Muon has no second moment.
             if !param.second_moment.is_empty() {
                 moments.push((format!("v.{name}"), param.shape.clone(), &param.second_moment[..]));
             }
@@ -248,8 +249,8 @@ impl Checkpoints {
     }
 }
 
-/// A lock that ends with the process, whatever ends it. `None` where the system has none for folders: then nobody is
-/// kept out.
+/// A lock that ends with the process, however it ends. `None` where the system cannot lock folders: then other runs are
+/// not kept out.
 fn lock(folder: &Path) -> Result<Option<File>> {
     let Ok(file) = File::open(folder) else { return Ok(None) };
     match file.try_lock() {

@@ -1,4 +1,4 @@
-//! What a run says while it goes on.
+//! The events of a run.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub enum Event {
         /// Share of its tokens that the tokenizer does not know, in a sample; `None` for a vocabulary that knows every
         /// text.
         unknown_tokens: Option<f64>,
-        /// Parameters that the checkpoint had not, drawn at random.
+        /// Parameters that the checkpoint lacks, initialised at random.
         new_parameters: Vec<String>,
         resumed_from: Option<PathBuf>,
         /// Checkpoints that could not be used.
@@ -32,7 +32,7 @@ pub enum Event {
         /// From 1.
         step: u64,
         total_steps: u64,
-        /// Passed through, with a fraction.
+        /// Epochs done, with a fraction.
         epoch: f64,
         /// The mean over the targets of the step.
         loss: f64,
@@ -88,9 +88,9 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Who listens to a run, on its thread.
+/// Receives the events of a run, on its thread.
 pub trait TrainObserver {
-    /// May wait: the run does not go on before it returns.
+    /// May block: the run continues when it returns.
     fn event(&self, event: Event);
     /// Asked between layers; `true` ends the run with a checkpoint.
     fn stop(&self) -> bool {

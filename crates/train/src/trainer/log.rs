@@ -19,7 +19,7 @@ impl Log {
     pub fn open(output: &Path, step: u64) -> Result<Self> {
         let path = output.join("training-log.jsonl");
         let io = |error: std::io::Error| TrainError::io(&path, &error);
-        // A line that was cut in the middle, perhaps of a character, costs no other.
+        // A truncated line (perhaps inside a character) must not make other lines unreadable.
         let old = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
         let kept = old.lines().filter(|line| {
             let row: Option<Value> = serde_json::from_str(line).ok();

@@ -15,7 +15,7 @@ use crate::{Result, TrainError};
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
 
-/// An adapter that is there already, from which a run goes on.
+/// An existing adapter whose training a run continues.
 pub struct Start {
     config: Map<String, Value>,
     /// Tensors that the adapter holds whole.
@@ -35,7 +35,7 @@ impl Start {
         Ok(Self { config, whole, deltas: BTreeMap::new() })
     }
 
-    /// An adapter keeps the shape that it has.
+    /// Refuses options that contradict the existing adapter's shape.
     fn contradicts(&self, lora: &LoraOptions) -> Result<()> {
         let fail = |name: &str, has: &Value| {
             Err(TrainError::option("lora", format!("the adapter has {name} {has}")))
@@ -65,13 +65,13 @@ impl Start {
 #[derive(Debug, Clone)]
 pub struct Adapter {
     config: Map<String, Value>,
-    /// What the adapter that it goes on from holds whole.
+    /// Tensors that the continued adapter holds whole.
     whole: Vec<String>,
 }
 
 impl Adapter {
     /// Freezes the model and puts a pair of matrices beside each target; a head stays trainable.
-    /// `new`: names of parameters that the checkpoint had not.
+    /// `new`: names of parameters that the checkpoint lacks.
     pub fn attach(
         stack: &mut Stack,
         params: &mut Params,
@@ -165,7 +165,7 @@ impl Adapter {
         Ok(Self { config, whole })
     }
 
-    /// What makes two runs' adapters one.
+    /// The part of the configuration that must be equal for a run to resume.
     pub fn facts(&self) -> String {
         let mut config = self.config.clone();
         config.remove("base_model_name_or_path");
@@ -188,7 +188,7 @@ impl Adapter {
         let text =
             serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert(CONFIG.into(), tensors::write_bytes(&folder.join(CONFIG), &text)?);
-        // What is frozen (`freezeLayers`) is no less a part of it.
+        // Frozen parameters (`freezeLayers`) belong to the adapter too.
         let holds = |param: &&Param| param.trainable || Self::owns(param) || self.whole.contains(&param.name);
         let own = params.all.iter().filter(holds);
         let tensors: Vec<Tensor> =
@@ -198,7 +198,7 @@ impl Adapter {
     }
 }
 
-/// As PEFT calls it.
+/// PEFT's name of the task.
 fn task_type(task: Task) -> Value {
     match task {
         task if task.is_causal() => json!("CAUSAL_LM"),
@@ -210,7 +210,7 @@ fn task_type(task: Task) -> Value {
     }
 }
 
-/// Modules that the checkpoint had not, so that they must be trained and saved whole.
+/// Modules that the checkpoint lacks, so that they are trained and saved whole.
 fn new_modules(new: &[String]) -> Vec<&'static str> {
     let is_new = |module: &&str| new.iter().any(|name| name.starts_with(&format!("{module}.")));
     ["classifier", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()

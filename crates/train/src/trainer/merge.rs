@@ -1,4 +1,4 @@
-//! An adapter made part of a model on the disk, and taken out of it again: W ± scale · B A, a tensor at a time.
+//! Merges an adapter into a model on the disk, and removes it again: W ± scale · B A, one tensor at a time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,11 +31,11 @@ impl WrittenType {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MergeOptions {
-    /// The base; to be unmerged, the merged model.
+    /// The base model; to unmerge, the merged model.
     pub model: String,
     pub adapter: String,
     pub output: PathBuf,
-    /// Take the adapter out.
+    /// Unmerge: subtract the adapter.
     #[serde(default)]
     pub unmerge: bool,
     /// How weights are written. `None`: each as the model has it.
@@ -93,7 +93,7 @@ pub fn merge_adapter(options: &MergeOptions, observer: &dyn Observer) -> Result<
     };
     let result = run();
     if result.is_err() && is_new {
-        // The reason counts.
+        // The first error is reported, not one of the cleanup.
         let _ = fs::remove_dir_all(output);
     }
     result

@@ -12,7 +12,7 @@ use crate::{Result, TrainError};
 
 pub(super) const WEIGHTS: &str = "model.safetensors";
 
-/// What else belongs to a model, copied as it is.
+/// Other files of a model, copied unchanged.
 const SIDE_FILES: [&str; 12] = [
     "tokenizer.json",
     "tokenizer_config.json",

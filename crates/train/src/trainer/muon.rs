@@ -25,7 +25,7 @@ pub struct Muon {
     polynomial: Floats,
 }
 
-/// What one step does to every matrix.
+/// The update of one step, applied to every matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct MuonStep {
     pub learning_rate: f32,

@@ -1,4 +1,4 @@
-//! A checkpoint's model with gradients, and its files again.
+//! A checkpoint's model with gradients, and how it is saved.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,13 +27,13 @@ pub struct Network {
     net: Net,
     pub params: Params,
     pub adapter: Option<Adapter>,
-    /// Names of parameters that the checkpoint had not.
+    /// Names of parameters that the checkpoint lacks.
     pub new: Vec<String>,
-    /// As it will be written.
+    /// `config.json` as it will be written.
     config: Value,
     /// Side files: name, bytes.
     files: Vec<(String, Vec<u8>)>,
-    /// What transformers puts before the body's names, if there is a head.
+    /// transformers' prefix of the body's names, if there is a head.
     prefix: &'static str,
 }
 
@@ -168,7 +168,7 @@ impl Network {
         Ok(())
     }
 
-    /// Whether what is trained is all numbers.
+    /// Whether all trained values are finite.
     pub fn is_finite(&self) -> bool {
         let mut trained = self.params.all.iter().filter(|param| param.trainable);
         trained.all(|param| param.value.iter().all(|x| x.is_finite()))
@@ -275,7 +275,7 @@ impl Network {
         }
         fs::create_dir(&aside).map_err(io)?;
         let published = self.move_through(cpu, &aside, output);
-        // Of what a full disk had no room for, nothing is left over.
+        // After a full disk nothing partial is left.
         let removed = fs::remove_dir_all(&aside).map_err(io);
         published.and(removed)?;
         sync_folder(output)
@@ -288,7 +288,7 @@ impl Network {
             let mut adapter_sums = BTreeMap::new();
             fs::create_dir(aside.join("adapter")).map_err(io)?;
             let adapter = self.adapter.as_ref().expect("checked above");
-            // Its classes' names travel with it.
+            // The configuration holds the names of its classes.
             self.save_config(&aside.join("adapter"), &mut adapter_sums)?;
             let folder = aside.join("adapter");
             adapter.save(&self.params, |param| self.saved_name(param), &folder, &mut adapter_sums)?;

@@ -16,7 +16,7 @@ use crate::{Result, TrainError};
 pub struct Opening {
     pub(super) folder: ModelFolder,
     pub(super) weights: Option<Weights>,
-    /// Where the model is an adapter: what the run goes on with.
+    /// The adapter to continue, if the model is one.
     pub(super) start: Option<Start>,
     pub tokenizer: Tokenizer,
     /// Of the checkpoint's classifier.
@@ -57,7 +57,7 @@ impl Opening {
         let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
         let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
         if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
-            // They stay beside the weights.
+            // The matrices stay beside the weights instead of being merged.
             start.deltas = weights.take_deltas();
         }
         let (positions, vocabulary) = if causal {
@@ -88,7 +88,7 @@ impl Opening {
     }
 }
 
-/// The loss is that of the vectors that are then used: the means of the tokens.
+/// Refuses models whose vectors are not means of token vectors: the loss is computed on means.
 fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
     let usage = EncoderUsage::from_folder(folder)?;
     let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {

@@ -1,4 +1,4 @@
-//! What a run may be asked, under transformers' `TrainingArguments` names.
+//! Options of a run, under transformers' `TrainingArguments` names.
 
 use std::path::PathBuf;
 
@@ -53,7 +53,7 @@ pub struct FinetuneOptions {
     #[serde(default)]
     pub validation: Vec<PathBuf>,
     pub output: PathBuf,
-    /// Weights are drawn, not read: the folder needs `config.json` and a tokenizer only.
+    /// Weights are initialised at random: the folder needs `config.json` and a tokenizer only.
     #[serde(default)]
     pub from_scratch: bool,
     /// Keys to be put over those of `config.json`.

@@ -12,7 +12,7 @@ pub struct InTraining<'a> {
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// What the task's metrics are called is known before there is a model: by measuring one whose every answer is nothing.
+/// Finds the names of a task's metrics without a model, by evaluating a predictor with empty answers.
 pub struct Silent {
     pub task: Task,
     pub classes: usize,

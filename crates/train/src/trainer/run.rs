@@ -23,7 +23,7 @@ use crate::{Observer, Result, TrainError, unknown};
 /// Rows of a batch of an evaluation: no gradients, so a few suffice to fill the kernels.
 const EVALUATION_ROWS: usize = 16;
 
-/// What every evaluation has, and by default the best is the best by.
+/// The metric that every evaluation has; by default it decides which checkpoint is the best.
 const LOSS: &str = "loss";
 
 /// Trains a model from its folder into the output's. Everything that can be known to be wrong is an error before the
@@ -155,7 +155,7 @@ struct Run<'a> {
     log: Log,
     /// Losses of the last steps.
     recent: VecDeque<f64>,
-    /// The checkpoint that the state is that of.
+    /// Step of the last written checkpoint; `None` before the first.
     saved: Option<u64>,
 }
 
@@ -264,8 +264,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What is due after the last step, perhaps that of a checkpoint whose run was ended before; then the next step, if
-    /// there is one.
+    /// Evaluates and writes checkpoints as due after the last step (which a resumed run may still owe), then takes the
+    /// next step, if there is one.
     fn turn(&mut self, cpu: &mut Cpu, order: &mut Option<(u64, Vec<Vec<u32>>)>) -> Result<Option<Finish>> {
         let step = self.state.step;
         let last = step == self.total;
@@ -383,7 +383,7 @@ impl<'a> Run<'a> {
         let evaluation = evaluate::evaluate(&mut predictor, &model, &validation.options, &Stop(observer))?;
         let mut metrics = evaluation.metrics;
         if !metrics.contains_key(LOSS) {
-            // Of pairs by contrast, there is one only within a batch.
+            // The contrastive loss of pairs is defined within a batch only.
             let loss = self.loss(cpu)?;
             metrics.insert(LOSS.into(), json!(loss));
         }
@@ -419,7 +419,7 @@ impl<'a> Run<'a> {
         Ok(outcome.mean())
     }
 
-    /// What the last step made is no model: as a checkpoint it would take the place of one.
+    /// The last step gave values that are not finite: they are not saved, so that no good checkpoint is replaced.
     fn not_finite(&self) -> TrainError {
         let last = self.state.step.saturating_sub(1);
         let (epoch, window) = (last / self.steps_per_epoch, last % self.steps_per_epoch);
@@ -437,7 +437,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What makes two runs one: from a checkpoint of the same, the same bits follow.
+/// The facts that must be equal for a run to resume a checkpoint; then it continues with the same bits.
 fn facts_of(
     options: &FinetuneOptions,
     network: &Network,

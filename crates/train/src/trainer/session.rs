@@ -1,5 +1,5 @@
-//! A run on a thread of its own, and its events for a reader elsewhere. The queue is bounded: a run waits for a reader
-//! who is far behind, and loses nothing.
+//! A run on a thread of its own, and a bounded queue of its events: the run waits for a slow reader, and no event is
+//! lost.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -121,7 +121,7 @@ impl Shared {
 impl TrainObserver for Shared {
     fn event(&self, event: Event) {
         let mut state = self.lock();
-        // After a cancellation nobody may be left to make room; what is left to say is little.
+        // After a cancellation no reader may be left, so the queue is not bounded any more; few events follow.
         while state.events.len() >= QUEUE && !self.stop() {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{Result, TrainError};
 
-/// What is known of a file that was written whole.
+/// Size and checksum of a file that was written completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sum {
     pub bytes: u64,
@@ -160,9 +160,9 @@ pub fn read(path: &Path, mut take: impl FnMut(&str, Floats) -> Result<()>) -> Re
     Ok(())
 }
 
-/// A rename is on the disk when its folder is.
+/// Syncs a folder: a rename is durable only then.
 pub fn sync_folder(path: &Path) -> Result<()> {
-    // Only Unix opens folders; elsewhere the system has to do.
+    // Only Unix can open folders; other systems sync renames themselves.
     if cfg!(unix) {
         let sync = File::open(path).and_then(|folder| folder.sync_all());
         sync.map_err(|error| TrainError::io(path, &error))?;
