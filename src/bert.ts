@@ -16,7 +16,7 @@ import { inSlices } from "./slices.js";
 import type { TokenIds } from "./types.js";
 import type { SimilarityName } from "./vectors.js";
 
-/** What sits on top of the encoder in a checkpoint, and what its `logits` are, T being the number of tokens. */
+/** The head of a checkpoint, and the shape of its `logits`; T is the number of tokens. */
 export type BERTHead =
   /** (T, vocabulary) */
   | "masked-lm"
@@ -54,7 +54,7 @@ export interface BERTInfo {
   readonly maxLength: number;
   /** The configuration's `problem_type`: what the labels' scores are. */
   readonly problemType?: string;
-  /** What stands for a word to be guessed. */
+  /** The mask token, such as `[MASK]`. */
   readonly maskToken?: string;
   /** A cross-encoder's last function, as its configuration names it. */
   readonly crossEncoderActivation?: string;
@@ -77,10 +77,10 @@ export interface SentenceInfo {
   readonly normalize: boolean;
   /** Tokens that texts are cut at. */
   readonly maxLength: number;
-  /** Texts that go before others, by name. */
+  /** Prompts that are put before texts, by name. */
   readonly prompts: Readonly<Record<string, string>>;
   readonly defaultPrompt?: string;
-  /** What vectors are compared by. */
+  /** The similarity function of the vectors. */
   readonly similarity: SimilarityName;
 }
 
@@ -130,7 +130,7 @@ export interface BERTEncodeOptions {
   signal?: AbortSignal;
 }
 
-/** What {@link BERT.forward} gives for each text. Less is less to hold. */
+/** Which outputs {@link BERT.forward} returns for each text. Fewer outputs take less memory. */
 export interface ForwardOptions extends BERTEncodeOptions {
   /** Default true. */
   lastHiddenState?: boolean;
@@ -142,13 +142,13 @@ export interface ForwardOptions extends BERTEncodeOptions {
    */
   hiddenStates?: boolean | readonly number[];
   /**
-   * How each layer's heads attend (0 to `info.layers` - 1), or those of the layers that are listed. On the CPU. Default
+   * Attention weights of every layer (0 to `info.layers` - 1), or of the listed layers. CPU only. Default
    * false.
    */
   attentions?: boolean | readonly number[];
-  /** Which tokens the text is, and where they stand. Not for ids. Default false. */
+  /** The text's tokens with their offsets. Not for ids. Default false. */
   returnTokens?: boolean;
-  /** What the head gives. Default: true if the model has one. */
+  /** The head's logits. Default: true if the model has a head. */
   logits?: boolean;
 }
 
@@ -178,8 +178,8 @@ export interface Matrix {
 }
 
 /**
- * What the model says of one text of T tokens; H is `info.hiddenSize`. Arrays of one call share memory: `slice()` what
- * stays.
+ * The model's output for one text of T tokens; H is `info.hiddenSize`. Arrays of one call share memory: `slice()` those
+ * that you keep.
  */
 export interface ForwardOutput {
   /** (T, H) */
@@ -188,7 +188,7 @@ export interface ForwardOutput {
   readonly pooled?: Float32Array;
   /** (T, H) each: those that were asked for, the embeddings' output (0) first. */
   readonly hiddenStates?: readonly Matrix[];
-  /** Of each layer that was asked for, of each head (T, T): row i is how token i looks at the others, and sums to 1. */
+  /** Per requested layer and head (T, T): row i holds the attention weights of token i, which sum to 1. */
   readonly attentions?: readonly (readonly Matrix[])[];
   /** T of them. */
   readonly tokens?: readonly TextToken[];
@@ -237,7 +237,7 @@ export class BERT extends Model {
   get zeroShot(): ZeroShotTask {
     return this.#task("zero-shot-classification");
   }
-  /** Words for masks. Task `"fill-mask"`; needs a masked-lm head. */
+  /** Predicts masked words. Task `"fill-mask"`; needs a masked-lm head. */
   get fillMask(): FillMaskTask {
     return this.#task("fill-mask");
   }
@@ -245,11 +245,11 @@ export class BERT extends Model {
   get entities(): EntitiesTask {
     return this.#task("token-classification");
   }
-  /** Answers out of contexts. Task `"question-answering"`; needs a question-answering head. */
+  /** Finds answers in contexts. Task `"question-answering"`; needs a question-answering head. */
   get answer(): AnswerTask {
     return this.#task("question-answering");
   }
-  /** Documents by how well they answer a query. Task `"rerank"`; needs a classifier with one label, or no head. */
+  /** Ranks documents for a query. Task `"rerank"`; needs a classifier with one label, or no head. */
   get rerank(): RerankTask {
     return this.#task("rerank");
   }
@@ -314,7 +314,7 @@ export class BERT extends Model {
       const tokens = returnTokens
         ? abortable<PackedTokens>(signal, (id, cancel) => this.#native.tokens(mailbox, id, texts, { maxLength, truncate }, cancel))
         : undefined;
-      // It fails with the other, or first; either way somebody waits for one of them alone.
+      // Both promises may reject, and only one of them is awaited: this one must not be an unhandled rejection.
       tokens?.catch(() => {});
       const packed = await abortable<PackedOutputs>(signal, (id, cancel) =>
         this.#native.run(mailbox, id, texts, { maxLength, truncate }, want, cancel),

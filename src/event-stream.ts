@@ -1,6 +1,6 @@
 import { CandlewickError, fromNative } from "./errors.js";
 
-/** Where a stream's items come from: one call of `next` at a time is on its way. */
+/** The source of a stream's items. At most one call of `next` is pending at a time. */
 export interface Source<T> {
   /** The items that are ready, at least one; `null` after the last. */
   next(): Promise<readonly T[] | null>;
@@ -15,8 +15,8 @@ interface Waiter<T> {
  * What {@link TokenStream} and {@link TrainingRun} have in common: items that are pulled from the engine at the
  * reader's pace, and a result.
  *
- * - Items are fetched while somebody waits for one, or wants the result. `next()` calls may overlap and are served in
- *   order.
+ * - Items are fetched while a `next()` is pending, or the result is awaited. `next()` calls may overlap and are served
+ *   in order.
  * - A reader that iterates sets the pace: after its next call of `next()` nothing is fetched ahead for the result.
  * - The first reason to end counts. A failure is thrown at the reader once, after the items before it, and rejects
  *   `result`, which is never an unhandled rejection.
@@ -33,7 +33,7 @@ export abstract class EventStream<T, R> implements AsyncIterable<T>, AsyncDispos
   #failure: CandlewickError | undefined;
   #fetching = false;
   #iterated = false;
-  /** Somebody asked for the result, and no iterating reader has read on since. */
+  /** The result is awaited, and no iterating reader has read since. */
   #wanted = false;
   #unlisten = () => {};
 
@@ -87,7 +87,7 @@ export abstract class EventStream<T, R> implements AsyncIterable<T>, AsyncDispos
     return this.#result;
   }
 
-  /** What the stream comes to, once it has ended; rejects with `failure`, if there is one. */
+  /** The stream's result, once it has ended; rejects with `failure`, if there is one. */
   protected abstract finish(failure: CandlewickError | undefined): Promise<R>;
 
   /** Called with items as they come, before a reader gets them; returns those to keep for the reader. */
@@ -100,7 +100,7 @@ export abstract class EventStream<T, R> implements AsyncIterable<T>, AsyncDispos
     this.end();
   }
 
-  /** Called once, when the stream ends, before anybody is told. `whole`: the source came to its end. */
+  /** Called once, when the stream ends, before promises settle. `whole`: the source came to its end. */
   protected ending(_whole: boolean): void {}
 
   protected get ended(): boolean {
@@ -137,7 +137,7 @@ export abstract class EventStream<T, R> implements AsyncIterable<T>, AsyncDispos
     this.#serve();
   }
 
-  /** Gets items for as long as somebody waits for them. */
+  /** Fetches items as long as a reader waits for them. */
   async #fetch(): Promise<void> {
     if (this.#fetching) return;
     this.#fetching = true;
@@ -174,7 +174,7 @@ export abstract class EventStream<T, R> implements AsyncIterable<T>, AsyncDispos
 
   #shift(): T {
     const item = this.#items[this.#read++]!;
-    // Read items are let go in blocks: `shift()` of a long array would move all of it for each item.
+    // Read items are removed in blocks: `shift()` of a long array would move all of it for each item.
     if (this.#read === this.#items.length || this.#read >= 256) {
       this.#items = this.#items.slice(this.#read);
       this.#read = 0;

@@ -48,7 +48,7 @@ const LET_GO_AFTER_MS = 5 * 60_000;
 
 const models = new Map<string, { model: Promise<GPT2>; timer: NodeJS.Timeout }>();
 
-/** A model by name. Letting go is not closing: streams that still run keep their model, the last one takes it along. */
+/** The models by name. A model that is dropped from here is not closed: running streams keep it open until they end. */
 function shared(name: string): Promise<GPT2> {
   const known = models.get(name);
   if (known) {

@@ -86,10 +86,10 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
  */
 const GENERATION_KEYS = [...Object.keys(NAMES), ...Object.keys(UNSUPPORTED), "do_sample", "max_length", "suppress_tokens"];
 
-/** What transformers samples among where a file says to sample and not among how many. */
+/** transformers' default of `top_k`, for a file that says to sample but gives no `top_k`. */
 const TOP_K_OF_TRANSFORMERS = 50;
 
-/** What a file's keys come to, and what of them could not be taken. */
+/** The defaults of a file, and its keys that are not supported. */
 export interface Converted {
   readonly defaults: GenerationDefaults;
   /** As they stand in the file, with their values. */

@@ -91,7 +91,7 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
   const connection: Connection = { settings, model, signal };
   let listing: Listing;
   try {
-    // With something to fall back on, one try and a shorter wait.
+    // If the cache has the model, the hub gets one try with a shorter timeout.
     const timeout = usable ? settings.checkTimeout : settings.stallTimeout;
     listing = await retrying(connection, usable ? 1 : MAX_FAILURES, () => list(connection, revision, timeout));
   } catch (error) {
@@ -107,7 +107,7 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
     await cache.markAbsent(commit, SIDE_FILES.filter((name) => !listing.files.has(name)));
     if (!pinned) await cache.writeRef(revision, commit);
   } catch (error) {
-    // A cache that is whole may be on a disk that is read only.
+    // A complete cache may be on a read-only disk.
     if (!usable) throw error;
   }
   return cache.snapshot(commit);

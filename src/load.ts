@@ -40,7 +40,7 @@ export const loadOptions: OptionTable<LoadOptions> = {
 /** @internal The names of {@link LoadOptions}. */
 export const LOAD_OPTION_NAMES: readonly string[] = Object.keys(loadOptions);
 
-/** How far a load is, in bytes. */
+/** Progress of a load, in bytes. */
 export type LoadProgress =
   /** One of the hub's files; several may be on their way. */
   | { readonly stage: "download"; readonly file: string; readonly loaded: number; readonly total: number }

@@ -14,7 +14,7 @@ export interface DecodeOptions {
 
 const decodeOptions: OptionTable<DecodeOptions> = { skipSpecialTokens: checks.boolean };
 
-/** What a loaded GPT-2 and a loaded BERT have in common: a tokenizer, and an end. */
+/** What a loaded GPT-2 and a loaded BERT have in common: a tokenizer, and `close()`. */
 export abstract class Model implements AsyncDisposable {
   /** What it was loaded from. */
   readonly source: string;

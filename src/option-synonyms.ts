@@ -1,5 +1,5 @@
 /**
- * What options are called elsewhere: in transformers, OpenAI's API, transformers.js, llama.cpp, sentence-transformers.
+ * Names of options in other libraries: transformers, OpenAI's API, transformers.js, llama.cpp, sentence-transformers.
  * Names that only differ in case and underscores (`top_k`) need no entry.
  */
 
@@ -80,7 +80,10 @@ const NAMES: Readonly<Record<string, readonly string[]>> = {
   testfile: ["data"],
 };
 
-/** What has no name here, and what to do instead; only said where one of `where` is an option. */
+/**
+ * Options of other libraries that Candlewick lacks, and what to do instead; only said where one of `where` is an
+ * option.
+ */
 const NOTES: readonly { names: readonly string[]; where: readonly string[]; note: string }[] = [
   { names: ["dosample"], where: ["temperature"], note: "temperature: 0 is greedy search, any other temperature samples" },
   { names: ["stream", "streamer"], where: ["maxNewTokens"], note: "every generation streams: iterate it, or await its result" },

@@ -27,7 +27,7 @@ export function checkOptions<T extends object>(where: string, options: T, table:
 }
 
 /**
- * Not a `Map`, nor anything else whose keys are not its own properties. Objects of other realms are as good as ours.
+ * Not a `Map`, nor any object whose keys are not its own properties. Objects of other realms are accepted.
  */
 export function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false;

@@ -32,7 +32,7 @@ export function findModel(name: string, from?: string): string | undefined {
     return dirname(createRequire(join(packageRoot, "package.json")).resolve(`${MODEL_PREFIX}${short}/package.json`, { paths }));
   } catch {
     const folder = join(packageRoot, "models", short);
-    // Not where there is a manifest and no weights yet.
+    // Skips a folder that has a package.json but no weights yet.
     return ["config.json", "adapter_config.json"].some((file) => existsSync(join(folder, file))) ? folder : undefined;
   }
 }

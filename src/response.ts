@@ -144,7 +144,7 @@ export function toReadable(stream: TokenStream, model: string, options: Readable
         await tokens.return();
       },
     },
-    // Nothing is pulled before somebody reads.
+    // Nothing is pulled before the first read.
     { highWaterMark: 0 },
   );
 }
@@ -176,7 +176,7 @@ async function* events(tokens: TokenStream, source: string): AsyncGenerator<stri
   }
 }
 
-/** A model's name for people elsewhere: not where it is on this machine. */
+/** A model's public name, without its path on this machine. */
 function publicName(source: string): string {
   return /^(\.|[/\\]|[a-z]:)/i.test(source) ? basename(source) : source;
 }

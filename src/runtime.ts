@@ -4,13 +4,13 @@ import { native, type Settled } from "./native.js";
 export type Cancel = InstanceType<typeof native.Cancel>;
 
 type OnProgress = (loaded: number, total: number) => void;
-/** What a call says beside its progress; throws nothing. */
+/** Called with a call's notes beside its progress; must not throw. */
 type OnNote = (note: number) => void;
 
 interface Pending {
   resolve(value: unknown): void;
   reject(error: unknown): void;
-  /** Throws nothing: {@link abortable} sees to it. */
+  /** Must not throw: {@link abortable} guarantees it. */
   onProgress: OnProgress | undefined;
   onNote: OnNote | undefined;
 }
@@ -108,7 +108,7 @@ function settle(): void {
   if (pending.size === 0) mailbox.release();
 }
 
-/** Answers were lost and none says whose, so every call fails rather than that some never end. */
+/** Answers were lost, and their calls are not known: every pending call is rejected, so that none hangs. */
 function fail(cause: unknown): void {
   const error = new CandlewickError("INTERNAL", "The native addon's answers could not be read", { cause });
   const waiters = [...pending.values()];

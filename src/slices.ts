@@ -2,7 +2,7 @@
 const SLICE = 256;
 
 /**
- * What the texts of one native call may weigh together, in characters: copying more would hold the thread for longer.
+ * Maximum characters of one native call's texts: copying more would block the JavaScript thread for longer.
  */
 const SLICE_WEIGHT = 1 << 19;
 
@@ -11,18 +11,18 @@ export interface Slicing<T> {
   readonly size?: number;
   /** An item's size, in characters. Default: not counted. */
   readonly weigh?: (item: T) => number;
-  /** Told how many items are done; a part of one while a long one is at work. */
+  /** Called with the number of finished items, with a fraction while a long item is running. */
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
-/** How far a call is, in texts. */
+/** Progress of a call, in texts. */
 export interface Progress {
   /** May have a fraction, while one long text is read in windows. */
   readonly done: number;
   readonly total: number;
 }
 
-/** What a slice tells of itself: parts done, and how many there are. */
+/** Progress within a slice: finished parts, and all parts. */
 export type Report = (done: number, total: number) => void;
 
 /**

@@ -61,7 +61,7 @@ async function chat(options: Arguments): Promise<void> {
   if (signal.aborted) throw new CandlewickError("ABORTED", "Interrupted");
 }
 
-/** Says it, and writes the answer as it comes. */
+/** Sends the message, and writes the answer as it streams. */
 async function reply(text: string, session: DialogueSession, prompt: Prompt): Promise<boolean> {
   if (text.trim() === "") return false;
   try {
@@ -82,7 +82,7 @@ async function reply(text: string, session: DialogueSession, prompt: Prompt): Pr
   return false;
 }
 
-/** What a model makes up must not command the terminal. */
+/** Removes control characters: generated text must not control the terminal. */
 const harmless = (text: string): string => (process.stdout.isTTY ? text.replaceAll(/[^\P{Cc}\n\t]/gu, "") : text);
 
 const COMMANDS = [

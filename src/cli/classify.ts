@@ -1,5 +1,5 @@
 // `candlewick classify`: labels of texts, those that the model was trained on or those that are given.
-// `candlewick sentiment`: the same of what a text feels.
+// `candlewick sentiment`: the same for positive and negative texts.
 import { Option, type Command } from "commander";
 import type { TextPair } from "../bert.js";
 import type { Classification, ScoreFunction } from "../pipelines/classify.js";

@@ -8,7 +8,7 @@ import { several } from "./arguments.js";
 import { library } from "./library.js";
 import { bold, dim, signal, write } from "./terminal.js";
 
-/** One part: a model, and what it is asked. */
+/** One part of the demo: a model, and its inputs. */
 interface Part {
   readonly name: string;
   readonly title: string;
@@ -125,14 +125,14 @@ async function opened<T extends { readonly model: { readonly info: { readonly pa
   return task;
 }
 
-/** A text and what came of it, with the time that it took. */
+/** Prints a text, its result, and the time that it took. */
 async function answered(text: string, answer: () => Promise<string>): Promise<void> {
   const started = performance.now();
   const result = await answer();
   await write(`  ${text} ${dim("→")} ${bold(result)} ${dim(milliseconds(started))}\n`);
 }
 
-/** The same as it comes. */
+/** The same, streamed. */
 async function streamed(prompt: string, stream: TokenStream): Promise<void> {
   await write(`  ${bold(prompt)}`);
   for await (const token of stream) await write(token.text.replaceAll("\n", "\n  "));

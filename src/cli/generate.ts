@@ -13,11 +13,11 @@ import { isPiped, openInput, textOf, withInputOptions, type InputArguments } fro
 import { library } from "./library.js";
 import { bold, dim, note, signal, write } from "./terminal.js";
 
-/** What is continued at a terminal where nothing was given. */
+/** The prompts that are continued when none is given at a terminal. */
 const OWN = ["It is a truth universally acknowledged", "我们很高兴能够与您合作！"];
-/** How much of each, where neither the call nor the model's files say. */
+/** Tokens for each, if neither the command nor the model's files say. */
 const LENGTH = 80;
-/** Of our own prompts: everybody sees the same. */
+/** The seed for our own prompts: every user sees the same text. */
 const OWN_SEED = 7;
 
 interface Arguments extends LoadArguments, InputArguments {

@@ -45,12 +45,12 @@ export function withInputOptions(command: Command): Command {
 /** The rows of a command, and how far they have been read. */
 export interface Input {
   rows(): AsyncIterable<InputRow>;
-  /** Of what {@link Input.position} counts; 0: nobody knows. */
+  /** The total of what {@link Input.position} counts; 0: not known. */
   readonly total: number;
   position(): number;
 }
 
-/** Whether somebody pipes or redirects something into this program; not so at a terminal, and not for `/dev/null`. */
+/** Whether standard input is a pipe or a file; false for a terminal and for `/dev/null`. */
 export function isPiped(): boolean {
   try {
     const input = fstatSync(0);

@@ -1,4 +1,4 @@
-/** What somebody types, message by message: at a terminal with a history and with Ctrl-C, or out of a pipe. */
+/** Reads messages: at a terminal with history and Ctrl-C, or from a pipe. */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
@@ -25,7 +25,7 @@ export class Messages {
   #lines: string[] = [];
   #quoted = false;
 
-  /** Something was begun that this line or another ends. */
+  /** A message has begun that is not complete yet. */
   get begun(): boolean {
     return this.#lines.length > 0;
   }
@@ -44,7 +44,7 @@ export class Messages {
     return goesOn ? undefined : this.end();
   }
 
-  /** What there is, as a message. */
+  /** The lines so far, as a message. */
   end(): string {
     const text = this.#lines.join("\n");
     this.#lines = [];
@@ -148,7 +148,7 @@ async function openTerminal(historyFile: string): Promise<Prompt> {
     ask();
   };
   editor.on("SIGINT", onInterrupt);
-  // One that comes from outside ends the reply as well, and not the program.
+  // A SIGINT from another process also ends the reply, not the program.
   process.removeListener("SIGINT", interrupt);
   process.on("SIGINT", onInterrupt);
   const leave = () => editor.close();
@@ -229,7 +229,7 @@ async function readHistory(path: string): Promise<string[]> {
   }
 }
 
-/** A history that cannot be kept is no reason not to talk. */
+/** Errors are ignored: the chat works without a saved history. */
 async function writeHistory(path: string, lines: readonly string[]): Promise<void> {
   try {
     await mkdir(dirname(path), { recursive: true });

@@ -1,4 +1,4 @@
-/** What every command over texts does: load a model, read rows, put them through a task, write what comes. */
+/** What every command over texts does: load a model, read rows, run a task, write the results. */
 import { createWriteStream } from "node:fs";
 import { once } from "node:events";
 import { finished } from "node:stream/promises";

@@ -1,4 +1,4 @@
-/** What all commands share of the process: where text goes, in which colours, and Ctrl-C. */
+/** What all commands share of the process: output, colours, and Ctrl-C. */
 
 const colours = process.stdout.isTTY && process.stdout.hasColors() && !process.env["NO_COLOR"];
 const style = (code: number) => (text: string) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text);

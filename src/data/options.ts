@@ -18,7 +18,7 @@ export const TASKS = [
 ] as const;
 
 /**
- * What is learned, or measured; a GPT-2's are the first four.
+ * The task of a training or an evaluation; the first four are GPT-2's.
  *
  * | task | columns by default |
  * |---|---|
@@ -66,7 +66,7 @@ export interface DataOptions {
    * says; else `"\n"` for a translation, nothing for a completion, the end of text between turns.
    */
   separator?: string;
-  /** Share of the tokens that a masked language model has to guess. Default 0.15. */
+  /** Share of the tokens that a masked language model predicts. Default 0.15. */
   masking?: number;
 }
 
@@ -88,7 +88,7 @@ export const dataOptions: OptionTable<DataOptions> = {
 
 const CLASSES: readonly Task[] = ["text-classification", "sentiment-analysis", "token-classification"];
 
-/** Options that are some tasks' alone. */
+/** Options that only some tasks have. */
 const ONLY: { readonly [K in keyof DataOptions]?: readonly Task[] } = {
   stride: ["text-generation", "fill-mask", "question-answering"],
   labels: CLASSES,

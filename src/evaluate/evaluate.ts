@@ -8,7 +8,7 @@ import type { Metrics, RegressionMetrics } from "./metrics.js";
 import { separatorOf } from "../task-parameters.js";
 import { writeReport } from "./write-report.js";
 
-/** How a generator writes what is compared with the references: the likeliest text, to its end. */
+/** How a generator writes the texts that are compared with the references: by beam search or greedily. */
 export interface EvaluationGeneration {
   /** Default 128. */
   maxNewTokens?: number;
@@ -39,7 +39,7 @@ export interface EvaluateOptions<T extends Task = Task> extends DataOptions {
   data: DataSource;
   /** Rows that the model sees at once. Default 32. */
   batchSize?: number;
-  /** Rows that are given back with what the model said. Default 20. */
+  /** Number of rows that are returned with the model's predictions. Default 20. */
   samples?: number;
   /** Whether a generator writes completions, beside their likelihood. Default: yes, but not for a dialogue. */
   generate?: boolean;
@@ -68,7 +68,7 @@ const evaluateOptions: OptionTable<EvaluateOptions> = {
   ...dataOptions,
   model: (value) => (value instanceof GPT2 || value instanceof BERT ? undefined : checks.string(value)),
   task: checks.oneOf(...TASKS),
-  // Looked at when it is opened.
+  // Checked when it is opened.
   data: () => undefined,
   batchSize: checks.integer(1, 4096),
   samples: checks.integer(0, 10_000),
@@ -144,7 +144,7 @@ export async function evaluate<T extends Task>(options: EvaluateOptions<T>): Pro
   return metrics;
 }
 
-/** The model of the options, and who closes it: we, if we loaded it. */
+/** The model of the options; `evaluate` closes it if it loaded it. */
 async function model<T extends Task>(
   { model, task, dtype, device, threads, signal, onProgress }: EvaluateOptions<T>,
   causal: boolean,

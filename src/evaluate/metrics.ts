@@ -46,9 +46,9 @@ export interface ClassificationMetrics extends Common {
   /** Matthews's correlation coefficient; of single labels. */
   readonly mcc?: number;
   readonly perClass: readonly ClassScores[];
-  /** Row: the class; column: what was said; of single labels, if there are at most 500 classes. */
+  /** Rows: true classes; columns: predictions. For single labels and at most 500 classes. */
   readonly confusionMatrix?: readonly (readonly number[])[];
-  /** How far confidence is from accuracy: the expected calibration error in ten bins; of single labels. */
+  /** The expected calibration error in ten bins; for single labels. */
   readonly calibrationError?: number;
   /** Share of wrong decisions; of several labels. */
   readonly hammingLoss?: number;
@@ -96,7 +96,7 @@ export interface LanguageMetrics extends Common {
   readonly perplexity: number;
   /** All bits over all bytes of UTF-8: comparable between tokenizers. */
   readonly bitsPerByte: number;
-  /** Share of tokens that were the likeliest. */
+  /** Share of tokens that were the most likely ones. */
   readonly tokenAccuracy: number;
   readonly tokens: number;
   readonly bytes: number;

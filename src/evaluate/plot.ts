@@ -17,7 +17,7 @@ export interface Curves {
 
 const [WIDTH, HEIGHT] = [720, 300];
 const [LEFT, RIGHT, TOP, BOTTOM] = [64, 16, 44, 44];
-/** More points than pixels show nothing more. */
+/** Maximum points of a curve: more than the pixels would not be visible. */
 const MOST_POINTS = 1000;
 
 export const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);

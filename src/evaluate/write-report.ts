@@ -40,7 +40,7 @@ export async function writeReport(folder: string, { task, model, data, metrics, 
 
 const isFile = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isFile() ?? false;
 
-/** Whole or not at all: somebody may be looking. */
+/** Writes the file atomically: another program may be reading it. */
 async function write(path: string, text: string): Promise<void> {
   await writeFile(`${path}.new`, text);
   await rename(`${path}.new`, path);

@@ -108,7 +108,7 @@ async function fetchBlob(download: Download, remote: RemoteFile, blob: string, m
     await handle.close();
     if (error instanceof Corrupt) {
       await rm(path, { force: true });
-      // What was there before may be what was wrong.
+      // The bytes of an earlier try may be the wrong ones.
       if (resumed) throw new Transient(error.message);
       throw new CandlewickError("DOWNLOAD_FAILED", `"${download.connection.model}": ${error.message}`);
     }
@@ -120,7 +120,7 @@ async function fetchBlob(download: Download, remote: RemoteFile, blob: string, m
   for (const left of await abandonedPartials(blob)) await rm(left, { force: true });
 }
 
-/** The most bytes of a file that any try has had: only beyond it is progress. */
+/** The most bytes of a file that any try has received: only more than that counts as progress. */
 interface Mark {
   bytes: number;
 }

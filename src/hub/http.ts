@@ -102,7 +102,7 @@ async function send(connection: Connection, url: URL, options: RequestOptions): 
     try {
       timer = setTimeout(stalled, timeout);
       for await (const chunk of response.body ?? []) {
-        // What the reader does with a chunk is not the server's delay.
+        // The time that the reader takes for a chunk does not count as the server's delay.
         clearTimeout(timer);
         yield chunk;
         timer = setTimeout(stalled, timeout);

@@ -31,7 +31,7 @@ export async function adoptPartial(blob: string, path: string): Promise<void> {
       await rename(candidate, path);
       return;
     } catch {
-      // Another process was faster.
+      // Another process renamed it first.
     }
   }
 }

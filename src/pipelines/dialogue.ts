@@ -34,7 +34,7 @@ export interface DialogueTask extends AsyncDisposable {
   (conversations: readonly (readonly Message[])[], options?: DialogueOptions): Promise<Reply[]>;
   /** The reply's tokens as they come. */
   stream(conversation: Conversation, options?: DialogueOptions): TokenStream;
-  /** A conversation with a memory. */
+  /** A conversation that keeps its history. */
   session(options?: SessionOptions): DialogueSession;
   readonly model: GPT2;
   /** Closes the model, if `pipeline()` loaded it for this task. */
@@ -43,7 +43,7 @@ export interface DialogueTask extends AsyncDisposable {
 }
 
 const NAME = "dialogue";
-/** For what small models say, in transformers' names: likely words, and not the same ones again. */
+/** Sampling defaults for small models: likely words, without repetition. */
 const FALLBACK = { do_sample: true, temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1 };
 
 const options: OptionTable<DialogueOptions> = {

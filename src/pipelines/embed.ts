@@ -62,7 +62,7 @@ export type Embedding<O> = O extends { pooling: "none" }
 export interface EmbedTask extends Task {
   <O extends EmbedOptions = EmbedOptions>(text: string, options?: O): Promise<Embedding<O>>;
   <O extends EmbedOptions = EmbedOptions>(texts: readonly string[], options?: O): Promise<Embedding<O>[]>;
-  /** `"int8"` and `"uint8"` need `ranges` here, for nobody has seen all vectors. */
+  /** `"int8"` and `"uint8"` need `ranges` here, because a stream never has all vectors. */
   stream<O extends EmbedOptions = EmbedOptions>(
     texts: Inputs<string>,
     options?: O & StreamOptions<"throw">,

@@ -1,4 +1,4 @@
-/** Who answers in a dialogue: a model, how its turns are joined, and how it chooses its words. */
+/** What generates replies in a dialogue: a model, how its turns are joined, and its generation options. */
 import { generateOptions } from "../generation-options.js";
 import type { GPT2 } from "../gpt2.js";
 import type { OptionTable } from "../options.js";
@@ -49,7 +49,7 @@ export class Responder {
     return Math.max(1, positions - (maxNewTokens ?? Math.min(256, positions >> 2)));
   }
 
-  /** Goes on from conversations that are still being made. */
+  /** Continues conversations whose ids are still being made. */
   answer(make: () => Promise<readonly (readonly Turn[])[]>, given: ReplyOptions = {}): TokenStream {
     const generation = { ...this.#generation, ...given };
     const { stop } = this.joiner;

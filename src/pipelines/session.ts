@@ -1,4 +1,4 @@
-/** A conversation with a memory. */
+/** A conversation that keeps its history. */
 import { CandlewickError } from "../errors.js";
 import { checkOptions } from "../options.js";
 import type { TokenStream } from "../stream.js";

@@ -11,11 +11,11 @@ export interface StreamOptions<OnError extends "throw" | "row" = "throw" | "row"
    * on. Default `"throw"`.
    */
   onError?: OnError;
-  /** Told how many rows are done; nobody knows how many there will be. */
+  /** Called with the number of finished rows; the total is not known. */
   onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
 }
 
-/** An input of a stream and what came of it. */
+/** An input of a stream and its result. */
 export interface Row<Input, Result> {
   /** Its place in the stream, from 0. */
   readonly index: number;
@@ -24,7 +24,7 @@ export interface Row<Input, Result> {
   readonly error?: undefined;
 }
 
-/** An input that nothing could come of. */
+/** An input that failed. */
 export interface FailedRow<Input> {
   readonly index: number;
   readonly input: Input;
@@ -49,7 +49,7 @@ interface Streaming {
   readonly signal: AbortSignal | undefined;
 }
 
-/** An input as it came, or as it was read. */
+/** An input as it was given, or as it was read from a file. */
 type Entry<Input> = { index: number; input: unknown; read?: Input; error?: CandlewickError };
 
 export function streamRows<Input, Result>(
@@ -95,7 +95,7 @@ async function* rows<Input, Result>(
     running.push(started);
     batch = [];
   };
-  /** Takes what the source has next. */
+  /** Reads the next input from the source. */
   const take = (taken: IteratorResult<unknown>) => {
     next = undefined;
     if (taken.done) return void (over = true);

@@ -7,7 +7,7 @@ import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions }
 
 /** The options of every task. */
 export interface TaskOptions extends BERTEncodeOptions {
-  /** Told how far the call is. What it throws ends the call, which is rejected with it. */
+  /** Called with the call's progress. What it throws ends the call, which is rejected with it. */
   onProgress?: (progress: Progress) => void;
 }
 

@@ -21,7 +21,7 @@ export interface TranslationOptions extends GenerateOptions {
    * feed.
    */
   separator?: string;
-  /** Told how far the call is, in texts. What it throws ends the call, which is rejected with it. */
+  /** Called with the call's progress, in texts. What it throws ends the call, which is rejected with it. */
   onProgress?: (progress: Progress) => void;
 }
 
@@ -123,7 +123,7 @@ export function createTranslation(model: GPT2, defaults: TranslationOptions, own
 
   const tokens = (text: string, given: TranslationOptions): TokenStream => {
     if (given.onProgress !== undefined) throw invalid(NAME, "onProgress", "has no effect on a stream of tokens", given.onProgress);
-    // The beams that are this task's default are not the stream's.
+    // A stream is greedy: the task's default beams do not apply to it.
     const { separator, generation } = optionsOf({ numBeams: 1, ...given });
     if (isBlank(text)) throw new CandlewickError("PROMPT_EMPTY", `${NAME}: the text is empty`);
     const make = async () => ({

@@ -59,7 +59,7 @@ export class Joiner {
     this.#endsAll = this.#separator === "";
   }
 
-  /** What else ends a reply: of a model without an end of text nothing would. */
+  /** The stop string of a reply, for a model without an end-of-text token, which would never stop otherwise. */
   get stop(): string | undefined {
     return this.#end === undefined && !this.#endsAll ? this.#separator : undefined;
   }

@@ -14,7 +14,7 @@ import { readText } from "./input-checks.js";
 import { taskOptions, unfit, type SimpleTask, type TaskDefinition, type TaskOptions } from "./task.js";
 
 export interface ZeroShotOptions extends TaskOptions {
-  /** What a text may be. */
+  /** The candidate labels. */
   candidateLabels: readonly string[];
   /**
    * A sentence about the text, `{}` standing for the label. Default: `"This example is {}."`; by similarity, the label
