@@ -8,7 +8,7 @@ use crate::buffer::{Buffer, LINE};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is asked of the system at once. Only what is used is ever backed by memory.
+/// Bytes of one allocation from the system. Only pages that are used are backed by memory.
 const CHUNK: usize = 64 << 20;
 
 /// Hands out parts of chunks. A chunk is freed when the arena has moved on and its last part is dropped.

@@ -28,7 +28,7 @@ unsafe impl Plain for half::f16 {}
 pub(crate) struct Buffer<T: Plain> {
     data: NonNull<T>,
     len: usize,
-    /// What the allocator gave: `data` is the first aligned address in it.
+    /// The allocation; `data` is its first aligned address.
     block: *mut u8,
     layout: Layout,
 }
@@ -137,7 +137,7 @@ impl<T: Plain> Buffer<T> {
 /// A pointer that tasks of one `pool.run` share; each task touches a part of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut<T>(pub *mut T);
-// SAFETY: whoever dereferences it promises (there, in a SAFETY comment) that tasks touch disjoint elements.
+// SAFETY: code that dereferences it states (there, in a SAFETY comment) why tasks touch disjoint elements.
 unsafe impl<T: Send> Send for SharedMut<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedMut<T> {}

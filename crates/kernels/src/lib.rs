@@ -11,14 +11,14 @@
 //! |---|---|
 //! | how weights lie in memory, and get there | `weights.rs`, `blocks.rs`, `packing.rs` |
 //! | the products | `matmul.rs`, `tile.rs`, `quantized_input.rs` |
-//! | what an instruction set can do | `simd/` |
+//! | the instruction sets | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
-//! | what all of them agree on: lanes, blocks, types | `types.rs` |
-//! | how fast the machine is at best | `machine.rs` |
-//! | what is right | `reference.rs` |
+//! | what all files share: lanes, blocks, types | `types.rs` |
+//! | the machine's limits | `machine.rs` |
+//! | the reference that defines every kernel's result | `reference.rs` |
 //!
 //! ```
 //! use candlewick_kernels::{Epilogue, Layout, PackedMatrix, Pool, Scratch, WeightType, default_threads, matmul};

@@ -1,4 +1,4 @@
-//! What this machine can do at best: how fast it reads memory and how fast it multiplies. Every speed that the project
+//! The machine's limits: its memory bandwidth and its peak of multiply-adds. Every speed that the project
 //! reports is a share of these, measured in the same run.
 
 use crate::Pool;
@@ -11,8 +11,8 @@ use std::time::Instant;
 /// Bytes that one task reads in a row.
 const CHUNK: usize = 1 << 20;
 
-/// Memory to read, to know how fast that is now: neighbours on the same host change it by a factor of two within a
-/// minute, so what is compared with it is measured in turns with it.
+/// Memory whose reading measures the bandwidth. Other machines on the same host change it by a factor of two within a
+/// minute, so a speed and the bandwidth that it is compared with are measured in turns.
 pub struct Memory {
     data: Buffer<u8>,
 }

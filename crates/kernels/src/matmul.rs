@@ -18,7 +18,7 @@ use crate::types::LANES;
 use crate::{Epilogue, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
 
-/// Up to so many rows, memory is the limit.
+/// Up to this many rows, memory bandwidth is the limit.
 const FEW: usize = 8;
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
@@ -84,8 +84,8 @@ impl RowBlocks {
     }
 }
 
-/// Everything that a thread has to know, side by side: each pointer that a helper follows costs it a cache line that
-/// the caller has just written.
+/// All inputs of a thread's work in one place: each pointer that a helper follows costs a cache line that the caller
+/// has just written.
 struct Product<'a> {
     /// [M, K]
     x: &'a [f32],
@@ -336,7 +336,7 @@ unsafe fn float_rows<S: Simd, T: Element>(
     rows: usize,
     sums: &mut Sums,
 ) {
-    // The table of `Isa::tile`: what does not occur is not compiled.
+    // The tile sizes of `Isa::tile`: others are not compiled.
     macro_rules! call {
         ($r:literal) => {
             // SAFETY: promised by the caller.

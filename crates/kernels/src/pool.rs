@@ -1,9 +1,9 @@
 //! Threads that share one product at a time.
 //!
-//! Between the products of a token there is no time to wake anybody: a futex costs what a small product costs. So
+//! Between the products of a token there is no time to wake a thread: a futex costs as much as a small product. So
 //! helpers spin between jobs while a request runs ([`Pool::active`]) and sleep otherwise. A job never waits for a
-//! helper that has not come: tasks are claimed one at a time, and when none are left the caller closes the job and
-//! waits only for those who are inside. So a helper that the system has descheduled costs its help, not the job.
+//! helper that has not started: tasks are claimed one at a time, and when none are left the caller closes the job and
+//! waits only for the helpers that are inside. So a helper that the system has descheduled costs its help, not the job.
 
 use crate::arena::Arena;
 use crate::{Isa, KernelError, isa};
@@ -29,10 +29,10 @@ const SPIN: Duration = Duration::from_micros(200);
 const SPIN_CROWDED: Duration = Duration::from_micros(10);
 const YIELD: Duration = Duration::from_millis(2);
 
-/// Threads of all active pools in this process. When they outnumber the cores, spinning steals from the one who works.
+/// Threads of all active pools in this process. When they outnumber the cores, spinning takes time from working threads.
 static ACTIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// What a job calls, once per thread that takes part.
+/// The function of a job, called once by each thread that takes part.
 type Share<'a> = dyn Fn(usize, Claims) + Sync + 'a;
 
 /// The job that runs: a pointer to the caller's closure, valid from publication until the caller has seen
@@ -85,7 +85,7 @@ unsafe impl Send for Shared {}
 
 /// A fixed set of threads (the caller and `threads - 1` helpers) that run the tasks of one job at a time.
 ///
-/// Results never depend on the number of threads: a task computes its outputs whole, whoever runs it.
+/// Results never depend on the number of threads: a task computes its outputs completely, on whichever thread it runs.
 pub struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
@@ -193,7 +193,7 @@ impl Pool {
         let mut rounds = 0u32;
         while shared.hot.state.load(Ordering::Acquire) & INSIDE != 0 {
             rounds += 1;
-            // A helper that lost its core in the middle of a task needs ours.
+            // A helper that was descheduled in the middle of a task needs this core.
             if rounds < 20_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
         let theirs = lock(&shared.panic).take();
@@ -306,7 +306,7 @@ impl Drop for Pool {
         self.shared.hot.state.fetch_or(SHUTDOWN, Ordering::SeqCst);
         self.shared.ring();
         for helper in self.helpers.drain(..) {
-            // A helper catches its tasks' panics, so there is nothing to report.
+            // Helpers catch their tasks' panics, so joining them cannot fail.
             let _ = helper.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The operations that a kernel is written with: what each instruction set has to give.
+//! The operations that kernels are written with; each instruction set implements them.
 
 use crate::buffer::Plain;
 use crate::types::LANES;

@@ -18,7 +18,7 @@ use crate::types::LANES;
 /// Queries of a block.
 const QUERIES: usize = 64;
 
-/// What attention is asked.
+/// The shape and options of attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a> {
     /// First row of each sequence, and the number of rows in all.
@@ -116,7 +116,7 @@ pub fn attention_backward(
     });
 }
 
-/// Where what lies in a thread's scratch, in elements.
+/// Offsets of the parts of a thread's scratch, in elements.
 #[derive(Clone, Copy)]
 struct Space {
     /// T × width packed panels, or width × T: as much.

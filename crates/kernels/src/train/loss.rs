@@ -6,7 +6,7 @@ use crate::rows::{exponentials, row_max};
 use crate::simd::{Kernel, Simd, math};
 use crate::types::LANES;
 
-/// What a row of logits is held against.
+/// The targets of rows of logits, and what is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropy {
     /// ε: the target's probability is 1 - ε + ε / N, every other's ε / N.
