@@ -29,7 +29,8 @@ const SPIN: Duration = Duration::from_micros(200);
 const SPIN_CROWDED: Duration = Duration::from_micros(10);
 const YIELD: Duration = Duration::from_millis(2);
 
-/// Threads of all active pools in this process. When they outnumber the cores, spinning takes time from working threads.
+/// Threads of all active pools in this process. When they outnumber the cores, spinning takes time from working
+/// threads.
 static ACTIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// The function of a job, called once by each thread that takes part.
