@@ -29,3 +29,11 @@ for (const document of tracked.filter((name) => name.endsWith(".md") && !name.st
     assert.deepEqual(pointsAt(document).filter((path) => !known.has(path)), []);
   });
 }
+
+test("the flows of ARCHITECTURE.md name files that exist: `engine/x.rs` is crates/engine/src/x.rs", () => {
+  const blocks = [...readFileSync(join(root, "ARCHITECTURE.md"), "utf8").matchAll(/```([^]*?)```/g)].map((match) => match[1]!);
+  const files = blocks.flatMap((block) => [...block.matchAll(/(?<![\w/])[\w-]+(?:\/[\w-]+)+\.(?:rs|ts)/g)].map((match) => match[0]));
+  const paths = files.map((file) => file.replace(/^(kernels|models|engine|train|node)\//, "crates/$1/src/"));
+  assert.ok(paths.length >= 20, `${paths.length} paths`);
+  assert.deepEqual(paths.filter((path) => !known.has(path)), []);
+});
