@@ -25,9 +25,8 @@ const patterns = [
 
 /** The widest a comment, or a line of a document's prose, may be. Code is as wide as it reads best. */
 const columns = 120;
-const commentOnly = {
-  ".rs": /^\s*\/\//, ".ts": /^\s*(\/\/|\/?\*)/, ".mts": /^\s*(\/\/|\/?\*)/, ".mjs": /^\s*(\/\/|\/?\*)/, ".py": /^\s*#/,
-};
+const script = /^\s*(\/\/|\/?\*)/;
+const commentOnly = { ".rs": /^\s*\/\//, ".ts": script, ".mts": script, ".mjs": script, ".py": /^\s*#/ };
 /** Weights' cards quote what models wrote, on lines of their own. */
 const quoting = /^(models\/|docs\/models\/|__test__\/fixtures\/)/;
 
@@ -40,7 +39,7 @@ export function widthViolations(path, text) {
     if (extension === ".md" && /^\s*```/.test(line)) block = !block;
     if ([...line].length <= columns) return [];
     const isText = extension === ".md" ? !block && !/^\s*\|/.test(line) : commentOnly[extension].test(line);
-    // A span of code, or a link, cannot be broken.
+    // A span of code, or a word such as an address, cannot be broken.
     const breakable = /\s/.test(line.replaceAll(/`[^`]*`/g, "").replace(/^\s*(\/\/[/!]?|\*|#)?/, "").trim());
     return isText && breakable ? [`${path}:${index + 1}: ${[...line].length} columns; at most ${columns}`] : [];
   });

@@ -70,6 +70,9 @@ test("a circle of three, and of a module with its own child, are found; comments
   assert.deepEqual(circles({ "lib.rs": "", "a/mod.rs": "mod b; pub struct A; fn f() { b::g() }", "a/b.rs": "use super::A; pub fn g() {}" }), [["a/b.rs", "a/mod.rs"]]);
   const none = { "lib.rs": "pub use a::A;", "a.rs": "use crate::b::B;", "b.rs": '// crate::a::A\nconst S: &str = "crate::a::A"; use a::A; #[cfg(test)] mod tests { use crate::a::A; }' };
   assert.deepEqual(circles({ ...none, "a.rs": "use crate::b::B; pub struct A;" }), []);
+  // What stands behind a text with `//` in it, or behind a character that is a quotation mark, is code all the same.
+  for (const before of ['const U: &str = "http://a";', "const Q: char = '\"';", 'const R: &str = r#"a"b"#;', "fn f<'a>(x: &'a str) {}"])
+    assert.deepEqual(circles({ "lib.rs": "", "a.rs": "use crate::b::B;", "b.rs": `${before} use crate::a::A; const S: &str = "s";` }), [["a.rs", "b.rs"]], before);
 });
 
 test("comments and prose are at most 120 columns wide; code, tables and what cannot be broken may be wider", () => {

@@ -66,3 +66,14 @@ impl std::error::Error for KernelError {}
 pub(crate) fn expect_len(what: &'static str, expected: usize, got: usize) -> Result<(), KernelError> {
     if expected == got { Ok(()) } else { Err(KernelError::Shape { what, expected, got }) }
 }
+
+/// The one of `all` that is called `name`, else [`KernelError::UnknownName`]; `what` they are, for the message.
+pub(crate) fn by_name<T: fmt::Display>(
+    what: &'static str,
+    all: impl IntoIterator<Item = T>,
+    name: &str,
+) -> Result<T, KernelError> {
+    all.into_iter()
+        .find(|one| one.to_string() == name)
+        .ok_or_else(|| KernelError::UnknownName { what, name: name.to_owned() })
+}

@@ -1,5 +1,6 @@
 //! The instruction sets this crate has kernels for, and which of them this machine has.
 
+use crate::error::by_name;
 use crate::{Isa, KernelError};
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -45,9 +46,6 @@ pub fn isa() -> Isa {
 impl FromStr for Isa {
     type Err = KernelError;
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        Isa::ALL
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| KernelError::UnknownName { what: "instruction set", name: name.to_owned() })
+        by_name("instruction set", Isa::ALL, name)
     }
 }

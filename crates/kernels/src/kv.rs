@@ -6,6 +6,7 @@
 
 use crate::KernelError;
 use crate::buffer::Buffer;
+use crate::error::by_name;
 use crate::types::LANES;
 use half::f16;
 use std::fmt;
@@ -32,11 +33,7 @@ impl fmt::Display for KvType {
 impl FromStr for KvType {
     type Err = KernelError;
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        match name {
-            "f32" => Ok(KvType::F32),
-            "f16" => Ok(KvType::F16),
-            _ => Err(KernelError::UnknownName { what: "KV type", name: name.to_owned() }),
-        }
+        by_name("KV type", [KvType::F32, KvType::F16], name)
     }
 }
 

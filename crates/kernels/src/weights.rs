@@ -15,6 +15,7 @@
 use crate::KernelError;
 use crate::arena::Bytes;
 use crate::buffer::view;
+use crate::error::by_name;
 use crate::types::{BLOCK, LANES, PAIR_SCALES, Q4_BLOCK, Q8_BLOCK, WeightType};
 use half::f16;
 use std::fmt;
@@ -23,10 +24,7 @@ use std::str::FromStr;
 impl FromStr for WeightType {
     type Err = KernelError;
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        WeightType::ALL
-            .into_iter()
-            .find(|t| t.name() == name)
-            .ok_or_else(|| KernelError::UnknownName { what: "weight type", name: name.to_owned() })
+        by_name("weight type", WeightType::ALL, name)
     }
 }
 

@@ -288,7 +288,7 @@ impl Checkpoint {
     /// Reads `name`, which must have `shape`.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let stored = self.stored(name, shape)?;
-        Values::read(stored.source, stored.bytes, |at, buffer| stored.read(at, buffer))
+        Values::read(stored.source, stored.bytes, |buffer| stored.read(0, buffer))
     }
 }
 

@@ -32,21 +32,21 @@ impl Values {
     pub(crate) fn read(
         source: SourceType,
         bytes: usize,
-        read: impl Fn(usize, &mut [u8]) -> Result<()>,
+        read: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<Self> {
         let raw = || {
             let mut buffer = vec![0; bytes];
-            read(0, &mut buffer).map(|()| buffer)
+            read(&mut buffer).map(|()| buffer)
         };
         Ok(match source {
             SourceType::F32 => {
                 let mut values = vec![0f32; bytes / 4];
-                read(0, bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Self::F32(values)
             }
             SourceType::F16 => {
                 let mut values = vec![0u16; bytes / 2];
-                read(0, bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Self::F16(values.reinterpret_into())
             }
             SourceType::BF16 => {

@@ -54,11 +54,6 @@ impl Weights {
         Ok(Self { base: Checkpoint::open(folder, prefix)?, adapter: None })
     }
 
-    /// The tensors of one safetensors file.
-    pub fn open_file(path: &Path, prefix: &'static str) -> Result<Self> {
-        Ok(Self { base: Checkpoint::open_file(path, prefix)?, adapter: None })
-    }
-
     /// The tensors of a GGUF file that holds a GPT-2, under the checkpoint's names.
     pub(crate) fn from_gguf(gguf: Gguf) -> Self {
         Self { base: Checkpoint::from_gguf(gguf), adapter: None }
@@ -159,7 +154,7 @@ impl Weights {
     /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let stored = self.stored(name, shape)?;
-        Values::read(stored.source, stored.bytes, |at, buffer| stored.read(at, buffer))
+        Values::read(stored.source, stored.bytes, |buffer| stored.read(0, buffer))
     }
 
     /// Reads `name` as an f32 tensor on `device`.

@@ -16,6 +16,6 @@ pub fn merge_adapter(mailbox: &Mailbox, id: u32, options: String, cancel: &Cance
         let internal = |error: serde_json::Error| Failure { code: "INTERNAL", message: error.to_string() };
         let options: MergeOptions = serde_json::from_str(&options).map_err(internal)?;
         let merged = merge(&options, &watch)?;
-        serde_json::to_string(&merged).map(Answer::json).map_err(internal)
+        serde_json::to_string(&merged).map(Answer::plain).map_err(internal)
     });
 }

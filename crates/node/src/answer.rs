@@ -8,21 +8,20 @@ use napi::{Result, ValueType, sys};
 pub struct Answer(Box<dyn FnOnce(sys::napi_env) -> Result<sys::napi_value> + Send>);
 
 impl Answer {
+    /// The value that `make` makes on the JavaScript thread.
+    pub fn new<J: ToNapiValue>(make: impl FnOnce() -> J + Send + 'static) -> Self {
+        // SAFETY: `Answer::to_napi_value` is called on the JavaScript thread of `env`.
+        Self(Box::new(move |env| unsafe { ToNapiValue::to_napi_value(env, make()) }))
+    }
+
     /// `value` as it is.
     pub fn plain(value: impl ToNapiValue + Send + 'static) -> Self {
-        // SAFETY: `Answer::to_napi_value` is called on the JavaScript thread of `env`.
-        Self(Box::new(move |env| unsafe { ToNapiValue::to_napi_value(env, value) }))
+        Self::new(|| value)
     }
 
-    /// The `J` that is made of `value`.
-    pub fn of<J: ToNapiValue + From<T>, T: Send + 'static>(value: T) -> Self {
-        // SAFETY: as in `plain`.
-        Self(Box::new(move |env| unsafe { ToNapiValue::to_napi_value(env, J::from(value)) }))
-    }
-
-    /// What is nested, small, and read once.
-    pub fn json(text: String) -> Self {
-        Self::plain(text)
+    /// `value` as a `J`, such as a class or an object with columns.
+    pub fn of<J: ToNapiValue>(value: impl Into<J> + Send + 'static) -> Self {
+        Self::new(|| value.into())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::packed::{Inputs, Outputs, PackedInputs, PackedOutputs};
 #[napi]
 pub fn load_encoder(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &Cancel) -> Result<()> {
     let request = options.into_request(mailbox, id, cancel)?;
-    engine::EncoderHandle::load(request, mailbox.cancellable(id, cancel, Answer::of::<Encoder, _>));
+    engine::EncoderHandle::load(request, mailbox.cancellable(id, cancel, Answer::of::<Encoder>));
     Ok(())
 }
 
@@ -41,7 +41,7 @@ impl Encoder {
     #[napi]
     pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Texts, options: EncodeOptions, cancel: &Cancel) {
         let done = mailbox
-            .cancellable(id, cancel, |inputs: Vec<_>| Answer::of::<PackedInputs, _>(Inputs::from(inputs)));
+            .cancellable(id, cancel, |inputs: Vec<_>| Answer::of::<PackedInputs>(Inputs::from(inputs)));
         let (_, options) = options.split(mailbox, id);
         self.encoder.encode(texts.into(), options, cancel.token(), done);
     }
@@ -57,7 +57,7 @@ impl Encoder {
         want: EncoderWant,
         cancel: &Cancel,
     ) {
-        let answer = |outputs: Vec<_>| Answer::of::<PackedOutputs, _>(Outputs::from(outputs));
+        let answer = |outputs: Vec<_>| Answer::of::<PackedOutputs>(Outputs::from(outputs));
         let done = mailbox.cancellable(id, cancel, answer);
         let (progress, options) = options.split(mailbox, id);
         self.encoder.run(texts.into(), options, want.into(), cancel.control(progress), done);

@@ -85,7 +85,7 @@ fn run<P: Predictor<Error = Failure>>(
     let internal = |error: serde_json::Error| Failure { code: "INTERNAL", message: error.to_string() };
     let options: EvaluateOptions = serde_json::from_str(options).map_err(internal)?;
     let evaluation = evaluate::evaluate(&mut model, facts, &options, watch)?;
-    serde_json::to_string(&evaluation).map(Answer::json).map_err(internal)
+    serde_json::to_string(&evaluation).map(Answer::plain).map_err(internal)
 }
 
 type Outcome<T> = std::result::Result<T, Failure>;

@@ -34,7 +34,7 @@ impl Finetune {
         self.session.next(Box::new(move |events| {
             let answer = match events {
                 Ok(Some(events)) => serde_json::to_string(&events)
-                    .map(Answer::json)
+                    .map(Answer::plain)
                     .map_err(|error| Failure { code: "INTERNAL", message: error.to_string() }),
                 Ok(None) => Ok(Answer::plain(())),
                 Err(error) => Err(error.into()),

@@ -17,7 +17,7 @@ use crate::tokens::{GenerationResult, Token};
 #[napi]
 pub fn load_generator(mailbox: &Mailbox, id: u32, options: LoadOptions, cancel: &Cancel) -> Result<()> {
     let request = options.into_request(mailbox, id, cancel)?;
-    engine::Generator::load(request, mailbox.cancellable(id, cancel, Answer::of::<Generator, _>));
+    engine::Generator::load(request, mailbox.cancellable(id, cancel, Answer::of::<Generator>));
     Ok(())
 }
 
@@ -49,8 +49,7 @@ impl Generator {
     /// Answers with `PackedIds`.
     #[napi]
     pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Vec<String>, special: bool, cancel: &Cancel) {
-        let done =
-            mailbox.cancellable(id, cancel, |ids: Vec<_>| Answer::of::<PackedIds, _>(Packed::new(ids)));
+        let done = mailbox.cancellable(id, cancel, |ids: Vec<_>| Answer::of::<PackedIds>(Packed::new(ids)));
         self.generator.encode(texts, special, cancel.token(), done);
     }
 
@@ -102,11 +101,11 @@ impl TokenStream {
     /// Answers with the `GenerationResult` when the generation has ended.
     #[napi]
     pub fn result(&self, mailbox: &Mailbox, id: u32) {
-        self.stream.result(mailbox.reply(id, Answer::of::<GenerationResult, _>));
+        self.stream.result(mailbox.reply(id, Answer::of::<GenerationResult>));
     }
 }
 
 /// A batch of tokens; null at the end of the stream.
 fn tokens(batch: Option<Vec<engine::TokenEvent>>) -> Answer {
-    Answer::plain(batch.map(|tokens| tokens.into_iter().map(Token::from).collect::<Vec<_>>()))
+    Answer::new(|| batch.map(|tokens| tokens.into_iter().map(Token::from).collect::<Vec<_>>()))
 }

@@ -33,7 +33,7 @@ impl Encoder {
         let EmbeddingOptions { normalize, prompt, .. } = embedding;
         let options = EmbedOptions { encode, pooling, normalize, prompt };
         let done =
-            mailbox.cancellable(id, cancel, |rows: Vec<_>| Answer::of::<PackedFloats, _>(Packed::new(rows)));
+            mailbox.cancellable(id, cancel, |rows: Vec<_>| Answer::of::<PackedFloats>(Packed::new(rows)));
         self.encoder.embed(texts.into(), options, cancel.control(progress), done);
         Ok(())
     }
@@ -42,8 +42,7 @@ impl Encoder {
     #[napi]
     pub fn tokens(&self, mailbox: &Mailbox, id: u32, texts: Texts, options: EncodeOptions, cancel: &Cancel) {
         let (_, options) = options.split(mailbox, id);
-        let done =
-            mailbox.cancellable(id, cancel, |tokens: Vec<_>| Answer::of::<PackedTokens, _>(Tokens(tokens)));
+        let done = mailbox.cancellable(id, cancel, |tokens: Vec<_>| Answer::of::<PackedTokens>(tokens));
         self.encoder.tokens(texts.into(), options, cancel.token(), done);
     }
 
@@ -62,8 +61,7 @@ impl Encoder {
     ) {
         let (progress, encode) = options.split(mailbox, id);
         let options = FillOptions { encode, top_k: top_k as usize, targets };
-        let done =
-            mailbox.cancellable(id, cancel, |filled: Vec<_>| Answer::of::<PackedFills, _>(Fills(filled)));
+        let done = mailbox.cancellable(id, cancel, |filled: Vec<_>| Answer::of::<PackedFills>(filled));
         self.encoder.fill(texts.into(), options, cancel.control(progress), done);
     }
 
@@ -85,8 +83,7 @@ impl Encoder {
         let aggregation = aggregation_of(&aggregation).map_err(thrown)?;
         let stride = stride.map(|stride| stride as usize);
         let options = EntitiesOptions { encode, aggregation, ignore, stride };
-        let done =
-            mailbox.cancellable(id, cancel, |found: Vec<_>| Answer::of::<PackedEntities, _>(Entities(found)));
+        let done = mailbox.cancellable(id, cancel, |found: Vec<_>| Answer::of::<PackedEntities>(found));
         self.encoder.entities(texts, options, cancel.control(progress), done);
         Ok(())
     }
@@ -113,8 +110,7 @@ impl Encoder {
         };
         let questions = texts.texts.into_iter().flatten().zip(texts.pairs.into_iter().flatten());
         let questions = questions.map(|(question, context)| Question { question, context }).collect();
-        let done = mailbox
-            .cancellable(id, cancel, |answers: Vec<_>| Answer::of::<PackedAnswers, _>(Answers(answers)));
+        let done = mailbox.cancellable(id, cancel, |answers: Vec<_>| Answer::of::<PackedAnswers>(answers));
         self.encoder.answer(questions, options, cancel.control(progress), done);
     }
 }
@@ -147,8 +143,6 @@ pub struct AnsweringOptions {
     pub align_to_words: bool,
 }
 
-struct Tokens(Vec<engine::Tokenised>);
-
 #[napi(object, object_from_js = false)]
 pub struct PackedTokens {
     /// Tokens of each text.
@@ -161,8 +155,8 @@ pub struct PackedTokens {
     pub ends: Uint32Array,
 }
 
-impl From<Tokens> for PackedTokens {
-    fn from(Tokens(texts): Tokens) -> Self {
+impl From<Vec<engine::Tokenised>> for PackedTokens {
+    fn from(texts: Vec<engine::Tokenised>) -> Self {
         let windows = || texts.iter().map(|text| &text.window);
         let offsets = || windows().flat_map(|window| &window.offsets);
         let of = |window: &engine::Window| {
@@ -179,8 +173,6 @@ impl From<Tokens> for PackedTokens {
     }
 }
 
-struct Fills(Vec<engine::Filled>);
-
 #[napi(object, object_from_js = false)]
 pub struct PackedFills {
     /// Masks of each text.
@@ -193,8 +185,8 @@ pub struct PackedFills {
     pub sequences: Vec<String>,
 }
 
-impl From<Fills> for PackedFills {
-    fn from(Fills(filled): Fills) -> Self {
+impl From<Vec<engine::Filled>> for PackedFills {
+    fn from(filled: Vec<engine::Filled>) -> Self {
         let masks = filled.iter().map(|masks| masks.len() as u32).collect::<Vec<_>>();
         let lengths = filled.iter().flatten().map(|fills| fills.len() as u32).collect::<Vec<_>>();
         let (mut tokens, mut scores, mut texts, mut sequences) = (vec![], vec![], vec![], vec![]);
@@ -215,8 +207,6 @@ impl From<Fills> for PackedFills {
     }
 }
 
-struct Entities(Vec<Vec<engine::Entity>>);
-
 #[napi(object, object_from_js = false)]
 pub struct PackedEntities {
     /// Entities of each text.
@@ -232,8 +222,8 @@ pub struct PackedEntities {
     pub ends: Uint32Array,
 }
 
-impl From<Entities> for PackedEntities {
-    fn from(Entities(found): Entities) -> Self {
+impl From<Vec<Vec<engine::Entity>>> for PackedEntities {
+    fn from(found: Vec<Vec<engine::Entity>>) -> Self {
         let lengths = found.iter().map(|entities| entities.len() as u32).collect::<Vec<_>>();
         let mut label_names: Vec<String> = Vec::new();
         let (mut labels, mut scores, mut indices) = (vec![], vec![], vec![]);
@@ -263,8 +253,6 @@ impl From<Entities> for PackedEntities {
     }
 }
 
-struct Answers(Vec<Vec<engine::Answer>>);
-
 #[napi(object, object_from_js = false)]
 pub struct PackedAnswers {
     /// Answers to each question.
@@ -274,8 +262,8 @@ pub struct PackedAnswers {
     pub ends: Uint32Array,
 }
 
-impl From<Answers> for PackedAnswers {
-    fn from(Answers(answers): Answers) -> Self {
+impl From<Vec<Vec<engine::Answer>>> for PackedAnswers {
+    fn from(answers: Vec<Vec<engine::Answer>>) -> Self {
         let lengths = answers.iter().map(|answers| answers.len() as u32).collect::<Vec<_>>();
         let column = |of: fn(&engine::Answer) -> u32| answers.iter().flatten().map(of).collect::<Vec<_>>();
         Self {

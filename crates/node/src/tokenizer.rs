@@ -17,6 +17,6 @@ pub fn train_tokenizer(mailbox: &Mailbox, id: u32, options: String, cancel: &Can
         let internal = |error: serde_json::Error| Failure { code: "INTERNAL", message: error.to_string() };
         let options: TokenizerOptions = serde_json::from_str(&options).map_err(internal)?;
         let trained = train(&options, &watch)?;
-        serde_json::to_string(&trained).map(Answer::json).map_err(internal)
+        serde_json::to_string(&trained).map(Answer::plain).map_err(internal)
     });
 }

@@ -44,13 +44,11 @@ impl VectorIndex {
         threshold: Option<f64>,
         cancel: &Cancel,
     ) {
-        let done = mailbox.cancellable(id, cancel, |hits: Vec<_>| Answer::of::<PackedHits, _>(Hits(hits)));
+        let done = mailbox.cancellable(id, cancel, |hits: Vec<_>| Answer::of::<PackedHits>(hits));
         let threshold = threshold.map(|least| least as f32);
         self.index.search(queries.to_vec(), top_k as usize, threshold, cancel.token(), done);
     }
 }
-
-struct Hits(Vec<Vec<engine::Hit>>);
 
 #[napi(object, object_from_js = false)]
 pub struct PackedHits {
@@ -60,8 +58,8 @@ pub struct PackedHits {
     pub scores: Float32Array,
 }
 
-impl From<Hits> for PackedHits {
-    fn from(Hits(hits): Hits) -> Self {
+impl From<Vec<Vec<engine::Hit>>> for PackedHits {
+    fn from(hits: Vec<Vec<engine::Hit>>) -> Self {
         let lengths = hits.iter().map(|hits| hits.len() as u32).collect::<Vec<_>>();
         let (indices, scores): (Vec<u32>, Vec<f32>) =
             hits.into_iter().flatten().map(|hit| (hit.index, hit.score)).unzip();

@@ -1,7 +1,7 @@
 //! Rows of a file become examples, examples become batches.
 //!
 //! - `rows.rs`: JSON lines, CSV, TSV and plain text, read where they lie. `task.rs`: tasks, options, which column is
-//!   what.
+//!   what. `setup.rs`: what a data set is opened for.
 //! - From a row to an example, a file for each kind: `completion.rs`, `classification.rs`, `token_labels.rs`,
 //!   `questions.rs`, `pairs.rs`; of the texts of a corpus (`texts.rs`), through tokens kept in a temporary file
 //!   (`spool.rs`): `blocks.rs` (causal), `masked.rs`.

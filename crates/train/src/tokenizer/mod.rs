@@ -1,7 +1,8 @@
 //! Training a tokenizer: GPT-2's byte-level BPE, BERT's WordPiece, or a vocabulary of characters for Chinese.
 //!
-//! `words.rs` counts the words of a corpus; the `tokenizers` crate merges them; `files.rs` writes what `loadGPT2`,
-//! `loadBERT` and transformers read. The same corpus and options give the same files, byte for byte.
+//! `options.rs` says what is trained; `words.rs` counts the words of a corpus; the `tokenizers` crate merges them;
+//! `files.rs` writes what `loadGPT2`, `loadBERT` and transformers read. The same corpus and options give the same
+//! files, byte for byte.
 
 mod files;
 mod options;

@@ -23,6 +23,15 @@ enum Net {
     Bert(Box<Bert>),
 }
 
+impl Net {
+    fn stack(&mut self) -> &mut Stack {
+        match self {
+            Net::Gpt2(model) => &mut model.stack,
+            Net::Bert(model) => &mut model.stack,
+        }
+    }
+}
+
 pub struct Network {
     net: Net,
     pub params: Params,
@@ -50,7 +59,7 @@ impl Network {
             }
             (None, p) => Ok(p.unwrap_or(0.1) as f32),
         };
-        let (net, head) = if options.task.is_causal() {
+        let (mut net, head) = if options.task.is_causal() {
             let dropouts = Dropouts {
                 embedding: probability("embd_pdrop")?,
                 attention: probability("attn_pdrop")?,
@@ -71,11 +80,18 @@ impl Network {
             let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
             (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
         };
-        let Source { params, new, .. } = source;
+        let Source { mut params, new, .. } = source;
+        let adapter = if let Some(start) = start {
+            Some(Adapter::go_on(net.stack(), &mut params, &new, start, options)?)
+        } else if let Some(lora) = &options.lora {
+            Some(Adapter::attach(net.stack(), &mut params, &new, lora, options)?)
+        } else {
+            None
+        };
         let mut network = Self {
             net,
             params,
-            adapter: None,
+            adapter,
             new,
             config: written_config(&folder.config, head, options.task, data),
             files: side_files(folder)?,
@@ -85,26 +101,13 @@ impl Network {
                 Some(_) => "bert.",
             },
         };
-        let new = std::mem::take(&mut network.new);
-        let (stack, params) = network.parts();
-        network.adapter = if let Some(start) = start {
-            Some(Adapter::go_on(stack, params, &new, start, options)?)
-        } else if let Some(lora) = &options.lora {
-            Some(Adapter::attach(stack, params, &new, lora, options)?)
-        } else {
-            None
-        };
-        network.new = new;
         network.freeze(options)?;
         network.stack().checkpointing = options.gradient_checkpointing;
         Ok(network)
     }
 
     pub fn stack(&mut self) -> &mut Stack {
-        match &mut self.net {
-            Net::Gpt2(model) => &mut model.stack,
-            Net::Bert(model) => &mut model.stack,
-        }
+        self.net.stack()
     }
 
     pub(super) fn bert(&mut self) -> Result<(&mut Bert, &mut Params)> {
@@ -121,19 +124,9 @@ impl Network {
         }
     }
 
-    /// The stack and the parameters, both to be changed.
-    fn parts(&mut self) -> (&mut Stack, &mut Params) {
-        let stack = match &mut self.net {
-            Net::Gpt2(model) => &mut model.stack,
-            Net::Bert(model) => &mut model.stack,
-        };
-        (stack, &mut self.params)
-    }
-
     /// The adapters' deltas become part of the weights.
     pub fn merge(&mut self, cpu: &mut Cpu) {
-        let (stack, params) = self.parts();
-        merge(cpu, stack, params);
+        merge(cpu, self.net.stack(), &mut self.params);
     }
 
     /// Keeps the lowest layers and the embeddings as they are, and finds where the backward pass may end.
