@@ -23,6 +23,15 @@ pub enum EngineError {
     /// The request's own cancel token was cancelled.
     #[error("aborted")]
     Aborted,
+    /// Too much waits for the model already.
+    #[error("the queue is full: {reason}; try again in {retry_after_ms} ms")]
+    QueueFull { reason: String, retry_after_ms: u64 },
+    /// The request's deadline passed before its end.
+    #[error("the deadline of {0} ms has passed")]
+    DeadlineExceeded(u64),
+    /// Keys and values of the request do not fit in the model's memory for them, whatever else runs.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// Text in or out was asked of a model that has no tokenizer files.
     #[error(
         "this model has no tokenizer: its folder has none of tokenizer.json, vocab.json + merges.txt, vocab.txt; add them, or give token ids"
@@ -42,6 +51,9 @@ impl EngineError {
             Self::ContextOverflow { .. } => "CONTEXT_OVERFLOW",
             Self::Closed => "MODEL_CLOSED",
             Self::Aborted => "ABORTED",
+            Self::QueueFull { .. } => "QUEUE_FULL",
+            Self::DeadlineExceeded(_) => "DEADLINE_EXCEEDED",
+            Self::OutOfMemory(_) => "OUT_OF_MEMORY",
             Self::TokenizerMissing => "TOKENIZER_MISSING",
             Self::Internal(_) => "INTERNAL",
         }

@@ -135,7 +135,7 @@ pub(crate) fn largest(scores: &[f32], k: usize) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::uniform;
+    use crate::generation::sampling::rng::uniform;
 
     fn noise(n: u64, step: f32) -> Vec<f32> {
         (0..n).map(|i| ((uniform(1, i, 9) as f32 * 20.0 - 10.0) / step).round() * step).collect()

@@ -10,7 +10,7 @@ const LONGEST: usize = 4;
 
 fn toy(end: Vec<u32>) -> Generator {
     let toy = Toy::hashed().with(|info| (info.vocab_size, info.eos_token_ids) = (SMALL, end));
-    Generator::from_parts(Box::new(toy), None).unwrap()
+    Generator::from_parts(Box::new(toy), None, Limits::default()).unwrap()
 }
 
 /// Every complete continuation (an end token, or `LONGEST` tokens) with its sum of log-probabilities.

@@ -28,25 +28,47 @@ fn greedy_is_the_likeliest_token_each_time() {
     }
 }
 
+/// A prompt is read in chunks that grow to what a step's time allows, and each shares its pass over the weights with
+/// those who decode.
 #[test]
-fn a_long_prompt_is_prefilled_in_chunks_and_others_decode_between_them() {
+fn a_long_prompt_is_read_in_chunks_beside_those_who_decode() {
     let mut toy = Toy::hashed();
     toy.delay = Duration::from_micros(100);
     let watch = toy.watch();
     let model = toy.start();
     run_one(&model, &"p".repeat(900), |o| o.max_new_tokens = Some(1)).unwrap();
     let alone: Vec<usize> = watch.steps.lock().unwrap().iter().map(|step| step[0].1).collect();
-    assert_eq!(alone, [256, 256, 256, 132]);
+    assert_eq!(alone, [64, 128, 256, 256, 196]);
     let decoding = begin(&model, "short", |o| o.max_new_tokens = Some(60));
     next(&decoding, 1).unwrap().unwrap();
     let from = watch.passes();
     let long = begin(&model, &"q".repeat(900), |o| o.max_new_tokens = Some(1));
     read(&long).unwrap();
     let steps = watch.steps.lock().unwrap()[from..].to_vec();
-    let chunk = |step: &[(usize, usize)]| step[0].1 > 1;
-    assert!(steps.windows(2).all(|pair| !(chunk(&pair[0]) && chunk(&pair[1]))), "{steps:?}");
-    assert!(steps.iter().all(|step| step[0].1 <= 64));
+    let reading: Vec<_> = steps.iter().filter(|step| step.iter().any(|(_, tokens)| *tokens > 1)).collect();
+    assert!(reading.len() >= 4, "{steps:?}");
+    assert!(reading.iter().all(|step| step.len() == 2), "the other one goes on in every step: {steps:?}");
     assert_eq!(read(&decoding).unwrap().len(), 59);
+}
+
+#[test]
+fn no_step_takes_longer_than_it_may() {
+    let mut toy = Toy::hashed();
+    // A token takes 0.2 ms in each of 4 layers.
+    toy.per_token = Duration::from_micros(200);
+    toy.limits.max_step = Duration::from_millis(20);
+    let watch = toy.watch();
+    let model = toy.start();
+    let decoding: Vec<_> =
+        (0..4).map(|i| begin(&model, &format!("{i}"), |o| o.max_new_tokens = Some(60))).collect();
+    read(&begin(&model, &"q".repeat(600), |o| o.max_new_tokens = Some(1))).unwrap();
+    decoding.iter().for_each(|stream| drop(read(stream).unwrap()));
+    let sizes: Vec<usize> =
+        watch.steps.lock().unwrap().iter().map(|step| step.iter().map(|(_, tokens)| tokens).sum()).collect();
+    // 64 tokens in the first step, whose speed nobody knows, then what fits.
+    let late = sizes.iter().skip(4).filter(|tokens| **tokens > 25).count();
+    assert!(late == 0, "{sizes:?}");
+    assert!(sizes.iter().filter(|tokens| **tokens > 8).count() > 20, "{sizes:?}");
 }
 
 /// Sampled, greedy, penalised, several samples, beams: all at once or each alone.
@@ -203,6 +225,46 @@ fn a_known_beginning_is_not_computed_again() {
     assert_eq!(turn.usage.cached_tokens, known, "the last token of the answer was never fed");
     let expected = run(&fresh, request(vec![Prompt::Ids(dialogue)], |_| {})).unwrap();
     assert_eq!(turn.sequences, expected.sequences);
+    let stats = model.stats();
+    assert_eq!(stats.prompt_tokens, 52 + 53 + 53 + 76);
+    assert_eq!(stats.cached_tokens as usize, 2 * system.len() + "secon".len() + known);
+}
+
+/// What was asked in one scope is not to be found out in another: neither counted nor, as the model's steps show, by
+/// the time it takes.
+#[test]
+fn a_beginning_is_shared_within_its_scope_only() {
+    let toy = Toy::hashed();
+    let watch = toy.watch();
+    let model = toy.start();
+    let ask = |scope: Option<&str>| {
+        let before = watch.passes();
+        let scope = scope.map(str::to_owned);
+        let prompt = text(&"a secret that somebody told the model ".repeat(2));
+        let result = run(&model, request(vec![prompt], |o| o.scope = scope)).unwrap();
+        let first = watch.steps.lock().unwrap()[before][0];
+        assert_eq!(first.0, result.usage.cached_tokens, "{first:?}");
+        (result.usage.cached_tokens, result.sequences)
+    };
+    let (cached, expected) = ask(Some("alice"));
+    assert_eq!(cached, 0);
+    for (scope, cached) in [(Some("bob"), 0), (None, 0), (Some("alice"), 75), (Some("bob"), 75), (None, 75)] {
+        assert_eq!(ask(scope), (cached, expected.clone()), "{scope:?}");
+    }
+}
+
+/// A beginning is shared as soon as it is computed, by whoever comes while the first one runs.
+#[test]
+fn a_running_sequence_shares_its_beginning() {
+    let mut toy = Toy::hashed();
+    toy.delay = Duration::from_micros(200);
+    let model = toy.start();
+    let first = begin(&model, &"shared ".repeat(20), |o| o.max_new_tokens = Some(400));
+    next(&first, 1).unwrap().unwrap();
+    let second = run(&model, request(vec![text(&("shared ".repeat(20) + "and more"))], |_| {})).unwrap();
+    // Whole blocks, and of the next one what is known, once the first sequence has filled it.
+    assert!((136..=140).contains(&second.usage.cached_tokens), "{}", second.usage.cached_tokens);
+    assert!(call(|done| first.result(done)).is_ready().is_none(), "the first one still runs");
 }
 
 #[test]
@@ -437,7 +499,8 @@ fn words_are_spaced_as_in_the_whole_text() {
     let says = [2, 0, 3, 4];
     let toy = Toy::new(move |tokens, logits| logits[says[tokens.len() - 1]] = 10.0)
         .with(|info| info.vocab_size = 5);
-    let model = Generator::from_parts(Box::new(toy), Some(std::sync::Arc::new(Words))).unwrap();
+    let model =
+        Generator::from_parts(Box::new(toy), Some(std::sync::Arc::new(Words)), Limits::default()).unwrap();
     let sequence = run_one(&model, "hello", |o| (o.max_new_tokens, o.temperature) = (Some(4), 0.0)).unwrap();
     let texts: Vec<&str> = sequence.tokens.iter().map(|token| token.text.as_str()).collect();
     assert_eq!(texts, [" big", "", " world", " 好"]);

@@ -6,8 +6,8 @@
 //! comes.
 
 use crate::attention_job::{AttentionJob, KvSource};
-use crate::buffer::SharedMut;
-use crate::kv::Store;
+use crate::buffer::{Plain, SharedMut};
+use crate::kv::{Blocks, KV_BLOCK, Store};
 use crate::rows::{exponentials, row_max};
 use crate::simd::{Element, Kernel, Simd};
 use crate::types::LANES;
@@ -95,11 +95,12 @@ impl Kernel for Head<'_> {
     fn run<S: Simd>(mut self, s: S) {
         let dim = self.head_dim.next_multiple_of(LANES);
         match self.job.kv {
-            KvSource::Cache { cache, layer } => {
-                let (key_at, value_at) = cache.offsets(layer, self.head);
-                match cache.store() {
-                    Store::F32 { keys, values } => self.rows(s, &keys[key_at..], &values[value_at..], dim),
-                    Store::F16 { keys, values } => self.rows(s, &keys[key_at..], &values[value_at..], dim),
+            KvSource::Blocks { pool, layer, blocks, .. } => {
+                let at = pool.shape().offset(layer, self.head);
+                let keys = pool.shape().keys();
+                match pool.store() {
+                    Store::F32(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
+                    Store::F16(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
                 }
             }
             KvSource::Rows { k, v, stride, len } => {
@@ -107,18 +108,27 @@ impl Kernel for Head<'_> {
                 let (key_tiles, values) = std::mem::take(&mut self.copies)
                     .split_at_mut(len.next_multiple_of(LANES) * self.head_dim);
                 transpose(&k[at..], stride, len, self.head_dim, key_tiles);
+                let all = len.next_multiple_of(LANES).max(LANES);
                 if self.head_dim == dim {
-                    self.rows(s, key_tiles, &v[at..], stride);
+                    self.rows(s, all, stride, |_| (&*key_tiles, &v[at..]));
                 } else {
                     for (row, value) in values.chunks_exact_mut(dim).take(len).enumerate() {
                         value[..self.head_dim].copy_from_slice(&v[at + row * stride..][..self.head_dim]);
                         value[self.head_dim..].fill(0.0);
                     }
-                    self.rows(s, key_tiles, values, dim);
+                    self.rows(s, all, dim, |_| (&*key_tiles, &*values));
                 }
             }
         }
     }
+}
+
+/// Keys and values of a head in block `id`: its keys begin at `at`, and are `keys` elements.
+#[inline(always)]
+fn part<T: Plain>(store: &Blocks<T>, id: u32, at: usize, keys: usize) -> (&[T], &[T]) {
+    // Checked before the call; an empty slice would fail the assertions below.
+    let block = store[id as usize].as_deref().unwrap_or_default();
+    block[at..].split_at(keys)
 }
 
 /// Rows into tiles [len / 16][D][16].
@@ -132,10 +142,16 @@ fn transpose(k: &[f32], stride: usize, len: usize, head_dim: usize, tiles: &mut 
 }
 
 impl Head<'_> {
-    /// `keys`: tiles; `values`: rows `value_stride` apart, D padded to whole lanes (what is in the padding is not
-    /// used).
+    /// Part i of the keys and values has positions i * `span` to (i + 1) * `span` - 1: keys in tiles, values in rows
+    /// `value_stride` apart, D padded to whole lanes (what is in the padding is not used).
     #[inline(always)]
-    fn rows<S: Simd, T: Element>(&mut self, s: S, keys: &[T], values: &[T], value_stride: usize) {
+    fn rows<'a, S: Simd, T: Element>(
+        &mut self,
+        s: S,
+        span: usize,
+        value_stride: usize,
+        part: impl Fn(usize) -> (&'a [T], &'a [T]),
+    ) {
         let (rows, dim) = (self.job.rows, self.head_dim.next_multiple_of(LANES));
         let mut row = 0;
         while row < rows {
@@ -146,17 +162,25 @@ impl Head<'_> {
             let sees = |r: usize| visible + r * step;
             let (fewest, most) = (sees(0), sees(count - 1));
             // The bounds that the kernels below rely on.
-            assert!(most <= self.keys && keys.len() >= most.next_multiple_of(LANES) * self.head_dim);
-            assert!(values.len() >= (most - 1) * value_stride + dim);
-            let q = &self.job.q[row * self.job.q_stride + self.head * self.head_dim..];
-            assert!(q.len() >= (count - 1) * self.job.q_stride + self.head_dim);
+            assert!(most <= self.keys && span.is_multiple_of(LANES));
+            let job = self.job;
+            let q = &job.q[row * job.q_stride + self.head * self.head_dim..];
+            assert!(q.len() >= (count - 1) * job.q_stride + self.head_dim);
 
-            // SAFETY: the asserts above; scores are [ROWS, keys] and sums are [ROWS, dim].
-            unsafe {
-                if count == ROWS {
-                    self.scores::<S, T, ROWS>(s, q.as_ptr(), keys.as_ptr(), most);
-                } else {
-                    self.scores::<S, T, 1>(s, q.as_ptr(), keys.as_ptr(), most);
+            let parts = most.div_ceil(span);
+            for index in 0..parts {
+                let (keys, values) = part(index);
+                let count_here = span.min(most - index * span);
+                assert!(keys.len() >= count_here.next_multiple_of(LANES) * self.head_dim);
+                assert!(values.len() >= (count_here - 1) * value_stride + dim);
+                let (q, at) = (q.as_ptr(), index * span);
+                // SAFETY: the asserts above; scores are [ROWS, keys] and sums are [ROWS, dim].
+                unsafe {
+                    if count == ROWS {
+                        self.scores::<S, T, ROWS>(s, q, keys.as_ptr(), at, count_here);
+                    } else {
+                        self.scores::<S, T, 1>(s, q, keys.as_ptr(), at, count_here);
+                    }
                 }
             }
             let mut totals = [0.0; ROWS];
@@ -165,15 +189,29 @@ impl Head<'_> {
                 *total = exponentials(s, scores, row_max(s, scores), true);
             }
             self.sums.fill(0.0);
-            // SAFETY: as above.
-            unsafe {
-                if count == ROWS {
-                    self.values::<S, T, ROWS>(s, values.as_ptr(), value_stride, 0, 0, fewest);
-                    for r in 1..ROWS {
-                        self.values::<S, T, 1>(s, values.as_ptr(), value_stride, r, fewest, sees(r));
+            for index in 0..parts {
+                let values = part(index).1.as_ptr();
+                let at = index * span;
+                // Of the keys of this part those that a row sees.
+                let here = |seen: usize| seen.clamp(at, at + span) - at;
+                // SAFETY: as above.
+                unsafe {
+                    if count == ROWS {
+                        self.values::<S, T, ROWS>(s, values, value_stride, at, 0, 0, here(fewest));
+                        for r in 1..ROWS {
+                            self.values::<S, T, 1>(
+                                s,
+                                values,
+                                value_stride,
+                                at,
+                                r,
+                                here(fewest),
+                                here(sees(r)),
+                            );
+                        }
+                    } else {
+                        self.values::<S, T, 1>(s, values, value_stride, at, 0, 0, here(most));
                     }
-                } else {
-                    self.values::<S, T, 1>(s, values.as_ptr(), value_stride, 0, 0, most);
                 }
             }
             for (r, total) in totals.iter().take(count).enumerate() {
@@ -196,28 +234,29 @@ impl Head<'_> {
         R == 1 || S::ATTENTION_TILES == TILES
     }
 
-    /// scores[r][j] = scale * Σ q[r][d] k[j][d] for j in 0..most, d ascending.
+    /// scores[r][at + j] = scale * Σ q[r][d] k[j][d] for j in 0..count, d ascending.
     ///
     /// # Safety
-    /// q has R rows; keys has ceil(most / 16) tiles, and scores R rows of as many lanes.
+    /// q has R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from the multiple of 16 `at` on.
     #[inline(always)]
     unsafe fn scores<S: Simd, T: Element, const R: usize>(
         &mut self,
         s: S,
         q: *const f32,
         keys: *const T,
-        most: usize,
+        at: usize,
+        count: usize,
     ) {
-        let tiles = most.div_ceil(LANES);
+        let tiles = count.div_ceil(LANES);
         let mut tile = 0;
         // SAFETY: tiles are taken four at a time while there are four, then one at a time.
         unsafe {
             while Self::fits::<S, R>() && tile + TILES <= tiles {
-                self.score_tiles::<S, T, R, TILES>(s, q, keys, tile);
+                self.score_tiles::<S, T, R, TILES>(s, q, keys, at, tile);
                 tile += TILES;
             }
             while tile < tiles {
-                self.score_tiles::<S, T, R, 1>(s, q, keys, tile);
+                self.score_tiles::<S, T, R, 1>(s, q, keys, at, tile);
                 tile += 1;
             }
         }
@@ -231,6 +270,7 @@ impl Head<'_> {
         s: S,
         q: *const f32,
         keys: *const T,
+        at: usize,
         tile: usize,
     ) {
         let mut acc = [[s.zero(); P]; R];
@@ -253,23 +293,25 @@ impl Head<'_> {
             for (p, acc) in acc.iter().enumerate() {
                 // SAFETY: row r < ROWS has `keys` scores, which tile + p is among.
                 unsafe {
-                    let at = self.scores.as_mut_ptr().add(r * self.keys + (tile + p) * LANES);
-                    s.store(at, s.mul(*acc, scale));
+                    let to = self.scores.as_mut_ptr().add(r * self.keys + at + (tile + p) * LANES);
+                    s.store(to, s.mul(*acc, scale));
                 }
             }
         }
     }
 
-    /// sums[r][d] += Σ scores[r][j] v[j][d] for j in from..to, ascending, for R rows from `first` on.
+    /// sums[r][d] += Σ scores[r][at + j] v[j][d] for j in from..to, ascending, for R rows from `first` on.
     ///
     /// # Safety
     /// values has `to` rows of D padded to whole lanes; scores and sums have rows first..first + R.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // one loop's bounds
     unsafe fn values<S: Simd, T: Element, const R: usize>(
         &mut self,
         s: S,
         values: *const T,
         stride: usize,
+        at: usize,
         first: usize,
         from: usize,
         to: usize,
@@ -279,11 +321,11 @@ impl Head<'_> {
         // SAFETY: lanes of D are taken four at a time while there are four, then one at a time.
         unsafe {
             while Self::fits::<S, R>() && lane + TILES <= lanes {
-                self.value_lanes::<S, T, R, TILES>(s, values, stride, first, from, to, lane);
+                self.value_lanes::<S, T, R, TILES>(s, values, stride, at, first, from, to, lane);
                 lane += TILES;
             }
             while lane < lanes {
-                self.value_lanes::<S, T, R, 1>(s, values, stride, first, from, to, lane);
+                self.value_lanes::<S, T, R, 1>(s, values, stride, at, first, from, to, lane);
                 lane += 1;
             }
         }
@@ -298,6 +340,7 @@ impl Head<'_> {
         s: S,
         values: *const T,
         stride: usize,
+        at: usize,
         first: usize,
         from: usize,
         to: usize,
@@ -312,7 +355,7 @@ impl Head<'_> {
                 *acc = unsafe { s.load(sums.add(r * dim + p * LANES)) };
             }
         }
-        let scores = self.scores.as_ptr().wrapping_add(first * self.keys);
+        let scores = self.scores.as_ptr().wrapping_add(first * self.keys + at);
         for j in from..to {
             let mut v = [s.zero(); P];
             for (p, v) in v.iter_mut().enumerate() {
@@ -349,9 +392,9 @@ fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Res
             at_least("keys", reach(len, stride), k.len())?;
             at_least("values", reach(len, stride), v.len())?;
         }
-        KvSource::Cache { cache, layer } => {
-            cache.check_layer(layer)?;
-            if (cache.shape().heads, cache.shape().head_dim) != (heads, head_dim) {
+        KvSource::Blocks { pool, layer, blocks, len } => {
+            pool.check_written(layer, blocks, len)?;
+            if (pool.shape().heads, pool.shape().head_dim) != (heads, head_dim) {
                 return Err(KernelError::CacheMismatch);
             }
         }

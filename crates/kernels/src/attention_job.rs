@@ -1,12 +1,12 @@
 //! What a call of attention is given: each sequence's queries, and where its keys and values are.
 
-use crate::KvCache;
+use crate::KvPool;
 
 /// Where keys and values come from.
 #[derive(Debug, Clone, Copy)]
 pub enum KvSource<'a> {
-    /// A sequence's cache: the positions that layer `layer` holds by now, those of this call's rows included.
-    Cache { cache: &'a KvCache, layer: usize },
+    /// The first `len` positions of the sequence that has these blocks, those of this call's rows included.
+    Blocks { pool: &'a KvPool, layer: usize, blocks: &'a [u32], len: usize },
     /// This batch's own rows: key j is `k[j * stride..][..heads * head_dim]`, and so for v.
     Rows { k: &'a [f32], v: &'a [f32], stride: usize, len: usize },
 }
@@ -16,8 +16,7 @@ impl KvSource<'_> {
     #[allow(clippy::len_without_is_empty)] // attention over nothing is not a case to ask for
     pub fn len(&self) -> usize {
         match self {
-            KvSource::Cache { cache, layer } => cache.layer_len(*layer),
-            KvSource::Rows { len, .. } => *len,
+            KvSource::Blocks { len, .. } | KvSource::Rows { len, .. } => *len,
         }
     }
 }

@@ -50,7 +50,7 @@ impl fmt::Display for KernelError {
             Self::Capacity { capacity, requested } => {
                 write!(f, "the KV cache holds {capacity} positions, {requested} were asked for")
             }
-            Self::CacheMismatch => write!(f, "the two KV caches do not have the same shape"),
+            Self::CacheMismatch => write!(f, "the keys and values do not have the shape of the queries"),
             Self::OutOfRange { what, limit, got } => {
                 write!(f, "{what} {got} is out of range (there are {limit})")
             }

@@ -1,16 +1,21 @@
-//! Keys and values of one sequence, for every layer, allocated once for `capacity` positions.
+//! Keys and values of many sequences, in blocks of 64 positions. A sequence is a list of blocks; which sequence has
+//! which block, and how many positions of it count, is the caller's business.
 //!
-//! Per layer and head: keys in tiles of 16 positions, [tiles][D][16], so that the lanes are keys and D is sequential;
-//! values [positions][D padded to 16], so that the lanes are D and positions are sequential. Untouched pages cost no
-//! memory.
+//! Per block, layer and head: keys in tiles of 16 positions, [4 tiles][D][16], so that the lanes are keys and D is
+//! sequential; then values [64 positions][D padded to 16], so that the lanes are D and positions are sequential. A
+//! block's memory is allocated when it is first written, and kept.
 
 use crate::KernelError;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Plain};
 use crate::error::by_name;
 use crate::types::LANES;
 use half::f16;
 use std::fmt;
 use std::str::FromStr;
+
+/// Positions of a block: the four tiles of keys that attention takes at once, so that its order over the keys is the
+/// same as over one long row of tiles.
+pub const KV_BLOCK: usize = 4 * LANES;
 
 /// How keys and values are stored; attention computes in f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -37,14 +42,12 @@ impl FromStr for KvType {
     }
 }
 
-/// The shape of a [`KvCache`].
+/// The shape of a [`KvPool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KvShape {
     pub layers: usize,
     pub heads: usize,
     pub head_dim: usize,
-    /// Positions it can hold.
-    pub capacity: usize,
     pub kv_type: KvType,
 }
 
@@ -53,226 +56,198 @@ impl KvShape {
         self.head_dim.next_multiple_of(LANES)
     }
 
-    pub(crate) fn padded_capacity(&self) -> usize {
-        self.capacity.next_multiple_of(LANES)
+    /// Elements of the keys of one head in one layer of a block.
+    pub(crate) fn keys(&self) -> usize {
+        KV_BLOCK * self.head_dim
     }
 
-    /// Elements of the keys, and of the values, of one head of one layer.
-    pub(crate) fn key_stride(&self) -> usize {
-        self.padded_capacity() * self.head_dim
+    /// Elements of the values of one head in one layer of a block.
+    pub(crate) fn values(&self) -> usize {
+        KV_BLOCK * self.padded_dim()
     }
 
-    pub(crate) fn value_stride(&self) -> usize {
-        self.padded_capacity() * self.padded_dim()
+    /// Where in a block the keys of a head begin; its values follow them.
+    pub(crate) fn offset(&self, layer: usize, head: usize) -> usize {
+        (layer * self.heads + head) * (self.keys() + self.values())
     }
 
-    fn element_bytes(&self) -> usize {
-        match self.kv_type {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
-        }
+    /// Bytes of a block: keys and values of 64 positions in all layers.
+    pub fn block_bytes(&self) -> usize {
+        let element = match self.kv_type {
+            KvType::F32 => size_of::<f32>(),
+            KvType::F16 => size_of::<f16>(),
+        };
+        self.offset(self.layers, 0) * element
     }
 }
 
-#[derive(Clone)]
+/// Blocks by id; `None`: never written.
+pub(crate) type Blocks<T> = Vec<Option<Buffer<T>>>;
+
 pub(crate) enum Store {
-    F32 { keys: Buffer<f32>, values: Buffer<f32> },
-    F16 { keys: Buffer<f16>, values: Buffer<f16> },
+    F32(Blocks<f32>),
+    F16(Blocks<f16>),
 }
 
-/// Keys and values of one sequence. Never reallocates: a token more than `capacity` is an error, not a copy.
-#[derive(Clone)]
-pub struct KvCache {
+/// Memory for keys and values: a number of blocks of one shape.
+pub struct KvPool {
     shape: KvShape,
-    /// Positions in each layer. In the middle of a forward pass the first layers are ahead of the last.
-    lens: Vec<usize>,
     store: Store,
 }
 
-impl KvCache {
-    pub fn new(shape: KvShape) -> Self {
-        let keys = shape.layers * shape.heads * shape.key_stride();
-        let values = shape.layers * shape.heads * shape.value_stride();
+impl KvPool {
+    /// `blocks` blocks, none of which takes memory before it is written.
+    pub fn new(shape: KvShape, blocks: usize) -> Self {
         let store = match shape.kv_type {
-            KvType::F32 => Store::F32 { keys: Buffer::zeroed(keys), values: Buffer::zeroed(values) },
-            KvType::F16 => Store::F16 { keys: Buffer::zeroed(keys), values: Buffer::zeroed(values) },
+            KvType::F32 => Store::F32(none(blocks)),
+            KvType::F16 => Store::F16(none(blocks)),
         };
-        Self { shape, lens: vec![0; shape.layers], store }
+        Self { shape, store }
     }
 
     pub fn shape(&self) -> &KvShape {
         &self.shape
     }
 
-    /// Positions that every layer holds.
-    pub fn len(&self) -> usize {
-        self.lens.iter().copied().min().unwrap_or(0)
+    pub fn blocks(&self) -> usize {
+        match &self.store {
+            Store::F32(blocks) => blocks.len(),
+            Store::F16(blocks) => blocks.len(),
+        }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Positions that layer `layer` holds.
-    pub fn layer_len(&self, layer: usize) -> usize {
-        self.lens[layer]
-    }
-
-    pub fn capacity(&self) -> usize {
-        self.shape.capacity
-    }
-
-    /// Bytes reserved (touched or not).
-    pub fn bytes(&self) -> usize {
-        let per_head = self.shape.key_stride() + self.shape.value_stride();
-        self.shape.layers * self.shape.heads * per_head * self.shape.element_bytes()
-    }
-
-    /// Appends `rows` positions to layer `layer`. Row t of k is `k[t * stride..][..heads * head_dim]`, and so for v:
-    /// both can be read straight out of a fused qkv buffer (`&qkv[H*D..]`, `&qkv[2*H*D..]`, stride 3*H*D).
-    pub fn append(
+    /// Writes `rows` positions of layer `layer`, from position `start` on, of the sequence that has `blocks`. Row t of
+    /// k is `k[t * stride..][..heads * head_dim]`, and so for v: both can be read straight out of a fused qkv buffer
+    /// (`&qkv[H*D..]`, `&qkv[2*H*D..]`, stride 3*H*D).
+    #[allow(clippy::too_many_arguments)] // where to, and two strided sources
+    pub fn write(
         &mut self,
         layer: usize,
+        blocks: &[u32],
+        start: usize,
         k: &[f32],
         v: &[f32],
         stride: usize,
         rows: usize,
     ) -> Result<(), KernelError> {
         let shape = self.shape;
-        let width = shape.heads * shape.head_dim;
-        self.check_layer(layer)?;
-        let start = self.lens[layer];
-        if start + rows > shape.capacity {
-            return Err(KernelError::Capacity { capacity: shape.capacity, requested: start + rows });
-        }
+        self.check(layer, blocks, start + rows)?;
         if rows == 0 {
             return Ok(());
         }
-        let needed = (rows - 1) * stride + width;
+        let needed = (rows - 1) * stride + shape.heads * shape.head_dim;
         for (what, got) in [("keys", k.len()), ("values", v.len())] {
             if got < needed {
                 return Err(KernelError::Shape { what, expected: needed, got });
             }
         }
+        let rows = Rows { shape, layer, blocks, start, k, v, stride, rows };
         match &mut self.store {
-            Store::F32 { keys, values } => {
-                write(&shape, layer, start, k, v, stride, rows, keys, values, |x| x)
-            }
-            Store::F16 { keys, values } => {
-                write(&shape, layer, start, k, v, stride, rows, keys, values, f16::from_f32)
-            }
+            Store::F32(store) => rows.write(store, |x| x),
+            Store::F16(store) => rows.write(store, f16::from_f32),
         }
-        self.lens[layer] = start + rows;
         Ok(())
     }
 
-    /// Forgets every position from `len` on, in every layer: also the way back from a forward pass that was cut short.
-    pub fn truncate(&mut self, len: usize) {
-        self.lens.iter_mut().for_each(|l| *l = len.min(*l));
-    }
-
-    /// A cache of the same shape that holds the first `len` positions.
-    pub fn clone_prefix(&self, len: usize) -> Result<Self, KernelError> {
-        let mut copy = Self::new(self.shape);
-        copy.copy_prefix(self, len)?;
-        Ok(copy)
-    }
-
-    /// Takes over the first `len` positions of `other`, in place: beams swap places without allocating. The capacities
-    /// may differ, as long as `len` fits.
-    pub fn copy_prefix(&mut self, other: &Self, len: usize) -> Result<(), KernelError> {
-        if (KvShape { capacity: 0, ..self.shape }) != (KvShape { capacity: 0, ..other.shape }) {
-            return Err(KernelError::CacheMismatch);
+    /// Makes block `to` equal to block `from`.
+    pub fn copy_block(&mut self, from: u32, to: u32) -> Result<(), KernelError> {
+        self.check(0, &[from, to], 2 * KV_BLOCK)?;
+        let (from, to) = (from as usize, to as usize);
+        match &mut self.store {
+            Store::F32(store) => copy(store, from, to, &self.shape),
+            Store::F16(store) => copy(store, from, to, &self.shape),
         }
-        let limit = other.len().min(self.shape.capacity);
-        if len > limit {
-            return Err(KernelError::OutOfRange { what: "prefix length", limit, got: len });
-        }
-        let shapes = (&self.shape, &other.shape);
-        match (&mut self.store, &other.store) {
-            (Store::F32 { keys, values }, Store::F32 { keys: k, values: v }) => {
-                copy_heads(shapes, len, keys, k, values, v);
-            }
-            (Store::F16 { keys, values }, Store::F16 { keys: k, values: v }) => {
-                copy_heads(shapes, len, keys, k, values, v);
-            }
-            _ => unreachable!("equal shapes have equal types"),
-        }
-        self.lens.fill(len);
         Ok(())
     }
 
-    pub(crate) fn check_layer(&self, layer: usize) -> Result<(), KernelError> {
-        if layer < self.shape.layers {
-            Ok(())
-        } else {
-            Err(KernelError::OutOfRange { what: "layer", limit: self.shape.layers, got: layer })
+    /// Whether there are this layer and these blocks, and `len` positions fit in them.
+    pub(crate) fn check(&self, layer: usize, blocks: &[u32], len: usize) -> Result<(), KernelError> {
+        if layer >= self.shape.layers {
+            return Err(KernelError::OutOfRange { what: "layer", limit: self.shape.layers, got: layer });
+        }
+        let capacity = blocks.len() * KV_BLOCK;
+        if len > capacity {
+            return Err(KernelError::Capacity { capacity, requested: len });
+        }
+        let limit = self.blocks();
+        match blocks.iter().find(|id| **id as usize >= limit) {
+            Some(id) => Err(KernelError::OutOfRange { what: "block", limit, got: *id as usize }),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`check`](Self::check), to read: all of them have been written.
+    pub(crate) fn check_written(&self, layer: usize, blocks: &[u32], len: usize) -> Result<(), KernelError> {
+        self.check(layer, blocks, len)?;
+        let used = &blocks[..len.div_ceil(KV_BLOCK)];
+        let written = |id: u32| match &self.store {
+            Store::F32(store) => store[id as usize].is_some(),
+            Store::F16(store) => store[id as usize].is_some(),
+        };
+        match used.iter().position(|id| !written(*id)) {
+            Some(at) => Err(KernelError::OutOfRange { what: "position", limit: at * KV_BLOCK, got: len }),
+            None => Ok(()),
         }
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
-
-    /// Offsets of the keys and values of one head of one layer.
-    pub(crate) fn offsets(&self, layer: usize, head: usize) -> (usize, usize) {
-        let index = layer * self.shape.heads + head;
-        (index * self.shape.key_stride(), index * self.shape.value_stride())
-    }
 }
 
-#[allow(clippy::too_many_arguments)] // one loop for two element types
-fn write<T: Copy>(
-    shape: &KvShape,
+fn none<T: Plain>(blocks: usize) -> Blocks<T> {
+    (0..blocks).map(|_| None).collect()
+}
+
+fn copy<T: Plain>(store: &mut Blocks<T>, from: usize, to: usize, shape: &KvShape) {
+    let Some(source) = store[from].take() else { return };
+    let target = store[to].get_or_insert_with(|| Buffer::zeroed(shape.offset(shape.layers, 0)));
+    target.copy_from_slice(&source);
+    store[from] = Some(source);
+}
+
+/// Rows on their way into blocks.
+struct Rows<'a> {
+    shape: KvShape,
     layer: usize,
+    blocks: &'a [u32],
     start: usize,
-    k: &[f32],
-    v: &[f32],
+    k: &'a [f32],
+    v: &'a [f32],
     stride: usize,
     rows: usize,
-    keys: &mut [T],
-    values: &mut [T],
-    convert: impl Fn(f32) -> T,
-) {
-    let d = shape.head_dim;
-    for head in 0..shape.heads {
-        let index = layer * shape.heads + head;
-        let keys = &mut keys[index * shape.key_stride()..][..shape.key_stride()];
-        let values = &mut values[index * shape.value_stride()..][..shape.value_stride()];
-        for row in 0..rows {
-            let position = start + row;
-            let source = row * stride + head * d;
-            let tile = &mut keys[position / LANES * LANES * d..][..LANES * d];
-            for (x, lanes) in k[source..][..d].iter().zip(tile.chunks_exact_mut(LANES)) {
-                lanes[position % LANES] = convert(*x);
+}
+
+impl Rows<'_> {
+    fn write<T: Plain>(&self, store: &mut Blocks<T>, convert: impl Fn(f32) -> T) {
+        let (shape, d) = (&self.shape, self.shape.head_dim);
+        let mut row = 0;
+        while row < self.rows {
+            let first = self.start + row;
+            let count = (KV_BLOCK - first % KV_BLOCK).min(self.rows - row);
+            let block = store[self.blocks[first / KV_BLOCK] as usize]
+                .get_or_insert_with(|| Buffer::zeroed(shape.offset(shape.layers, 0)));
+            for head in 0..shape.heads {
+                let part = &mut block[shape.offset(self.layer, head)..][..shape.keys() + shape.values()];
+                let (keys, values) = part.split_at_mut(shape.keys());
+                for row in row..row + count {
+                    let position = (self.start + row) % KV_BLOCK;
+                    let source = row * self.stride + head * d;
+                    let tile = &mut keys[position / LANES * LANES * d..][..LANES * d];
+                    for (x, lanes) in self.k[source..][..d].iter().zip(tile.chunks_exact_mut(LANES)) {
+                        lanes[position % LANES] = convert(*x);
+                    }
+                    let value = &mut values[position * shape.padded_dim()..][..d];
+                    value.iter_mut().zip(&self.v[source..][..d]).for_each(|(o, x)| *o = convert(*x));
+                }
             }
-            let value = &mut values[position * shape.padded_dim()..][..d];
-            value.iter_mut().zip(&v[source..][..d]).for_each(|(o, x)| *o = convert(*x));
+            row += count;
         }
     }
 }
 
-/// `shapes`: of the copy and of the original.
-fn copy_heads<T: Copy>(
-    (to, from): (&KvShape, &KvShape),
-    len: usize,
-    keys: &mut [T],
-    k: &[T],
-    values: &mut [T],
-    v: &[T],
-) {
-    let key_len = len.next_multiple_of(LANES) * to.head_dim;
-    let value_len = len * to.padded_dim();
-    for index in 0..to.layers * to.heads {
-        keys[index * to.key_stride()..][..key_len]
-            .copy_from_slice(&k[index * from.key_stride()..][..key_len]);
-        values[index * to.value_stride()..][..value_len]
-            .copy_from_slice(&v[index * from.value_stride()..][..value_len]);
-    }
-}
-
-impl fmt::Debug for KvCache {
+impl fmt::Debug for KvPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KvCache({} of {:?})", self.len(), self.shape)
+        write!(f, "KvPool({} blocks of {:?})", self.blocks(), self.shape)
     }
 }

@@ -5,10 +5,10 @@
 
 use crate::attention_job::{AttentionJob, KvSource};
 use crate::blocks::quantize_input;
-use crate::kv::Store;
+use crate::kv::{KV_BLOCK, Store};
 use crate::math::fold;
 use crate::types::{Activation, BLOCK, Epilogue, LANES};
-use crate::{KvCache, PackedMatrix, math};
+use crate::{KvPool, PackedMatrix, math};
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {
@@ -138,9 +138,10 @@ pub fn attention(job: &mut AttentionJob, heads: usize, head_dim: usize, scale: f
 fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
         KvSource::Rows { k, stride, .. } => k[j * stride + head * head_dim + d],
-        KvSource::Cache { cache, layer } => {
-            let at = cache.offsets(*layer, head).0 + (j / LANES * head_dim + d) * LANES + j % LANES;
-            element(cache, |keys, _| keys[at], |keys, _| keys[at].to_f32())
+        KvSource::Blocks { pool, layer, blocks, .. } => {
+            let at = j % KV_BLOCK;
+            let at = (at / LANES * head_dim + d) * LANES + at % LANES;
+            element(pool, blocks[j / KV_BLOCK], pool.shape().offset(*layer, head) + at)
         }
     }
 }
@@ -148,20 +149,18 @@ fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
 fn value(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
         KvSource::Rows { v, stride, .. } => v[j * stride + head * head_dim + d],
-        KvSource::Cache { cache, layer } => {
-            let at = cache.offsets(*layer, head).1 + j * cache.shape().padded_dim() + d;
-            element(cache, |_, values| values[at], |_, values| values[at].to_f32())
+        KvSource::Blocks { pool, layer, blocks, .. } => {
+            let shape = pool.shape();
+            let at = shape.keys() + j % KV_BLOCK * shape.padded_dim() + d;
+            element(pool, blocks[j / KV_BLOCK], shape.offset(*layer, head) + at)
         }
     }
 }
 
-fn element(
-    cache: &KvCache,
-    f32s: impl Fn(&[f32], &[f32]) -> f32,
-    f16s: impl Fn(&[half::f16], &[half::f16]) -> f32,
-) -> f32 {
-    match cache.store() {
-        Store::F32 { keys, values } => f32s(keys, values),
-        Store::F16 { keys, values } => f16s(keys, values),
+fn element(pool: &KvPool, block: u32, at: usize) -> f32 {
+    let block = block as usize;
+    match pool.store() {
+        Store::F32(blocks) => blocks[block].as_ref().expect("a block that was written")[at],
+        Store::F16(blocks) => blocks[block].as_ref().expect("a block that was written")[at].to_f32(),
     }
 }

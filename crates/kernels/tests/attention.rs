@@ -1,9 +1,10 @@
-//! Attention and the KV cache against the reference, bit for bit.
+//! Attention and the blocks of keys and values against the reference, bit for bit.
 
 mod common;
 
 use candlewick_kernels::{
-    AttentionJob, KernelError, KvCache, KvShape, KvSource, KvType, Pool, Scratch, attention, reference,
+    AttentionJob, KV_BLOCK, KernelError, KvPool, KvShape, KvSource, KvType, Pool, Scratch, attention,
+    reference,
 };
 use common::{Random, assert_same_bits, pools};
 use proptest::prelude::*;
@@ -15,13 +16,16 @@ fn qkv(rows: usize, width: usize, seed: u64) -> Vec<f32> {
     Random(seed).values(rows * 3 * width)
 }
 
-fn cache(heads: usize, head_dim: usize, capacity: usize, kv_type: KvType) -> KvCache {
-    KvCache::new(KvShape { layers: 2, heads, head_dim, capacity, kv_type })
+/// A pool, and the blocks of a sequence of `len` positions in it: neither adjacent nor ascending.
+fn pool_of(heads: usize, head_dim: usize, len: usize, kv_type: KvType) -> (KvPool, Vec<u32>) {
+    let count = len.div_ceil(KV_BLOCK) as u32;
+    let blocks = (0..count).rev().map(|block| 2 * block + 1).collect();
+    (KvPool::new(KvShape { layers: 2, heads, head_dim, kv_type }, 2 * count as usize + 2), blocks)
 }
 
-fn append(cache: &mut KvCache, layer: usize, qkv: &[f32], width: usize) {
+fn write(kv: &mut KvPool, layer: usize, blocks: &[u32], start: usize, qkv: &[f32], width: usize) {
     let rows = qkv.len() / (3 * width);
-    cache.append(layer, &qkv[width..], &qkv[2 * width..], 3 * width, rows).expect("there is room");
+    kv.write(layer, blocks, start, &qkv[width..], &qkv[2 * width..], 3 * width, rows).expect("there is room");
 }
 
 /// Feeds `qkv` in chunks, as prefill in pieces or decode does, and returns every row's output.
@@ -34,12 +38,12 @@ fn in_chunks(
     chunks: &[usize],
 ) -> Vec<f32> {
     let (width, mut scratch, mut outs, mut start) = (heads * dim, Scratch::new(), vec![], 0);
-    let mut kv = cache(heads, dim, qkv.len() / (3 * width), kv_type);
+    let (mut kv, blocks) = pool_of(heads, dim, qkv.len() / (3 * width), kv_type);
     for &rows in chunks {
         let part = &qkv[start * 3 * width..][..rows * 3 * width];
-        append(&mut kv, 1, part, width);
+        write(&mut kv, 1, &blocks, start, part, width);
         let mut out = vec![f32::NAN; rows * width];
-        let source = KvSource::Cache { cache: &kv, layer: 1 };
+        let source = KvSource::Blocks { pool: &kv, layer: 1, blocks: &blocks, len: start + rows };
         let job = AttentionJob { q: part, q_stride: 3 * width, rows, start, kv: source, out: &mut out };
         attention(pool, &mut [job], heads, dim, 0.3, true, &mut scratch).unwrap();
         outs.extend(out);
@@ -54,9 +58,9 @@ fn causal_equals_the_reference_on_every_isa() {
         for kv_type in [KvType::F32, KvType::F16] {
             for rows in [1, 3, 4, 5, 17, 70, 150] {
                 let (width, x) = (heads * dim, qkv(rows, heads * dim, 11));
-                let mut kv = cache(heads, dim, rows, kv_type);
-                append(&mut kv, 0, &x, width);
-                let source = KvSource::Cache { cache: &kv, layer: 0 };
+                let (mut kv, blocks) = pool_of(heads, dim, rows, kv_type);
+                write(&mut kv, 0, &blocks, 0, &x, width);
+                let source = KvSource::Blocks { pool: &kv, layer: 0, blocks: &blocks, len: rows };
                 let mut expected = vec![f32::NAN; rows * width];
                 let mut job = AttentionJob {
                     q: &x,
@@ -89,21 +93,22 @@ fn causal_equals_the_reference_on_every_isa() {
     }
 }
 
-/// The cache's layout is known to the reference too, so here it is held to rows that lie in no layout at all.
+/// The blocks' layout is known to the reference too, so here it is held to rows that lie in no layout at all.
 #[test]
-fn a_cache_holds_what_was_appended_layer_by_layer() {
+fn blocks_hold_what_was_written_layer_by_layer() {
     for (heads, dim) in SHAPES {
-        let (pool, width, rows) = (Pool::new(2), heads * dim, 37);
+        let (pool, width, rows) = (Pool::new(2), heads * dim, 150);
         let layers = [qkv(rows, width, 31), qkv(rows, width, 32)];
-        let mut kv = cache(heads, dim, 64, KvType::F32);
-        for chunk in [0..5, 5..37] {
+        let (mut kv, blocks) = pool_of(heads, dim, rows, KvType::F32);
+        for chunk in [0..5, 5..130, 130..150] {
             for (layer, x) in layers.iter().enumerate() {
-                append(&mut kv, layer, &x[chunk.start * 3 * width..chunk.end * 3 * width], width);
+                let part = &x[chunk.start * 3 * width..chunk.end * 3 * width];
+                write(&mut kv, layer, &blocks, chunk.start, part, width);
             }
         }
         for (layer, x) in layers.iter().enumerate() {
             let mut outs = [vec![f32::NAN; rows * width], vec![f32::NAN; rows * width]];
-            let cached = KvSource::Cache { cache: &kv, layer };
+            let cached = KvSource::Blocks { pool: &kv, layer, blocks: &blocks, len: rows };
             let plain = KvSource::Rows { k: &x[width..], v: &x[2 * width..], stride: 3 * width, len: rows };
             for (kv, out) in [cached, plain].into_iter().zip(&mut outs) {
                 let job = AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out };
@@ -179,73 +184,64 @@ fn a_row_is_not_reached_by_what_it_does_not_see() {
     }
 }
 
+/// A sequence that is cut short, or goes on in a copy of its last block, is as one that was never anything else: what
+/// lies in a block beyond a sequence's length does not count, whoever wrote it.
 #[test]
-fn a_truncated_or_cloned_cache_goes_on_as_if_it_had_never_been_longer() {
+fn what_was_in_a_block_before_does_not_count() {
     let (pool, heads, dim, width) = (Pool::new(2), 2, 40, 80);
-    let x = qkv(50, width, 13);
-    let run = |kv: &mut KvCache, from: usize, to: usize| {
+    let (x, other) = (qkv(150, width, 13), qkv(150, width, 14));
+    let run = |kv: &mut KvPool, blocks: &[u32], x: &[f32], from: usize, to: usize| {
         let part = &x[from * 3 * width..to * 3 * width];
-        (0..2).for_each(|layer| append(kv, layer, part, width));
+        (0..2).for_each(|layer| write(kv, layer, blocks, from, part, width));
         let mut out = vec![0.0; (to - from) * width];
-        let source = KvSource::Cache { cache: kv, layer: 1 };
-        let job = AttentionJob {
-            q: part,
-            q_stride: 3 * width,
-            rows: to - from,
-            start: from,
-            kv: source,
-            out: &mut out,
-        };
+        let source = KvSource::Blocks { pool: kv, layer: 1, blocks, len: to };
+        let (rows, q_stride) = (to - from, 3 * width);
+        let job = AttentionJob { q: part, q_stride, rows, start: from, kv: source, out: &mut out };
         attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
         out
     };
     for kv_type in [KvType::F32, KvType::F16] {
-        let mut kv = cache(heads, dim, 64, kv_type);
-        let whole = run(&mut kv, 0, 50);
-        let mut prefix = kv.clone_prefix(21).unwrap();
-        assert_eq!((prefix.len(), kv.len()), (21, 50));
-        assert_same_bits(&run(&mut prefix, 21, 50), &whole[21 * width..], "cloned prefix");
-        kv.truncate(33);
-        assert_same_bits(&run(&mut kv, 33, 50), &whole[33 * width..], "truncated");
-        let mut beam = cache(heads, dim, 50, kv_type);
-        run(&mut beam, 0, 5);
-        beam.copy_prefix(&kv, 17).unwrap();
-        assert_same_bits(&run(&mut beam, 17, 50), &whole[17 * width..], "copied over");
+        let (mut kv, blocks) = pool_of(heads, dim, 150, kv_type);
+        let whole = run(&mut kv, &blocks, &x, 0, 150);
+        // Another sequence over the same blocks, then the first one again from its 33rd position.
+        run(&mut kv, &blocks, &other, 70, 150);
+        run(&mut kv, &blocks, &other, 33, 64);
+        assert_same_bits(&run(&mut kv, &blocks, &x, 33, 150), &whole[33 * width..], "cut short");
+        // A fork: the whole blocks are shared, the last is copied.
+        let fork = [blocks[0], blocks[1], 0];
+        kv.copy_block(blocks[2], 0).unwrap();
+        run(&mut kv, &fork, &other, 140, 150);
+        assert_same_bits(&run(&mut kv, &fork, &x, 140, 150), &whole[140 * width..], "fork");
+        assert_same_bits(&run(&mut kv, &blocks, &x, 149, 150), &whole[149 * width..], "the original");
     }
 }
 
 #[test]
 fn bounds_are_typed_errors() {
     let (heads, dim, width) = (2, 8, 16);
-    let x = qkv(4, width, 14);
-    let mut kv = cache(heads, dim, 6, KvType::F32);
-    append(&mut kv, 0, &x, width);
-    assert_eq!((kv.len(), kv.layer_len(0)), (0, 4), "layer 1 has not come yet");
-    append(&mut kv, 1, &x, width);
-    assert_eq!(kv.len(), 4);
-    let error = kv.append(0, &x, &x, 3 * width, 3).unwrap_err();
-    assert_eq!(error, KernelError::Capacity { capacity: 6, requested: 7 });
-    assert_eq!(kv.layer_len(0), 4, "nothing was written");
-    assert_eq!(kv.append(2, &x, &x, 3 * width, 1).unwrap_err().code(), "out_of_range");
-    assert_eq!(kv.append(0, &x[..7], &x, 3 * width, 1).unwrap_err().code(), "shape");
-    assert_eq!(kv.clone_prefix(5).unwrap_err().code(), "out_of_range");
-    for other in
-        [cache(1, dim, 6, KvType::F32), cache(heads, 9, 6, KvType::F32), cache(heads, dim, 6, KvType::F16)]
-    {
-        assert_eq!(kv.copy_prefix(&other, 0).unwrap_err(), KernelError::CacheMismatch);
-    }
-    let mut small = cache(heads, dim, 3, KvType::F32);
-    assert_eq!(small.copy_prefix(&kv, 4).unwrap_err().code(), "out_of_range");
-    assert_eq!((small.copy_prefix(&kv, 3), small.len()), (Ok(()), 3), "capacities may differ");
+    let x = qkv(66, width, 14);
+    let shape = KvShape { layers: 2, heads, head_dim: dim, kv_type: KvType::F32 };
+    let mut kv = KvPool::new(shape, 3);
+    assert_eq!((kv.blocks(), shape.block_bytes()), (3, 2 * heads * KV_BLOCK * (8 + 16) * 4));
+    write(&mut kv, 0, &[2, 0], 0, &x, width);
+    let error = kv.write(0, &[2, 0], 127, &x, &x, 3 * width, 2).unwrap_err();
+    assert_eq!(error, KernelError::Capacity { capacity: 128, requested: 129 });
+    assert_eq!(kv.write(2, &[2], 0, &x, &x, 3 * width, 1).unwrap_err().code(), "out_of_range");
+    assert_eq!(kv.write(0, &[3], 0, &x, &x, 3 * width, 1).unwrap_err().code(), "out_of_range");
+    assert_eq!(kv.write(0, &[2], 0, &x[..7], &x, 3 * width, 1).unwrap_err().code(), "shape");
+    assert_eq!(kv.copy_block(0, 3).unwrap_err().code(), "out_of_range");
 
     let (pool, mut scratch, mut out) = (Pool::new(1), Scratch::new(), vec![0.0; 2 * width]);
-    let mut ask = |start, layer, heads| {
-        let source = KvSource::Cache { cache: &kv, layer };
+    let mut ask = |start, len, blocks: &[u32], layer, heads| {
+        let source = KvSource::Blocks { pool: &kv, layer, blocks, len };
         let job = AttentionJob { q: &x, q_stride: 3 * width, rows: 2, start, kv: source, out: &mut out };
         attention(&pool, &mut [job], heads, dim, 1.0, true, &mut scratch)
     };
-    assert_eq!(ask(2, 0, heads), Ok(()));
-    assert_eq!(ask(3, 0, heads).unwrap_err().code(), "out_of_range");
-    assert_eq!(ask(2, 2, heads).unwrap_err().code(), "out_of_range");
-    assert_eq!(ask(2, 0, 1).unwrap_err().code(), "shape");
+    assert_eq!(ask(64, 66, &[2, 0], 0, heads), Ok(()));
+    assert_eq!(ask(65, 66, &[2, 0], 0, heads).unwrap_err().code(), "out_of_range", "a row beyond the keys");
+    assert_eq!(ask(64, 66, &[2], 0, heads).unwrap_err().code(), "capacity");
+    assert_eq!(ask(64, 66, &[2, 1], 0, heads).unwrap_err().code(), "out_of_range", "never written");
+    assert_eq!(ask(64, 66, &[2, 7], 0, heads).unwrap_err().code(), "out_of_range", "no such block");
+    assert_eq!(ask(2, 4, &[2], 2, heads).unwrap_err().code(), "out_of_range", "no such layer");
+    assert_eq!(ask(2, 4, &[2], 0, 1).unwrap_err().code(), "shape");
 }

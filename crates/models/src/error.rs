@@ -40,6 +40,9 @@ pub enum ModelError {
     /// An input the model cannot take: an id outside the vocabulary, more positions than it has.
     #[error("{0}")]
     Input(String),
+    /// A load option with a value that cannot be; `option` is its public (camelCase) name.
+    #[error("{option}: {reason}")]
+    Option { option: &'static str, reason: String },
     /// `stop()` said so.
     #[error("stopped")]
     Stopped,
@@ -65,6 +68,7 @@ impl ModelError {
             Self::UnsupportedDtype(_) => "UNSUPPORTED_DTYPE",
             Self::UnsupportedDevice(_) => "UNSUPPORTED_DEVICE",
             Self::Input(_) => "INPUT_INVALID",
+            Self::Option { .. } => "OPTION_INVALID",
             Self::Stopped => "ABORTED",
             Self::Internal(_) => "INTERNAL",
         }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::gguf::Gguf;
-use crate::on_candle::{candle_takes, open_device};
+use crate::files::gguf::Gguf;
+use crate::reference::backend::{candle_takes, open_device};
 use crate::{
-    Bert, CandleBert, CandleGpt2, CausalInfo, CausalLm, Dtype, Encoder, EncoderHead, EncoderInfo,
+    Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo,
     EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer,
     Weights, bert, gpt2,
 };
@@ -22,7 +22,7 @@ pub fn load_causal(
     source: &str,
     options: &LoadOptions,
     observer: &dyn LoadObserver,
-) -> Result<Loaded<dyn CausalLm>> {
+) -> Result<Loaded<dyn CausalBackend>> {
     let is_gguf = Path::new(source).is_file();
     let Opened { config, tokenizer, weights, bos, eos } =
         if is_gguf { open_gguf(source)? } else { open_folder(source, options)? };
@@ -44,11 +44,11 @@ pub fn load_causal(
         threads: options.threads,
         adapters: options.adapters.iter().map(|(name, _)| name.clone()).collect(),
     };
-    let model: Box<dyn CausalLm> = if device.is_cpu() && !options.reference {
+    let model: Box<dyn CausalBackend> = if device.is_cpu() && !options.reference {
         Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)
     } else {
         candle_takes(options, is_gguf, device_name)?;
-        Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info))
+        Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info, options)?)
     };
     Ok(Loaded { model, tokenizer })
 }

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use candlewick_models::{
-    Dtype, EncoderHead, EncoderInput, EncoderWant, LoadOptions, LogitsOf, ModelFolder, SequenceStep,
-    load_causal, load_encoder,
+    Dtype, EncoderHead, EncoderInput, EncoderWant, LoadOptions, ModelFolder, load_causal, load_encoder,
 };
 use serde_json::{Value, json};
+use support::sequences::all_logits;
 use support::{Fixture, backends, root};
 
 fn ids(fixture: &Fixture, name: &str) -> Vec<u32> {
@@ -27,11 +27,7 @@ fn bert_logits(source: &str, options: &LoadOptions, ids: &[u32]) -> (EncoderHead
 
 fn gpt2_logits(source: &str, options: &LoadOptions, ids: &[u32]) -> Vec<f32> {
     let mut model = load_causal(source, options, &()).unwrap().model;
-    let mut cache = model.new_cache(ids.len()).unwrap();
-    let mut logits = Vec::new();
-    let step = SequenceStep { tokens: ids, cache: cache.as_mut(), want: LogitsOf::All, logits: &mut logits };
-    model.forward(&mut [step], &|| false).unwrap();
-    logits
+    all_logits(model.as_mut(), ids)
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 mod support;
 
-use candlewick_models::{CausalLm, Dtype, LoadOptions, LogitsOf, SequenceStep, load_causal};
+use candlewick_models::{CausalBackend, Dtype, LoadOptions, load_causal};
 use support::Fixture;
+use support::sequences::{Blocks, Sequence, pass};
 
 const NAMES: [&str; 2] = ["all", "stabilised"];
 
-fn load(fixture: &Fixture, dtype: Dtype) -> Box<dyn CausalLm> {
+fn load(fixture: &Fixture, dtype: Dtype) -> Box<dyn CausalBackend> {
     let base = Fixture::open("gpt2-base");
     let adapters = NAMES.map(|name| (name.to_string(), format!("{}/{name}", fixture.source())));
     let options = LoadOptions { dtype: Some(dtype), adapters: adapters.into(), ..Default::default() };
@@ -19,28 +20,16 @@ fn ids(fixture: &Fixture) -> Vec<u32> {
 }
 
 /// Logits of each sequence, all in one step, with an adapter or without.
-fn logits(model: &mut dyn CausalLm, sequences: &[(Option<usize>, &[u32])]) -> Vec<Vec<f32>> {
-    let mut caches: Vec<_> = sequences
-        .iter()
-        .map(|(adapter, ids)| match adapter {
-            Some(adapter) => model.new_adapted_cache(ids.len(), *adapter).unwrap(),
-            None => model.new_cache(ids.len()).unwrap(),
-        })
-        .collect();
-    let mut logits = vec![Vec::new(); sequences.len()];
-    let mut steps: Vec<_> = caches
-        .iter_mut()
-        .zip(&mut logits)
-        .zip(sequences)
-        .map(|((cache, logits), (_, ids))| SequenceStep {
-            tokens: ids,
-            cache: cache.as_mut(),
-            want: LogitsOf::All,
-            logits,
-        })
-        .collect();
-    model.forward(&mut steps, &|| false).unwrap();
-    logits
+fn logits(model: &mut dyn CausalBackend, sequences: &[(Option<usize>, &[u32])]) -> Vec<Vec<f32>> {
+    let mut blocks = Blocks::of(model);
+    let begin = |(adapter, ids): &(Option<usize>, &[u32])| Sequence {
+        adapter: *adapter,
+        ..blocks.sequence(ids.len())
+    };
+    let mut begun: Vec<Sequence> = sequences.iter().map(begin).collect();
+    let mut parts: Vec<_> =
+        begun.iter_mut().zip(sequences).map(|(sequence, (_, ids))| (sequence, *ids, ids.len())).collect();
+    pass(model, &mut parts)
 }
 
 #[test]

@@ -4,19 +4,12 @@ mod support;
 
 use std::time::Instant;
 
-use candlewick_models::{CausalLm, Dtype, LoadOptions, Loaded, LogitsOf, SequenceStep, load_causal};
+use candlewick_models::{CausalBackend, Dtype, LoadOptions, Loaded, load_causal};
+use support::sequences::all_logits;
 use support::{Fixture, root};
 
-fn load(path: &str, dtype: Option<Dtype>) -> candlewick_models::Result<Loaded<dyn CausalLm>> {
+fn load(path: &str, dtype: Option<Dtype>) -> candlewick_models::Result<Loaded<dyn CausalBackend>> {
     load_causal(path, &LoadOptions { dtype, threads: 1, ..Default::default() }, &())
-}
-
-fn logits(model: &mut dyn CausalLm, ids: &[u32]) -> Vec<f32> {
-    let mut cache = model.new_cache(ids.len()).unwrap();
-    let mut logits = Vec::new();
-    let step = SequenceStep { tokens: ids, cache: cache.as_mut(), want: LogitsOf::All, logits: &mut logits };
-    model.forward(&mut [step], &|| false).unwrap();
-    logits
 }
 
 fn file(kind: &str) -> String {
@@ -36,9 +29,9 @@ fn logits_equal_pytorch_on_what_the_file_holds() {
         assert_eq!(native.info().dtype, dtype);
         for (i, ids) in rows.iter().enumerate() {
             let expected = fixture.row(&format!("logits.{kind}"), i, None);
-            fixture.check(&format!("{kind}, row {i}"), &logits(exact.as_mut(), ids), &expected);
+            fixture.check(&format!("{kind}, row {i}"), &all_logits(exact.as_mut(), ids), &expected);
             // Quantised products also round their inputs, to 8 bits in blocks of 32.
-            let found = logits(native.as_mut(), ids);
+            let found = all_logits(native.as_mut(), ids);
             let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x * x)).sum::<f64>().sqrt();
             let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b))
                 / norm(&mut expected.iter().copied());

@@ -3,25 +3,14 @@
 mod support;
 
 use candlewick_models::{
-    Cache, CausalLm, Dtype, Gpt2, LoadOptions, LogitsOf, ModelFolder, Params, SequenceStep, Weights, gpt2,
-    layers::ids_tensor, load_causal,
+    CausalBackend, Dtype, Gpt2, LoadOptions, ModelFolder, Params, Step, Weights, gpt2, layers::ids_tensor,
+    load_causal,
 };
+use support::sequences::{Blocks, all_logits, step};
 use support::{Fixture, argmax, backends, devices};
 
-fn load(fixture: &Fixture, options: &LoadOptions) -> Box<dyn CausalLm> {
+fn load(fixture: &Fixture, options: &LoadOptions) -> Box<dyn CausalBackend> {
     load_causal(fixture.source(), options, &()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name)).model
-}
-
-fn step(model: &mut dyn CausalLm, cache: &mut dyn Cache, tokens: &[u32], want: LogitsOf) -> Vec<f32> {
-    let mut logits = Vec::new();
-    model.forward(&mut [SequenceStep { tokens, cache, want, logits: &mut logits }], &|| false).unwrap();
-    logits
-}
-
-/// Logits of a whole row, from one forward pass.
-fn all_logits(model: &mut dyn CausalLm, ids: &[u32]) -> Vec<f32> {
-    let mut cache = model.new_cache(ids.len()).unwrap();
-    step(model, cache.as_mut(), ids, LogitsOf::All)
 }
 
 #[test]
@@ -75,11 +64,11 @@ fn greedy_text_equals_pytorch() {
         let (prompt, expected) = (ids("prompt"), ids("tokens"));
         for options in backends() {
             let mut model = load(&fixture, &options);
-            let mut cache = model.new_cache(prompt.len() + expected.len()).unwrap();
-            let mut logits = step(model.as_mut(), cache.as_mut(), &prompt, LogitsOf::Last);
+            let mut sequence = Blocks::of(model.as_ref()).sequence(prompt.len() + expected.len());
+            let mut logits = step(model.as_mut(), &mut sequence, &prompt, 1);
             let mut found = vec![argmax(&logits)];
             while found.len() < expected.len() {
-                logits = step(model.as_mut(), cache.as_mut(), &[found[found.len() - 1]], LogitsOf::Last);
+                logits = step(model.as_mut(), &mut sequence, &[found[found.len() - 1]], 1);
                 found.push(argmax(&logits));
             }
             assert_eq!(found, expected, "{}, {options:?}", fixture.name);
@@ -104,25 +93,20 @@ fn quantised_logits_stay_close() {
 }
 
 #[test]
-fn a_stopped_step_leaves_the_cache_as_it_was() {
+fn a_stopped_step_leaves_what_was_computed_before() {
     let fixture = Fixture::open("gpt2-base");
     let ids = &fixture.rows("input_ids")[0];
     for options in backends() {
         let mut model = load(&fixture, &options);
-        let mut cache = model.new_cache(ids.len()).unwrap();
-        step(model.as_mut(), cache.as_mut(), &ids[..4], LogitsOf::None);
+        let mut sequence = Blocks::of(model.as_ref()).sequence(ids.len());
+        step(model.as_mut(), &mut sequence, &ids[..4], 0);
         let asked = std::cell::Cell::new(0);
         let stop = || asked.replace(asked.get() + 1) == 1; // in the middle: before the second layer
-        let mut logits = Vec::new();
-        let steps = &mut [SequenceStep {
-            tokens: &ids[4..],
-            cache: cache.as_mut(),
-            want: LogitsOf::All,
-            logits: &mut logits,
-        }];
-        let error = model.forward(steps, &stop).unwrap_err();
-        assert_eq!((error.code(), asked.get(), cache.len()), ("ABORTED", 2, 4));
-        let rest = step(model.as_mut(), cache.as_mut(), &ids[4..], LogitsOf::All);
+        let (tokens, blocks) = (&ids[4..], &sequence.blocks);
+        let steps = [Step { tokens, start: 4, blocks, adapter: None, logits: tokens.len() }];
+        let error = model.forward(&steps, &stop).err().unwrap();
+        assert_eq!((error.code(), asked.get()), ("ABORTED", 2));
+        let rest = step(model.as_mut(), &mut sequence, &ids[4..], ids.len() - 4);
         fixture.check(
             "after the stop",
             &rest,
@@ -137,12 +121,59 @@ fn a_fork_goes_its_own_way() {
     let ids = &fixture.rows("input_ids")[0];
     for options in backends() {
         let mut model = load(&fixture, &options);
-        let mut cache = model.new_cache(ids.len()).unwrap();
-        step(model.as_mut(), cache.as_mut(), &ids[..5], LogitsOf::None);
-        let mut fork = cache.fork(ids.len() + 3).unwrap();
-        step(model.as_mut(), cache.as_mut(), &[ids[0]], LogitsOf::None);
-        let found = step(model.as_mut(), fork.as_mut(), &ids[5..], LogitsOf::All);
+        let mut blocks = Blocks::of(model.as_ref());
+        let mut sequence = blocks.sequence(ids.len());
+        step(model.as_mut(), &mut sequence, &ids[..5], 0);
+        let mut fork = blocks.fork(model.as_mut(), &sequence, ids.len());
+        step(model.as_mut(), &mut sequence, &[ids[0]], 0);
+        let found = step(model.as_mut(), &mut fork, &ids[5..], ids.len() - 5);
         fixture.check("fork", &found, &fixture.row("logits", 0, None)[5 * model.info().vocab_size..]);
-        assert_eq!((cache.len(), fork.len(), fork.capacity()), (6, ids.len(), ids.len() + 3));
+    }
+}
+
+/// What a backend on a GPU may answer without sending the logits: the same as whoever reads them finds.
+#[test]
+fn the_likeliest_tokens_are_those_of_the_rows() {
+    let fixture = Fixture::open("gpt2-base");
+    let ids = &fixture.rows("input_ids")[0];
+    for options in backends() {
+        let mut model = load(&fixture, &options);
+        let all = all_logits(model.as_mut(), ids);
+        let blocks = Blocks::of(model.as_ref()).sequence(ids.len()).blocks;
+        let steps = [Step { tokens: ids, start: 0, blocks: &blocks, adapter: None, logits: ids.len() }];
+        let mut logits = model.forward(&steps, &|| false).unwrap();
+        let (best, top) = (logits.argmax().unwrap(), logits.top(3).unwrap());
+        assert_eq!(logits.rows(), ids.len());
+        assert!(logits.row(ids.len()).is_err());
+        for ((row, best), top) in all.chunks_exact(all.len() / ids.len()).zip(best).zip(top) {
+            assert_eq!(best, argmax(row));
+            let mut order: Vec<u32> = (0..row.len() as u32).collect();
+            order.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+            let expected: Vec<_> = order[..3].iter().map(|id| (*id, row[*id as usize])).collect();
+            assert_eq!(top, expected);
+        }
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_is_refused() {
+    let fixture = Fixture::open("gpt2-base");
+    let ids = &fixture.rows("input_ids")[0];
+    for options in backends() {
+        let mut model = load(&fixture, &options);
+        let positions = model.info().n_positions;
+        let good = Step { tokens: &ids[..2], start: 0, blocks: &[0], adapter: None, logits: 2 };
+        for (bad, code) in [
+            (Step { tokens: &[], ..good }, "INPUT_INVALID"),
+            (Step { tokens: &[u32::MAX], ..good }, "INPUT_INVALID"),
+            (Step { start: positions - 1, ..good }, "INPUT_INVALID"),
+            (Step { blocks: &[], ..good }, "INPUT_INVALID"),
+            (Step { blocks: &[u32::MAX], ..good }, "INTERNAL"),
+            (Step { adapter: Some(0), ..good }, "INPUT_INVALID"),
+            (Step { logits: 3, ..good }, "INTERNAL"),
+        ] {
+            assert_eq!(model.forward(&[bad], &|| false).err().unwrap().code(), code, "{bad:?}");
+        }
+        assert!(model.forward(&[good], &|| false).is_ok());
     }
 }

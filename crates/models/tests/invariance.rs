@@ -5,10 +5,10 @@
 mod support;
 
 use candlewick_models::{
-    Cache, CausalLm, Dtype, Encoder, EncoderInput, EncoderWant, Layers, LoadOptions, LogitsOf, SequenceStep,
-    load_causal, load_encoder,
+    Dtype, Encoder, EncoderInput, EncoderWant, Layers, LoadOptions, load_causal, load_encoder,
 };
 use support::root;
+use support::sequences::{Blocks, Sequence, all_logits, pass, step};
 
 /// Batches for each dtype and number of threads.
 const BATCHES: u64 = 65;
@@ -40,19 +40,10 @@ fn options(dtype: Dtype, threads: usize) -> LoadOptions {
     LoadOptions { dtype: Some(dtype), threads, ..Default::default() }
 }
 
-/// Logits of every position of `ids`, alone, cold and in one piece: what all else is held to.
-fn alone(model: &mut dyn CausalLm, ids: &[u32]) -> Vec<f32> {
-    let mut cache = model.new_cache(ids.len()).unwrap();
-    let mut logits = Vec::new();
-    let step = SequenceStep { tokens: ids, cache: cache.as_mut(), want: LogitsOf::All, logits: &mut logits };
-    model.forward(&mut [step], &|| false).unwrap();
-    logits
-}
-
 /// A sequence on its way: what it will be, and how far it is.
 struct Running {
     ids: Vec<u32>,
-    cache: Box<dyn Cache>,
+    sequence: Sequence,
     /// Position of the first logits it will give: after a prefix that it shares.
     first: usize,
     found: Vec<f32>,
@@ -75,15 +66,9 @@ fn gpt2() {
                     let len = random.between(1, positions / 2);
                     random.ids(len, vocab)
                 };
-                let mut shared = model.new_cache(positions).unwrap();
-                let mut nothing = Vec::new();
-                let step = SequenceStep {
-                    tokens: &prefix,
-                    cache: shared.as_mut(),
-                    want: LogitsOf::None,
-                    logits: &mut nothing,
-                };
-                model.forward(&mut [step], &|| false).unwrap();
+                let mut blocks = Blocks::of(model.as_ref());
+                let mut shared = blocks.sequence(positions);
+                step(model.as_mut(), &mut shared, &prefix, 0);
                 let count = random.between(1, 64);
                 let mut running: Vec<Running> = (0..count)
                     .map(|_| {
@@ -91,38 +76,33 @@ fn gpt2() {
                         let tail = random.ids(length, vocab);
                         if random.between(0, 2) == 0 {
                             let ids = [&prefix[..], &tail].concat();
-                            let cache = shared.fork(ids.len()).unwrap();
-                            Running { ids, cache, first: prefix.len(), found: Vec::new() }
+                            let sequence = blocks.fork(model.as_mut(), &shared, ids.len());
+                            Running { ids, sequence, first: prefix.len(), found: Vec::new() }
                         } else {
-                            let cache = model.new_cache(tail.len()).unwrap();
-                            Running { ids: tail, cache, first: 0, found: Vec::new() }
+                            let sequence = blocks.sequence(tail.len());
+                            Running { ids: tail, sequence, first: 0, found: Vec::new() }
                         }
                     })
                     .collect();
                 // Every step takes a random number of tokens of a random choice of sequences, one at least.
-                while running.iter().any(|r| r.cache.len() < r.ids.len()) {
-                    let mut logits = vec![Vec::new(); running.len()];
-                    let mut steps = Vec::new();
-                    for (r, logits) in running.iter_mut().zip(&mut logits) {
-                        let (seen, left) = (r.cache.len(), r.ids.len() - r.cache.len());
-                        if left > 0 && (steps.is_empty() || random.between(0, 3) > 0) {
+                while running.iter().any(|r| r.sequence.len < r.ids.len()) {
+                    let mut parts = Vec::new();
+                    let mut found = Vec::new();
+                    for Running { ids, sequence, found: own, .. } in &mut running {
+                        let (seen, left) = (sequence.len, ids.len() - sequence.len);
+                        if left > 0 && (parts.is_empty() || random.between(0, 3) > 0) {
                             let take = random.between(1, left);
-                            let tokens = &r.ids[seen..seen + take];
-                            steps.push(SequenceStep {
-                                tokens,
-                                cache: r.cache.as_mut(),
-                                want: LogitsOf::All,
-                                logits,
-                            });
+                            parts.push((sequence, &ids[seen..seen + take], take));
+                            found.push(own);
                         }
                     }
-                    model.forward(&mut steps, &|| false).unwrap();
-                    running.iter_mut().zip(logits).for_each(|(r, logits)| r.found.extend(logits));
+                    let logits = pass(model.as_mut(), &mut parts);
+                    found.into_iter().zip(logits).for_each(|(found, logits)| found.extend(logits));
                 }
                 // Each against itself alone would cost as much again for all; a few of each batch do.
                 for _ in 0..3 {
                     let r = &running[random.between(0, count - 1)];
-                    let expected = &alone(reference.as_mut(), &r.ids)[r.first * vocab..];
+                    let expected = &all_logits(reference.as_mut(), &r.ids)[r.first * vocab..];
                     assert!(r.found == expected, "{dtype:?}, {threads} threads, batch {batch} of {count}");
                 }
             }

@@ -132,6 +132,10 @@ impl From<GenerateOptions> for engine::GenerateOptions {
                 _ => default.truncate,
             },
             adapter: from.adapter,
+            client: None,
+            priority: default.priority,
+            deadline: None,
+            scope: None,
             cancel: default.cancel,
         }
     }

@@ -3,12 +3,13 @@
 #![allow(dead_code)]
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use candlewick_engine::*;
-use candlewick_models::{Cache, LogitsOf, SequenceStep};
+use candlewick_models::LogitRows;
 
 pub const EOS: u32 = 256;
 pub const VOCAB: usize = 257;
@@ -19,7 +20,6 @@ pub struct Watch {
     /// For each forward pass: (cached, new tokens) of each sequence.
     pub steps: Mutex<Vec<Vec<(usize, usize)>>>,
     pub layers: AtomicUsize,
-    pub caches: AtomicUsize,
     pub models: AtomicUsize,
     pub guards: AtomicUsize,
     /// Layers that may still run before the model waits; `None`: no limit.
@@ -67,52 +67,21 @@ pub struct Toy {
     info: CausalInfo,
     rule: Rule,
     pub delay: Duration,
+    /// Of a layer, for each token of a step.
+    pub per_token: Duration,
     /// Panics, or fails, when a step holds this token.
     pub panic_at: Option<u32>,
     pub fail_at: Option<u32>,
+    /// Blocks of 8 positions; their keys and values are the tokens themselves.
+    pub kv_blocks: usize,
+    blocks: Vec<[Option<u32>; BLOCK]>,
+    logits: Vec<f32>,
+    pub limits: Limits,
     watch: Arc<Watch>,
 }
 
-struct ToyCache {
-    tokens: Vec<u32>,
-    capacity: usize,
-    watch: Arc<Watch>,
-}
-
-impl ToyCache {
-    fn boxed(tokens: Vec<u32>, capacity: usize, watch: &Arc<Watch>) -> Box<dyn Cache> {
-        watch.caches.fetch_add(1, Ordering::SeqCst);
-        Box::new(Self { tokens, capacity, watch: watch.clone() })
-    }
-}
-
-impl Drop for ToyCache {
-    fn drop(&mut self) {
-        self.watch.caches.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Cache for ToyCache {
-    fn len(&self) -> usize {
-        self.tokens.len()
-    }
-    fn capacity(&self) -> usize {
-        self.capacity
-    }
-    fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
-    }
-    fn fork(&self, capacity: usize) -> candlewick_models::Result<Box<dyn Cache>> {
-        assert!(capacity >= self.tokens.len());
-        Ok(Self::boxed(self.tokens.clone(), capacity, &self.watch))
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-}
+/// Positions of a toy's block.
+pub const BLOCK: usize = 8;
 
 pub fn hash(tokens: &[u32], salt: u64) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325 ^ salt;
@@ -152,7 +121,19 @@ impl Toy {
             adapters: Vec::new(),
         };
         let rule = Box::new(rule);
-        Self { info, rule, delay: Duration::ZERO, panic_at: None, fail_at: None, watch }
+        Self {
+            info,
+            rule,
+            delay: Duration::ZERO,
+            per_token: Duration::ZERO,
+            panic_at: None,
+            fail_at: None,
+            kv_blocks: 16 * 1024 / BLOCK,
+            blocks: Vec::new(),
+            logits: Vec::new(),
+            limits: Limits::default(),
+            watch,
+        }
     }
 
     pub fn hashed() -> Self {
@@ -181,7 +162,8 @@ impl Toy {
     }
 
     pub fn start(self) -> Generator {
-        Generator::from_parts(Box::new(self), Some(Arc::new(Bytes))).unwrap()
+        let limits = self.limits;
+        Generator::from_parts(Box::new(self), Some(Arc::new(Bytes)), limits).unwrap()
     }
 }
 
@@ -193,58 +175,75 @@ impl Drop for Toy {
     }
 }
 
-impl CausalLm for Toy {
+impl CausalBackend for Toy {
     fn info(&self) -> &CausalInfo {
         &self.info
     }
 
-    fn new_cache(&self, capacity: usize) -> candlewick_models::Result<Box<dyn Cache>> {
-        assert!((1..=self.info.n_positions).contains(&capacity), "capacity {capacity}");
-        Ok(ToyCache::boxed(Vec::new(), capacity, &self.watch))
+    fn kv(&self) -> KvSpec {
+        KvSpec { positions: BLOCK, blocks: self.kv_blocks, bytes: 4 * BLOCK }
     }
 
-    fn forward(
-        &mut self,
-        batch: &mut [SequenceStep<'_>],
+    fn copy_blocks(&mut self, pairs: &[(BlockId, BlockId)]) -> candlewick_models::Result<()> {
+        self.blocks.resize(self.kv_blocks, [None; BLOCK]);
+        for (from, to) in pairs {
+            assert_ne!(from, to);
+            self.blocks[*to as usize] = self.blocks[*from as usize];
+        }
+        Ok(())
+    }
+
+    fn forward<'a>(
+        &'a mut self,
+        steps: &[Step<'_>],
         stop: &dyn Fn() -> bool,
-    ) -> candlewick_models::Result<()> {
-        assert!(!batch.is_empty());
+    ) -> candlewick_models::Result<Box<dyn StepLogits + 'a>> {
+        assert!(!steps.is_empty());
         assert!(self.watch.guards.load(Ordering::SeqCst) == 1, "a step outside of active()");
-        let shape = batch.iter().map(|step| (step.cache.len(), step.tokens.len())).collect();
+        let shape = steps.iter().map(|step| (step.start, step.tokens.len())).collect();
         self.watch.steps.lock().unwrap().push(shape);
+        // Written at once: what a step that is stopped leaves in its blocks must not count.
+        let mut writers = HashMap::new();
+        for (index, step) in steps.iter().enumerate() {
+            assert!(!step.tokens.is_empty() && step.logits <= step.tokens.len());
+            for (at, token) in (step.start..).zip(step.tokens) {
+                let id = step.blocks[at / BLOCK];
+                assert_eq!(*writers.entry(id).or_insert(index), index, "two steps write to block {id}");
+                self.blocks[id as usize][at % BLOCK] = Some(*token);
+            }
+        }
+        for (index, step) in steps.iter().enumerate() {
+            let end = step.start + step.tokens.len();
+            for id in &step.blocks[..end.div_ceil(BLOCK)] {
+                assert!(writers.get(id).is_none_or(|writer| *writer == index), "another step writes to {id}");
+            }
+        }
         for _ in 0..self.info.n_layer {
             if stop() {
                 return Err(ModelError::Stopped);
             }
             self.watch.layer();
-            std::thread::sleep(self.delay);
+            let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
+            std::thread::sleep(self.delay + self.per_token * tokens as u32);
         }
-        for step in batch {
-            assert!(!step.tokens.is_empty());
+        self.logits.clear();
+        for step in steps {
             if self.panic_at.is_some_and(|id| step.tokens.contains(&id)) {
                 panic!("the toy panics");
             }
             if self.fail_at.is_some_and(|id| step.tokens.contains(&id)) {
                 return Err(ModelError::Io { path: "toy".into(), reason: "fails".into() });
             }
-            let cache: &mut ToyCache = step.cache.as_any_mut().downcast_mut().unwrap();
-            let seen = cache.tokens.len();
-            cache.tokens.extend_from_slice(step.tokens);
-            let now = cache.tokens.len();
-            assert!(now <= cache.capacity);
-            step.logits.clear();
-            let lengths = match step.want {
-                LogitsOf::None => 0..0,
-                LogitsOf::Last => now..now + 1,
-                LogitsOf::All => seen + 1..now + 1,
-            };
-            for length in lengths {
+            let end = step.start + step.tokens.len();
+            let seen = |at: usize| self.blocks[step.blocks[at / BLOCK] as usize][at % BLOCK].unwrap();
+            let tokens: Vec<u32> = (0..end).map(seen).collect();
+            for length in end + 1 - step.logits..end + 1 {
                 let mut logits = vec![0.0; self.info.vocab_size];
-                (self.rule)(&cache.tokens[..length], &mut logits);
-                step.logits.extend(logits);
+                (self.rule)(&tokens[..length], &mut logits);
+                self.logits.extend(logits);
             }
         }
-        Ok(())
+        Ok(Box::new(LogitRows::new(&mut self.logits, self.info.vocab_size)))
     }
 
     fn active(&self) -> Box<dyn Any> {

@@ -2,8 +2,8 @@
 //! 124M.
 
 use candlewick_kernels::{
-    Activation, AttentionJob, Epilogue, Isa, KvCache, KvShape, KvSource, KvType, Layout, PackedMatrix, Pool,
-    Scratch, WeightType, attention, default_threads, isa, layer_norm,
+    Activation, AttentionJob, Epilogue, Isa, KV_BLOCK, KvPool, KvShape, KvSource, KvType, Layout,
+    PackedMatrix, Pool, Scratch, WeightType, attention, default_threads, isa, layer_norm,
     machine::{self, Memory},
     matmul, softmax_row,
 };
@@ -199,24 +199,26 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
         (pool.isa(), pool.active(), Scratch::new(), Duration::from_millis(200));
     let (heads, dim, width) = (12, 64, 768);
     for kv_type in [KvType::F32, KvType::F16] {
-        for keys in [128, 1024] {
-            let shape = KvShape { layers: LAYERS, heads, head_dim: dim, capacity: keys, kv_type };
+        for keys in [128usize, 1024] {
+            let shape = KvShape { layers: LAYERS, heads, head_dim: dim, kv_type };
+            let blocks: Vec<u32> = (0..keys.div_ceil(KV_BLOCK) as u32).collect();
             let qkv: Vec<f32> = (0..keys * 3 * width).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect();
-            let mut cache = KvCache::new(shape);
+            let mut kv = KvPool::new(shape, blocks.len());
             for layer in 0..LAYERS {
-                cache.append(layer, &qkv[width..], &qkv[2 * width..], 3 * width, keys).unwrap();
+                kv.write(layer, &blocks, 0, &qkv[width..], &qkv[2 * width..], 3 * width, keys).unwrap();
             }
             for rows in [1, keys] {
                 let mut out = vec![0.0; rows * width];
-                let (median, best, read) = against(memory, pool, cache.bytes(), budget, || {
-                    for layer in 0..LAYERS {
-                        let kv = KvSource::Cache { cache: &cache, layer };
-                        let start = keys - rows;
-                        let job =
-                            AttentionJob { q: &qkv, q_stride: 3 * width, rows, start, kv, out: &mut out };
-                        attention(pool, &mut [job], heads, dim, 0.125, true, &mut scratch).unwrap();
-                    }
-                });
+                let (median, best, read) =
+                    against(memory, pool, blocks.len() * shape.block_bytes(), budget, || {
+                        for layer in 0..LAYERS {
+                            let kv = KvSource::Blocks { pool: &kv, layer, blocks: &blocks, len: keys };
+                            let start = keys - rows;
+                            let job =
+                                AttentionJob { q: &qkv, q_stride: 3 * width, rows, start, kv, out: &mut out };
+                            attention(pool, &mut [job], heads, dim, 0.125, true, &mut scratch).unwrap();
+                        }
+                    });
                 let seen: usize = (keys - rows + 1..=keys).sum();
                 let limit = ((LAYERS * 4 * seen * width) as f64 / peak).max(read);
                 let case = format!("attention {kv_type}, {rows} rows, {keys} keys");

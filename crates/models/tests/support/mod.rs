@@ -1,6 +1,8 @@
 //! Reads the parity fixtures (`tools/fixtures/README.md` has their schema).
 #![allow(dead_code)] // each test file uses a part
 
+pub mod sequences;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,0 +1,206 @@
+//! Divides the tokens of a step among those who want some. Pure: no model, no clock.
+//!
+//! Deficit round robin between clients (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin",
+//! SIGCOMM 1995): in turn each gets a quantum of tokens, which it spends on what it wants in its own order. So a
+//! client with a thousand prompts and a client with one get as many tokens each while both want them, and one that
+//! wants little leaves the rest to the others.
+
+use std::collections::{HashMap, VecDeque};
+
+/// Interactive work comes first; the rest of a step's tokens goes to batch work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Priority {
+    #[default]
+    Interactive,
+    Batch,
+}
+
+/// Something that takes part in a step with up to `tokens` tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Want {
+    pub client: u64,
+    pub priority: Priority,
+    pub tokens: usize,
+    /// All of them or none: the beams of a search move together.
+    pub whole: bool,
+}
+
+/// Tokens that a client may spend when its turn comes.
+const QUANTUM: isize = 16;
+
+#[derive(Default)]
+pub(crate) struct Planner {
+    /// What clients that still want tokens have left, or owe for what could not be divided.
+    deficits: HashMap<u64, isize>,
+    /// Whose turn it was when the last step was full, by priority.
+    next: [Option<u64>; 2],
+}
+
+impl Planner {
+    /// How many tokens of each want the step takes; together at most `budget`, unless a single whole want has more.
+    pub fn plan(&mut self, wants: &[Want], budget: usize) -> Vec<usize> {
+        let mut taken = vec![0; wants.len()];
+        let mut left = budget;
+        self.deficits.retain(|client, _| wants.iter().any(|want| want.client == *client));
+        for priority in [Priority::Interactive, Priority::Batch] {
+            self.divide(wants, priority, &mut taken, &mut left);
+        }
+        taken
+    }
+
+    fn divide(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
+        let mut ring: VecDeque<(u64, VecDeque<usize>)> = VecDeque::new();
+        for (index, want) in wants.iter().enumerate().filter(|(_, want)| want.priority == priority) {
+            match ring.iter_mut().find(|(client, _)| *client == want.client) {
+                Some((_, queue)) => queue.push_back(index),
+                None => ring.push_back((want.client, [index].into())),
+            }
+        }
+        if let Some(at) = ring.iter().position(|(client, _)| Some(*client) == self.next[priority as usize]) {
+            ring.rotate_left(at);
+        }
+        while let Some((client, mut queue)) = ring.pop_front() {
+            if *left == 0 {
+                self.next[priority as usize] = Some(client);
+                return;
+            }
+            let deficit = self.deficits.entry(client).or_default();
+            *deficit = (*deficit + QUANTUM).min(QUANTUM);
+            let mut waits = false;
+            while let Some(&index) = queue.front() {
+                let want = &wants[index];
+                let open = want.tokens - taken[index];
+                let nothing_yet = taken.iter().all(|count| *count == 0);
+                let amount = match want.whole {
+                    // Debts are paid later, so that what is larger than a quantum gets its turn.
+                    true if *deficit > 0 && (open <= *left || nothing_yet) => open,
+                    true => {
+                        waits = *deficit > 0;
+                        0
+                    }
+                    false => open.min(*left).min(usize::try_from(*deficit).unwrap_or(0)),
+                };
+                if amount == 0 {
+                    break;
+                }
+                taken[index] += amount;
+                *deficit -= amount as isize;
+                *left = left.saturating_sub(amount);
+                if amount == open {
+                    queue.pop_front();
+                }
+            }
+            if queue.is_empty() {
+                // What is left of a quantum is lost; a debt is not.
+                *deficit = (*deficit).min(0);
+            } else if waits {
+                // It does not fit in what is left of this step: first in the next.
+                self.next[priority as usize] = Some(client);
+                return;
+            } else {
+                ring.push_back((client, queue));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::sampling::rng::uniform;
+
+    fn want(client: u64, tokens: usize) -> Want {
+        Want { client, priority: Priority::Interactive, tokens, whole: false }
+    }
+
+    /// Runs steps until nothing is wanted; returns for each step what each client got.
+    fn run(mut wants: Vec<Want>, budget: usize) -> Vec<HashMap<u64, usize>> {
+        let mut planner = Planner::default();
+        let mut steps = Vec::new();
+        while wants.iter().any(|want| want.tokens > 0) {
+            let open: Vec<Want> = wants.iter().copied().filter(|want| want.tokens > 0).collect();
+            let taken = planner.plan(&open, budget);
+            assert!(taken.iter().sum::<usize>() > 0, "a step in which nothing moves");
+            let mut got = HashMap::new();
+            let left = wants.iter_mut().filter(|want| want.tokens > 0);
+            for (want, taken) in left.zip(taken) {
+                want.tokens -= taken;
+                *got.entry(want.client).or_default() += taken;
+            }
+            steps.push(got);
+            assert!(steps.len() < 100_000);
+        }
+        steps
+    }
+
+    #[test]
+    fn a_step_is_full_while_there_is_something_to_do_and_never_overfull() {
+        for case in 0..500 {
+            let random = |at: u64, n: f64| (uniform(case, at, 5) * n) as usize;
+            let budget = 1 + random(0, 100.0);
+            let count = 1 + random(1, 30.0) as u64;
+            let wants: Vec<Want> = (0..count)
+                .map(|i| Want {
+                    client: random(10 + i, 5.0) as u64,
+                    priority: [Priority::Interactive, Priority::Batch][random(100 + i, 2.0)],
+                    tokens: 1 + random(200 + i, 300.0),
+                    whole: false,
+                })
+                .collect();
+            let total: usize = wants.iter().map(|want| want.tokens).sum();
+            let steps = run(wants, budget);
+            assert_eq!(steps.len(), total.div_ceil(budget), "case {case}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_prompts_and_one_get_equal_turns() {
+        let mut wants = vec![want(1, 500); 1000];
+        wants.push(want(2, 500));
+        let steps = run(wants, 64);
+        let until = steps.iter().position(|got| !got.contains_key(&2)).unwrap();
+        let sum =
+            |client| steps[..until].iter().map(|got| got.get(&client).copied().unwrap_or(0)).sum::<usize>();
+        assert_eq!(sum(2), 500);
+        assert!((436..=564).contains(&sum(1)), "{}", sum(1));
+    }
+
+    #[test]
+    fn who_decodes_moves_in_every_step_beside_a_long_prompt() {
+        let mut planner = Planner::default();
+        let mut wants: Vec<Want> = (0..8).map(|client| want(client, 1)).collect();
+        wants.push(want(8, 1000));
+        for _ in 0..20 {
+            let taken = planner.plan(&wants, 32);
+            assert_eq!(taken[..8], [1; 8]);
+            assert_eq!(taken[8], 24);
+        }
+    }
+
+    #[test]
+    fn batch_work_gets_what_is_left() {
+        let mut planner = Planner::default();
+        let batch = Want { priority: Priority::Batch, ..want(1, 500) };
+        assert_eq!(planner.plan(&[batch, want(2, 30)], 64), [34, 30]);
+        assert_eq!(planner.plan(&[batch, want(2, 300)], 64), [0, 64]);
+        assert_eq!(planner.plan(&[batch], 64), [64]);
+    }
+
+    /// Beams move together or not at all, even if they are more than a step has, and keep nobody from moving for ever.
+    #[test]
+    fn what_is_whole_is_not_divided() {
+        let mut planner = Planner::default();
+        let whole = |client, tokens| Want { whole: true, ..want(client, tokens) };
+        let wants = [whole(1, 40), want(2, 64), whole(3, 100)];
+        let mut got = [0; 3];
+        for _ in 0..60 {
+            let taken = planner.plan(&wants, 64);
+            assert!([0, 40].contains(&taken[0]) && [0, 100].contains(&taken[2]), "{taken:?}");
+            assert!(taken[2] == 0 || taken[..2] == [0, 0], "more than a step alone: {taken:?}");
+            assert!(taken.iter().sum::<usize>() > 0);
+            (0..3).for_each(|i| got[i] += taken[i]);
+        }
+        let most = *got.iter().max().unwrap();
+        assert!(got.iter().all(|tokens| 2 * tokens >= most), "{got:?}");
+    }
+}

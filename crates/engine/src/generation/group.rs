@@ -1,0 +1,215 @@
+//! The sequences that continue one prompt, as `n` samples or as beams.
+
+use candlewick_models::StepLogits;
+
+use crate::error::{EngineError, Result};
+use crate::generation::detokenize::Detokenizer;
+use crate::generation::plan::{Ended, Plan};
+use crate::generation::result::{FinishReason, TokenEvent};
+use crate::generation::sampling::beam::{BeamSearch, Finished};
+use crate::generation::sampling::processors::Scratch;
+use crate::generation::sampling::sample::{Logprobs, choose};
+use crate::generation::sequence::{Growth, Sequence};
+use crate::logits;
+
+/// The output of a group's step.
+#[derive(Default)]
+pub(crate) struct Output {
+    pub events: Vec<TokenEvent>,
+    pub ended: Vec<Ended>,
+    /// Sequences that have ended, whose last blocks later prompts can share.
+    pub retired: Vec<Sequence>,
+}
+
+pub(crate) struct SequenceGroup {
+    pub sequences: Vec<Sequence>,
+    /// Counts groups in the order of their start: the youngest is the first to be paused.
+    pub serial: u64,
+    /// The prompt's logits were there: from here on the samples are sequences of their own.
+    pub started: bool,
+    /// Number of the first of its sequences in the result.
+    base: u32,
+    /// Results of this group.
+    width: usize,
+    pub prompt: usize,
+    /// Tokens that may follow the prompt.
+    room: usize,
+    beams: Option<BeamSearch<Growth>>,
+}
+
+impl SequenceGroup {
+    /// `block`: positions of a block of keys and values.
+    pub fn new(plan: &Plan, index: usize, tokens: Vec<u32>, room: usize, block: usize, serial: u64) -> Self {
+        let text = Detokenizer::new(plan.codec.as_ref(), plan.stops.clone(), &tokens);
+        let growth = Growth::new(text);
+        let beams = plan.is_beam_search().then(|| BeamSearch::new(plan.beams(room), growth.clone()));
+        let prompt = tokens.len();
+        let sequences = vec![Sequence::new(tokens, block, growth)];
+        let width = plan.width();
+        Self { sequences, serial, started: false, base: (index * width) as u32, width, prompt, room, beams }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Whether its sequences step together: the beams of a search.
+    pub fn is_together(&self) -> bool {
+        self.beams.is_some() && self.sequences.len() > 1
+    }
+
+    /// Beams that were paused catch up one after the other, all but the last token, so that each finds in the tree of
+    /// prefixes what it shares with those before it. `None`: all of them have.
+    pub fn behind(&self) -> Option<usize> {
+        self.sequences.iter().position(|sequence| sequence.unseen() > 1)
+    }
+
+    /// Takes the logits of a step.
+    pub fn advance(
+        &mut self,
+        plan: &Plan,
+        logits: &mut dyn StepLogits,
+        scratch: &mut Scratch,
+        output: &mut Output,
+    ) -> Result<()> {
+        if self.sequences.iter().all(|sequence| sequence.row.is_none()) {
+            return Ok(());
+        }
+        if self.beams.is_some() {
+            self.started = true;
+            return self.advance_beams(plan, logits, scratch, output);
+        }
+        if !self.started {
+            self.started = true;
+            for lane in 1..plan.options.n as u32 {
+                let mut sequence = self.sequences[0].fork(lane);
+                sequence.row = self.sequences[0].row;
+                self.sequences.push(sequence);
+            }
+        }
+        self.advance_samples(plan, logits, scratch, output)
+    }
+
+    fn advance_samples(
+        &mut self,
+        plan: &Plan,
+        logits: &mut dyn StepLogits,
+        scratch: &mut Scratch,
+        output: &mut Output,
+    ) -> Result<()> {
+        for index in 0..self.sequences.len() {
+            let Some(first) = self.sequences[index].row.take() else { continue };
+            // Choosing overwrites the logits, which the next sample of a prompt that has just been read needs too.
+            let again = self.sequences.get(index + 1).is_some_and(|next| next.row == Some(first));
+            let sequence = &mut self.sequences[index];
+            let draft = sequence.tokens.split_off(sequence.known());
+            sequence.draft = 0;
+            for row in 0..=draft.len() {
+                let mut copy;
+                let mut scores = broken(logits.row(first + row)?)?;
+                if again {
+                    copy = scores.to_vec();
+                    scores = &mut copy;
+                }
+                let logprobs = plan.options.logprobs.map(|top| Logprobs::of(scores, top));
+                // The raw logits are needed after the choice only where it may differ from them.
+                let raw = logprobs.is_some().then(|| scores.to_vec());
+                let Sequence { tokens, lane, growth, table, end, .. } = sequence;
+                table.set_len(tokens.len());
+                let id = choose(&plan.processors, scores, tokens, self.prompt, (plan.seed, *lane), scratch)
+                    .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
+                let logprob = logprobs.as_ref().zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all));
+                *end = growth.add(id, self.base + *lane, logprob, plan, self.room)?;
+                tokens.push(id);
+                output.events.extend(growth.tokens.last().cloned());
+                if end.is_some() || draft.get(row) != Some(&id) {
+                    break;
+                }
+            }
+        }
+        let base = self.base;
+        let over = self.sequences.extract_if(.., |sequence| sequence.end.is_some());
+        for mut sequence in over {
+            let Sequence { growth, lane, end, .. } = &mut sequence;
+            let ended = end.map(|reason| growth.ended(base + *lane, reason, None));
+            output.ended.extend(ended);
+            output.retired.push(sequence);
+        }
+        Ok(())
+    }
+
+    fn advance_beams(
+        &mut self,
+        plan: &Plan,
+        logits: &mut dyn StepLogits,
+        scratch: &mut Scratch,
+        output: &mut Output,
+    ) -> Result<()> {
+        let Some(search) = &mut self.beams else { return Ok(()) };
+        let (mut raw, mut logprobs, mut processed) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in &mut self.sequences {
+            let Some(row) = sequence.row.take() else {
+                return Err(EngineError::Internal("a beam without logits".into()));
+            };
+            let scores = broken(logits.row(row)?)?;
+            let all = Logprobs::of(scores, plan.options.logprobs.unwrap_or(0));
+            let mut row: Vec<f32> = scores.iter().map(|logit| all.at(*logit)).collect();
+            plan.processors.adjust(&mut row, &sequence.tokens, self.prompt, scratch);
+            raw.push(scores.to_vec());
+            logprobs.push(all);
+            processed.push(row);
+        }
+        let rows: Vec<&[f32]> = processed.iter().map(Vec::as_slice).collect();
+        let parents = search.advance(&rows, |growth: &Growth, parent, id| {
+            let scores = &logprobs[parent];
+            let logprob = scores.at(raw[parent][id as usize]);
+            let logprob = plan.options.logprobs.map(|_| (logprob, scores));
+            let mut growth = growth.clone();
+            let end = growth.add(id, 0, logprob, plan, self.room)?;
+            Ok::<_, EngineError>((growth, end))
+        })?;
+        if search.is_done() {
+            output.retired.append(&mut self.sequences);
+            for ended in self.hypotheses(|reason| reason) {
+                output.events.extend(ended.tokens.iter().cloned());
+                output.ended.push(ended);
+            }
+            return Ok(());
+        }
+        // The sequences become those of the new beams, which share their parents' blocks.
+        let ids = search.running().iter().filter_map(|beam| beam.payload.tokens.last()).map(|token| token.id);
+        let child = |(parent, id): (usize, u32)| {
+            let mut child = self.sequences[parent].fork(0);
+            child.tokens.push(id);
+            child
+        };
+        self.sequences = parents.into_iter().zip(ids).map(child).collect();
+        Ok(())
+    }
+
+    /// The beam search's results, best first.
+    fn hypotheses(&mut self, reason: impl Fn(FinishReason) -> FinishReason) -> Vec<Ended> {
+        let best = self.beams.take().map(BeamSearch::into_hypotheses).unwrap_or_default().into_iter();
+        let number = |(rank, mut found): (usize, Finished<Growth>)| {
+            found.payload.ended(self.base + rank as u32, reason(found.reason), Some(found.score))
+        };
+        best.take(self.width).enumerate().map(number).collect()
+    }
+
+    /// The results so far, when the request is stopped.
+    pub fn cut_short(mut self) -> Vec<Ended> {
+        if self.beams.is_some() {
+            return self.hypotheses(|_| FinishReason::Aborted);
+        }
+        let base = self.base;
+        let cut = |s: &mut Sequence| s.growth.ended(base + s.lane, FinishReason::Aborted, None);
+        self.sequences.iter_mut().map(cut).collect()
+    }
+}
+
+fn broken(scores: &mut [f32]) -> Result<&mut [f32]> {
+    match logits::is_broken(scores) {
+        true => Err(EngineError::Internal("the model's logits are not numbers".into())),
+        false => Ok(scores),
+    }
+}

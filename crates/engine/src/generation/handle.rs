@@ -1,0 +1,279 @@
+//! The handle of a causal language model.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use candlewick_models::{CausalBackend, CausalInfo, ModelError, Tokenizer, load_causal};
+
+use crate::error::{EngineError, Result};
+use crate::generation::options::{GenerateOptions, Prompt, Truncate};
+use crate::generation::request::{Deadline, Job};
+use crate::generation::scheduler::{Command, Scheduler};
+use crate::generation::score::{ScoreJob, TokenScore};
+use crate::generation::stats::{Board, GeneratorStats};
+use crate::generation::stream::{Producer, TokenStream};
+use crate::runtime::admission::{Limits, Queue};
+use crate::runtime::cancel::CancelToken;
+use crate::runtime::codec::{Codec, TextCodec, count_all, decode_all, encode_all, need};
+use crate::runtime::lifecycle::{Life, ThreadSlot, start_owner, start_owner_and_wait};
+use crate::runtime::load::LoadRequest;
+use crate::runtime::reply::{Done, Reply};
+
+#[derive(Debug, Clone, Default)]
+pub struct GenerateRequest {
+    pub prompts: Vec<Prompt>,
+    pub options: GenerateOptions,
+}
+
+/// A handle; clones share one model. The model lives on a thread of its own, its tokenizer on another. When the last
+/// handle and the last stream are gone the model closes by itself.
+#[derive(Clone)]
+pub struct Generator(Arc<Inner>);
+
+struct Inner {
+    info: CausalInfo,
+    vocabulary: Option<usize>,
+    tokenizer: Option<Tokenizer>,
+    commands: mpsc::Sender<Command>,
+    closing: Arc<AtomicBool>,
+    life: Arc<Life>,
+    /// Calls so far: each is a client of its own.
+    clients: AtomicU64,
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.life.close(None);
+    }
+}
+
+impl Generator {
+    /// Loads on the thread that will own the model.
+    pub fn load(request: LoadRequest, done: Done<Generator>) {
+        let assemble = move |slot| {
+            let loaded = load_causal(&request.source, &request.options, &request)?;
+            let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
+            Self::assemble(loaded.model, codec, request.limits, slot)
+        };
+        let _ = start_owner(assemble, Scheduler::run, Reply::new(done));
+    }
+
+    /// A generator over a model that is already loaded.
+    pub fn from_parts(
+        model: Box<dyn CausalBackend>,
+        codec: Option<Arc<dyn TextCodec>>,
+        limits: Limits,
+    ) -> Result<Generator> {
+        start_owner_and_wait(move |slot| Self::assemble(model, codec, limits, slot), Scheduler::run)
+    }
+
+    fn assemble(
+        model: Box<dyn CausalBackend>,
+        codec: Option<Arc<dyn TextCodec>>,
+        limits: Limits,
+        slot: ThreadSlot,
+    ) -> Result<(Generator, Scheduler)> {
+        let info = model.info().clone();
+        let codec = codec.map(Codec::new);
+        let vocabulary = codec.as_ref().map(|codec| codec.text.vocab_size());
+        let tokenizer = codec.as_ref().and_then(|codec| codec.text.tokenizer());
+        let closing = Arc::new(AtomicBool::new(false));
+        let (commands, inbox) = mpsc::channel();
+        let wake = waker(&commands);
+        let life = Life::start(codec.clone(), slot, closing.clone(), wake)?;
+        let queue = Queue::new(limits);
+        let board = Arc::new(Board::new(queue.clone()));
+        let scheduler = Scheduler::new(model, codec, inbox, closing.clone(), queue.clone(), board.clone());
+        let clients = AtomicU64::new(0);
+        let inner = Inner { info, vocabulary, tokenizer, commands, closing, life, clients, queue, board };
+        Ok((Generator(Arc::new(inner)), scheduler))
+    }
+
+    pub fn info(&self) -> &CausalInfo {
+        &self.0.info
+    }
+
+    /// Entries of the tokenizer, special ones included; `None`: ids in, ids out.
+    pub fn tokenizer_vocab_size(&self) -> Option<usize> {
+        self.0.vocabulary
+    }
+
+    /// The tokenizer, for callers that tokenise data themselves. A clone is free.
+    pub fn tokenizer(&self) -> Option<Tokenizer> {
+        self.0.tokenizer.clone()
+    }
+
+    /// Starts a generation. Options are checked at once; what is wrong with a prompt comes through the stream.
+    pub fn generate(&self, request: GenerateRequest) -> Result<TokenStream> {
+        let inner = &self.0;
+        if inner.life.is_closing() {
+            return Err(EngineError::Closed);
+        }
+        let GenerateRequest { prompts, options } = request;
+        options.validate(&inner.info, inner.vocabulary.is_some())?;
+        if prompts.is_empty() {
+            return Err(EngineError::PromptEmpty);
+        }
+        let submitted = Instant::now();
+        // Ids need no tokenizing, so they skip the queue of the text thread.
+        let needs_text = prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
+        let wake = waker(&inner.commands);
+        let (stream, producer) =
+            TokenStream::new(options.cancel.clone(), inner.closing.clone(), wake, self.clone());
+        let commands = inner.commands.clone();
+        let client = self.client(options.client.as_deref());
+        let ticket = inner.queue.enter();
+        let deadline = options.deadline.and_then(|after| {
+            Some(Deadline { at: submitted.checked_add(after)?, ms: after.as_millis() as u64 })
+        });
+        let n_positions = inner.info.n_positions;
+        let vocab_size = inner.info.vocab_size;
+        let mut ticket = match ticket {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                producer.finish(Err(error));
+                return Ok(stream);
+            }
+        };
+        let tokenise = move |codec: Option<&Codec>| {
+            let ids = |prompt| prompt_ids(prompt, codec, &producer, &options, n_positions, vocab_size);
+            match prompts.into_iter().map(ids).collect::<Result<Vec<_>>>() {
+                Ok(prompts) => {
+                    let tokens = prompts.iter().map(|(ids, _)| ids.len()).sum();
+                    if let Err(error) = ticket.add(tokens) {
+                        return producer.finish(Err(error));
+                    }
+                    if producer.stop().is_none() {
+                        producer.accept(tokens);
+                    }
+                    let job = Job { producer, options, prompts, submitted, client, ticket, deadline };
+                    // A model that closed meanwhile drops the job, and its stream says so.
+                    let _ = commands.send(Command::Start(Box::new(job)));
+                }
+                Err(error) => producer.finish(Err(error)),
+            }
+        };
+        if needs_text {
+            inner.life.text(tokenise);
+        } else {
+            tokenise(None);
+        }
+        Ok(stream)
+    }
+
+    /// Who asks: a hash of the name, or a number of its own.
+    fn client(&self, name: Option<&str>) -> u64 {
+        const NAMED: u64 = 1 << 63;
+        match name {
+            Some(name) => {
+                let mut hasher = DefaultHasher::new();
+                name.hash(&mut hasher);
+                hasher.finish() | NAMED
+            }
+            None => self.0.clients.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// What the model's thread is doing. Never waits for it.
+    pub fn stats(&self) -> GeneratorStats {
+        self.0.board.read()
+    }
+
+    /// How likely each token of each sequence is after those before it: scores of the second token and those that
+    /// follow. A sequence has at most one token more than the model has positions.
+    pub fn score(&self, sequences: Vec<Vec<u32>>, cancel: CancelToken, done: Done<Vec<Vec<TokenScore>>>) {
+        let reply = Reply::new(done);
+        let CausalInfo { n_positions, vocab_size, .. } = self.0.info;
+        if let Some(long) = sequences.iter().find(|ids| ids.len() > n_positions + 1) {
+            let prompt = long.len();
+            return reply.send(Err(EngineError::ContextOverflow {
+                prompt,
+                requested: 0,
+                limit: n_positions,
+            }));
+        }
+        if let Some(id) = sequences.iter().flatten().find(|id| **id as usize >= vocab_size) {
+            return reply.send(Err(unknown_id(*id)));
+        }
+        // A model that closed meanwhile drops the run, and its reply says so.
+        let job = ScoreJob { client: self.client(None), sequences, cancel, reply };
+        let _ = self.0.commands.send(Command::Score(Box::new(job)));
+    }
+
+    /// Ids of each text. On the text thread: a long text holds up later texts, never the model.
+    pub fn encode(
+        &self,
+        texts: Vec<String>,
+        add_special: bool,
+        cancel: CancelToken,
+        done: Done<Vec<Vec<u32>>>,
+    ) {
+        let reply = Reply::new(done);
+        self.0.life.text(move |codec| reply.send(encode_all(codec, &texts, add_special, &cancel)));
+    }
+
+    pub fn decode(&self, ids: Vec<Vec<u32>>, skip_special: bool, done: Done<Vec<String>>) {
+        let reply = Reply::new(done);
+        self.0.life.text(move |codec| reply.send(decode_all(codec, &ids, skip_special)));
+    }
+
+    pub fn count_tokens(&self, texts: Vec<String>, done: Done<Vec<usize>>) {
+        let reply = Reply::new(done);
+        self.0.life.text(move |codec| reply.send(count_all(codec, &texts)));
+    }
+
+    /// Ends running streams with `MODEL_CLOSED` at the next layer and answers when the threads have ended and the
+    /// memory is free. May be called any number of times.
+    pub fn close(&self, done: Done<()>) {
+        self.0.life.close(Some(Reply::new(done)));
+    }
+}
+
+/// Wakes the scheduler, so that it looks at its flags.
+fn waker(commands: &mpsc::Sender<Command>) -> impl Fn() + Clone + Send + Sync + 'static {
+    let commands = commands.clone();
+    move || {
+        let _ = commands.send(Command::Wake);
+    }
+}
+
+/// A prompt as ids, truncated to fit, and the number of tokens that may follow.
+fn prompt_ids(
+    prompt: Prompt,
+    codec: Option<&Codec>,
+    producer: &Producer,
+    options: &GenerateOptions,
+    n_positions: usize,
+    vocab_size: usize,
+) -> Result<(Vec<u32>, usize)> {
+    let mut ids = match prompt {
+        // A request that was stopped ends in the scheduler, with its zero tokens; that need not wait for a long text.
+        _ if producer.stop().is_some() => return Ok((Vec::new(), 1)),
+        Prompt::Text(text) => {
+            let codec = need(codec)?;
+            let least = codec.least_tokens(&text);
+            if least > 0 && options.truncate == Truncate::None {
+                options.room(least, n_positions)?;
+            }
+            codec.text.encode(&text, true)?
+        }
+        Prompt::Ids(ids) => ids,
+    };
+    if ids.is_empty() {
+        return Err(EngineError::PromptEmpty);
+    }
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
+        return Err(unknown_id(*id));
+    }
+    let (keep, new_tokens) = options.room(ids.len(), n_positions)?;
+    ids.drain(..ids.len() - keep);
+    Ok((ids, new_tokens))
+}
+
+fn unknown_id(id: u32) -> EngineError {
+    EngineError::Model(ModelError::Input(format!("token {id} is not in the vocabulary")))
+}

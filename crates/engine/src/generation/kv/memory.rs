@@ -1,0 +1,41 @@
+//! A model's blocks: free, held by sequences, or kept for sequences to come.
+
+use candlewick_models::KvSpec;
+
+use super::allocator::{Allocator, Block};
+use super::prefix::Prefixes;
+
+pub(crate) struct Memory {
+    allocator: Allocator,
+    pub prefixes: Prefixes,
+    /// Positions a block.
+    pub block: usize,
+}
+
+impl Memory {
+    pub fn new(spec: KvSpec) -> Self {
+        Self { allocator: Allocator::new(spec.blocks), prefixes: Prefixes::default(), block: spec.positions }
+    }
+
+    /// A free block, or else one of a prefix that nobody uses. `None`: sequences hold them all.
+    pub fn take(&mut self) -> Option<Block> {
+        loop {
+            if let Some(block) = self.allocator.take() {
+                return Some(block);
+            }
+            if !self.prefixes.evict() {
+                return None;
+            }
+        }
+    }
+
+    /// Blocks that [`take`](Self::take) could give.
+    pub fn available(&self) -> usize {
+        self.allocator.free() + self.prefixes.idle()
+    }
+
+    /// Blocks that nothing is in.
+    pub fn free(&self) -> usize {
+        self.allocator.free()
+    }
+}

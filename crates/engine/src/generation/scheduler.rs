@@ -1,0 +1,234 @@
+//! The thread that owns a causal language model. Each turn makes one step: all sequences that decode, and as much of
+//! prompts and of what is scored as fits in a step's time, in one pass over the weights. A sequence's result does not
+//! depend on what shares a step with it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Instant;
+
+use candlewick_models::{CausalBackend, ModelError, StepLogits};
+
+use crate::error::{EngineError, Result};
+use crate::generation::group::SequenceGroup;
+use crate::generation::kv::memory::Memory;
+use crate::generation::pace::Pace;
+use crate::generation::request::{Job, Request, StepSize};
+use crate::generation::sampling::processors::Scratch;
+use crate::generation::score::{ScoreJob, ScoreRun};
+use crate::generation::stats::Board;
+use crate::generation::work::Work;
+use crate::runtime::admission::Queue;
+use crate::runtime::codec::Codec;
+
+/// Sequences that may run at once (paused ones aside). A request that has none running may go beyond, up to twice as
+/// many, so that a request with a thousand prompts does not shut out the rest.
+const SEQUENCES: usize = 64;
+
+pub(crate) enum Command {
+    Start(Box<Job>),
+    Score(Box<ScoreJob>),
+    /// Wakes the thread to check its flags: a request was cancelled, the model closed, or a queue was read.
+    Wake,
+}
+
+pub(crate) struct Scheduler {
+    model: Box<dyn CausalBackend>,
+    codec: Option<Codec>,
+    inbox: mpsc::Receiver<Command>,
+    closing: Arc<AtomicBool>,
+    work: Work,
+    memory: Memory,
+    pace: Pace,
+    scratch: Scratch,
+    /// Groups started so far.
+    serial: u64,
+    board: Arc<Board>,
+}
+
+impl Scheduler {
+    pub fn new(
+        model: Box<dyn CausalBackend>,
+        codec: Option<Codec>,
+        inbox: mpsc::Receiver<Command>,
+        closing: Arc<AtomicBool>,
+        queue: Arc<Queue>,
+        board: Arc<Board>,
+    ) -> Self {
+        let spec = model.kv();
+        let memory = Memory::new(spec);
+        board.update(|stats| {
+            (stats.blocks, stats.free_blocks) = (spec.blocks, spec.blocks);
+            (stats.block_positions, stats.block_bytes) = (spec.positions, spec.bytes);
+        });
+        Self {
+            model,
+            codec,
+            inbox,
+            closing,
+            work: Work::default(),
+            memory,
+            pace: Pace::new(queue.limits().max_step),
+            scratch: Scratch::default(),
+            serial: 0,
+            board,
+        }
+    }
+
+    /// Serves until the model is closed. Requests left over are dropped, and their streams say so.
+    pub fn run(mut self) {
+        while self.receive() {
+            let guard = self.model.active();
+            while !self.closing.load(Ordering::Acquire) && self.turn() {
+                self.drain();
+            }
+            drop(guard);
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until a command comes or a deadline passes; `false`: the model is closed.
+    fn receive(&mut self) -> bool {
+        let command = match self.work.next_deadline() {
+            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => self.inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match command {
+            Ok(command) => self.accept(command),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        true
+    }
+
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Wake => {}
+            Command::Score(job) => self.work.scoring.push(ScoreRun::new(*job)),
+            Command::Start(job) => {
+                let request = Request::new(*job, self.model.info(), self.codec.clone());
+                self.work.requests.push(request);
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Ok(command) = self.inbox.try_recv() {
+            self.accept(command);
+        }
+    }
+
+    /// `false`: nothing to do until a command comes.
+    fn turn(&mut self) -> bool {
+        self.drain();
+        self.work.end_stopped();
+        self.admit();
+        let size = self.work.schedule(&mut self.memory, self.pace.tokens());
+        if let Some(size) = size {
+            self.step(size);
+        }
+        self.show();
+        size.is_some()
+    }
+
+    /// Starts waiting prompts while there is room, first those of the request that has the fewest running.
+    fn admit(&mut self) {
+        for request in &mut self.work.requests {
+            let sequences = request.groups.iter().map(|group| group.sequences.len()).sum();
+            request.paused = !request.producer.has_room(sequences);
+        }
+        if self.work.requests.iter().all(|request| request.waiting.is_empty()) {
+            return;
+        }
+        let block = self.memory.block;
+        let mut left = self.memory.available().saturating_sub(self.work.promised());
+        loop {
+            let running = self.work.requests.iter().filter(|request| !request.paused);
+            let lanes: usize = running.map(|request| request.groups.len() * request.plan.lanes()).sum();
+            let fits = |request: &Request| {
+                let limit = if request.groups.is_empty() { 2 * SEQUENCES } else { SEQUENCES };
+                let blocks = request.waiting.front().map_or(0, |(_, tokens, _)| tokens.len() / block + 1);
+                lanes + request.plan.lanes() <= limit && (blocks <= left || lanes == 0)
+            };
+            let requests = self.work.requests.iter().enumerate();
+            let ready = requests.filter(|(_, r)| !r.paused && !r.waiting.is_empty() && fits(r));
+            let Some((index, _)) = ready.min_by_key(|(_, request)| request.groups.len()) else { return };
+            let request = &mut self.work.requests[index];
+            let Some((prompt, tokens, room)) = request.next_prompt() else { return };
+            left = left.saturating_sub(tokens.len() / block + 1);
+            self.work.prompt_tokens += tokens.len() as u64;
+            self.serial += 1;
+            let group = SequenceGroup::new(&request.plan, prompt, tokens, room, block, self.serial);
+            request.groups.push(group);
+        }
+    }
+
+    fn show(&self) {
+        let (running, waiting) = self.work.count();
+        self.board.update(|stats| {
+            (stats.running, stats.waiting) = (running, waiting);
+            stats.free_blocks = self.memory.free();
+            stats.prefix_blocks = self.memory.prefixes.blocks();
+            (stats.prompt_tokens, stats.cached_tokens) = (self.work.prompt_tokens, self.work.cached_tokens);
+            stats.pauses = self.work.pauses;
+        });
+    }
+
+    fn step(&mut self, size: StepSize) {
+        let start = Instant::now();
+        for request in self.work.requests.iter_mut().filter(|request| request.scheduled.tokens > 0) {
+            request.starts(start);
+        }
+        let Self { model, work, memory, scratch, closing, .. } = self;
+        let result = forward(model.as_mut(), work, closing);
+        match result {
+            Ok(mut logits) => {
+                work.computed(memory);
+                work.advance(logits.as_mut(), scratch, memory, start);
+                drop(logits);
+                let seconds = start.elapsed().as_secs_f64();
+                self.pace.took(size.tokens, seconds);
+                self.board.step(size.tokens, seconds);
+            }
+            // Cancelled requests end at the next turn; the others repeat the step.
+            Err(EngineError::Aborted) => work.undo(),
+            Err(error) => {
+                if matches!(error, EngineError::Internal(_)) {
+                    memory.prefixes.clear();
+                }
+                work.fail(&error);
+            }
+        }
+    }
+}
+
+/// The pass over the weights, with the copies of blocks that it needs before.
+fn forward<'a>(
+    model: &'a mut dyn CausalBackend,
+    work: &Work,
+    closing: &AtomicBool,
+) -> Result<Box<dyn StepLogits + 'a>> {
+    let participants = work.participants();
+    let total: usize = participants.iter().map(|(_, tokens)| tokens).sum();
+    // Who leaves ends the step if most of it was theirs; what it computed for the others is computed again.
+    let stop = || {
+        let left = participants.iter().filter(|(who, _)| who.has_left()).map(|(_, tokens)| tokens);
+        closing.load(Ordering::Acquire) || 2 * left.sum::<usize>() > total
+    };
+    let (steps, stop) = (&work.steps(), &stop);
+    let pass = catch_unwind(AssertUnwindSafe(move || {
+        let model = model; // moved, not borrowed: the logits outlive the closure
+        model.copy_blocks(&work.copies)?;
+        model.forward(steps, stop)
+    }));
+    match pass {
+        Ok(Err(ModelError::Stopped)) if !stop() => {
+            Err(EngineError::Internal("the model stopped by itself".into()))
+        }
+        Ok(result) => Ok(result?),
+        Err(panic) => Err(EngineError::panicked(&*panic)),
+    }
+}

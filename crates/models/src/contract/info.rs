@@ -1,0 +1,66 @@
+//! What is known of a loaded model.
+
+use crate::contract::dtype::Dtype;
+use crate::files::usage::EncoderUsage;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// CUDA where this build has it, a GPU is there and it can take what is asked for (f32, from a folder), else the
+    /// CPU.
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Clone)]
+pub struct CausalInfo {
+    pub model_type: &'static str,
+    pub vocab_size: usize,
+    /// Positions the model has; prompt and continuation together fit in them.
+    pub n_positions: usize,
+    pub n_layer: usize,
+    pub n_embd: usize,
+    pub n_head: usize,
+    pub parameters: u64,
+    /// Bytes of weights in memory.
+    pub weight_bytes: u64,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_ids: Vec<u32>,
+    pub dtype: Dtype,
+    pub device: &'static str,
+    pub threads: usize,
+    /// Names of the adapters that a sequence may have.
+    pub adapters: Vec<String>,
+}
+
+/// The head of a BERT checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncoderHead {
+    None,
+    MaskedLm,
+    SequenceClassification,
+    TokenClassification,
+    QuestionAnswering,
+}
+
+#[derive(Debug, Clone)]
+pub struct EncoderInfo {
+    pub model_type: &'static str,
+    pub vocab_size: usize,
+    pub max_positions: usize,
+    pub type_vocab_size: usize,
+    pub hidden_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub parameters: u64,
+    pub weight_bytes: u64,
+    pub has_pooler: bool,
+    pub head: EncoderHead,
+    /// Names of the head's classes, by id.
+    pub labels: Vec<String>,
+    /// What the folder's files say about tokenizing, pooling and labels.
+    pub usage: EncoderUsage,
+    pub dtype: Dtype,
+    pub device: &'static str,
+    pub threads: usize,
+}

@@ -1,0 +1,355 @@
+//! BERT on packed CPU kernels: the same checkpoint and mathematics as `bert.rs`, for reading texts.
+//!
+//! A batch is one list of rows, M = all texts' tokens, without padding: a text costs what it is long, and gets the same
+//! bits alone and in any batch.
+
+use std::any::Any;
+
+use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
+
+use crate::contract::input::check_input;
+use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, Table, space};
+use crate::reference::bert::{Config, classifier_of};
+use crate::{
+    Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, LoadObserver, LoadOptions,
+    ModelError, Result, Weights,
+};
+
+struct Layer {
+    /// query, key and value as one product: (H) → (3 H)
+    qkv: PackedLinear,
+    attention_output: PackedLinear,
+    attention_norm: Norm,
+    intermediate: PackedLinear,
+    output: PackedLinear,
+    output_norm: Norm,
+}
+
+enum Head {
+    None,
+    MaskedLm {
+        dense: PackedLinear,
+        norm: Norm,
+        decoder: PackedLinear,
+    },
+    /// From the pooled output.
+    Sequence(PackedLinear),
+    /// From every token.
+    Token(PackedLinear),
+}
+
+#[derive(Default)]
+struct Space {
+    /// (M, H): the states, before and after a residual sum.
+    x: Vec<f32>,
+    y: Vec<f32>,
+    /// (M, 3 H)
+    qkv: Vec<f32>,
+    /// (M, H)
+    mixed: Vec<f32>,
+    /// (M, inner)
+    inner: Vec<f32>,
+}
+
+pub struct CpuBert {
+    info: EncoderInfo,
+    cpu: Cpu,
+    word_embeddings: Table,
+    position_embeddings: Table,
+    token_type_embeddings: Table,
+    norm: Norm,
+    layers: Vec<Layer>,
+    pooler: Option<PackedLinear>,
+    head: Head,
+    activation: Act,
+    scale: f32,
+    space: Space,
+}
+
+impl CpuBert {
+    pub fn load(
+        weights: &Weights,
+        config: &Config,
+        mut info: EncoderInfo,
+        options: &LoadOptions,
+        observer: &dyn LoadObserver,
+    ) -> Result<Self> {
+        let (h, eps) = (config.hidden_size, config.layer_norm_eps);
+        let cpu = Cpu::new(options.threads);
+        let dtype =
+            options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
+        let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
+        let table = |name: &str, rows: usize| load.table(&format!("embeddings.{name}.weight"), rows, h);
+        let linear =
+            |name: &str, input: usize, output: usize| load.linear(name, Layout::OutIn, input, output);
+        let layer = |i: usize| -> Result<Layer> {
+            let name = |part: &str| format!("encoder.layer.{i}.{part}");
+            let inner = config.intermediate_size;
+            Ok(Layer {
+                qkv: load.fused(
+                    &["query", "key", "value"].map(|part| name(&format!("attention.self.{part}"))),
+                    h,
+                    h,
+                )?,
+                attention_output: linear(&name("attention.output.dense"), h, h)?,
+                attention_norm: load.norm(&name("attention.output.LayerNorm"), h, eps)?,
+                intermediate: linear(&name("intermediate.dense"), h, inner)?,
+                output: linear(&name("output.dense"), inner, h)?,
+                output_norm: load.norm(&name("output.LayerNorm"), h, eps)?,
+            })
+        };
+        let classes = info.labels.len();
+        let head = match info.head {
+            EncoderHead::None => Head::None,
+            EncoderHead::MaskedLm => Head::MaskedLm {
+                dense: linear("cls.predictions.transform.dense", h, h)?,
+                norm: load.norm("cls.predictions.transform.LayerNorm", h, eps)?,
+                decoder: load.linear_named(
+                    config.decoder_weight(),
+                    Config::decoder_bias(weights),
+                    Layout::OutIn,
+                    h,
+                    config.vocab_size,
+                )?,
+            },
+            EncoderHead::SequenceClassification => {
+                Head::Sequence(linear(classifier_of(weights).unwrap_or("classifier"), h, classes)?)
+            }
+            EncoderHead::TokenClassification => Head::Token(linear("classifier", h, classes)?),
+            EncoderHead::QuestionAnswering => Head::Token(linear("qa_outputs", h, 2)?),
+        };
+        let model = Self {
+            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
+            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            norm: load.norm("embeddings.LayerNorm", h, eps)?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+            pooler: if info.has_pooler { Some(linear("pooler.dense", h, h)?) } else { None },
+            head,
+            activation: config.hidden_act.into(),
+            scale: crate::reference::layers::softmax_scale(config.head_dim(), true) as f32,
+            space: Space::default(),
+            info: {
+                (info.dtype, info.weight_bytes, info.threads) = (dtype, load.held(), cpu.pool.threads());
+                info
+            },
+            cpu,
+        };
+        Ok(model)
+    }
+
+    /// The embeddings' output of all texts, in `space.x`.
+    fn embed(&mut self, batch: &[EncoderInput], m: usize) {
+        let h = self.info.hidden_size;
+        let y = space(&mut self.space.y, m * h);
+        y.fill(0.0);
+        let mut rows = y.chunks_exact_mut(h);
+        for input in batch {
+            for (position, (&id, &kind)) in input.ids.iter().zip(&input.type_ids).enumerate() {
+                let row = rows.next().expect("a row for every token");
+                self.word_embeddings.add_row(id as usize, row);
+                self.token_type_embeddings.add_row(kind as usize, row);
+                self.position_embeddings.add_row(position, row);
+            }
+        }
+        self.norm.forward(&self.cpu, y, space(&mut self.space.x, m * h));
+    }
+
+    /// One layer, from `space.x` to `space.x`.
+    fn layer(&mut self, index: usize, batch: &[EncoderInput], m: usize) -> Result<()> {
+        let (h, heads, cpu) = (self.info.hidden_size, self.info.heads, &mut self.cpu);
+        let layer = &self.layers[index];
+        let x = space(&mut self.space.x, m * h);
+        let y = space(&mut self.space.y, m * h);
+        let qkv = space(&mut self.space.qkv, m * 3 * h);
+        let mixed = space(&mut self.space.mixed, m * h);
+        let inner = space(&mut self.space.inner, m * layer.intermediate.output());
+
+        layer.qkv.forward(cpu, x, None, None, qkv);
+        let mut jobs = Vec::with_capacity(batch.len());
+        let (mut rest, mut out) = (&qkv[..], &mut mixed[..]);
+        for input in batch {
+            let rows = input.ids.len();
+            let (this, others) = out.split_at_mut(rows * h);
+            let kv = KvSource::Rows { k: &rest[h..], v: &rest[2 * h..], stride: 3 * h, len: rows };
+            jobs.push(AttentionJob { q: rest, q_stride: 3 * h, rows, start: 0, kv, out: this });
+            (rest, out) = (&rest[rows * 3 * h..], others);
+        }
+        attention(&cpu.pool, &mut jobs, heads, h / heads, self.scale, false, &mut cpu.scratch)?;
+        layer.attention_output.forward(cpu, mixed, None, Some(x), y);
+        layer.attention_norm.forward(cpu, y, x);
+        layer.intermediate.forward(cpu, x, Some(self.activation), None, inner);
+        layer.output.forward(cpu, inner, None, Some(x), y);
+        layer.output_norm.forward(cpu, y, x);
+        Ok(())
+    }
+
+    /// The pooled outputs (B, H) of the states (M, H).
+    fn pool(&mut self, batch: &[EncoderInput]) -> Result<Vec<f32>> {
+        let h = self.info.hidden_size;
+        let pooler =
+            self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
+        let mut firsts = Vec::with_capacity(batch.len() * h);
+        let mut row = 0;
+        for input in batch {
+            firsts.extend_from_slice(&self.space.x[row * h..][..h]);
+            row += input.ids.len();
+        }
+        let mut pooled = vec![0.0; batch.len() * h];
+        pooler.forward(&mut self.cpu, &firsts, Some(Act::Tanh), None, &mut pooled);
+        Ok(pooled)
+    }
+
+    /// Moves the states whose logits are wanted to the front of `space.x`; how many they are, of each text.
+    fn gather(&mut self, batch: &[EncoderInput]) -> Vec<usize> {
+        let h = self.info.hidden_size;
+        let (mut from, mut to) = (0, 0);
+        let mut counts = Vec::with_capacity(batch.len());
+        for input in batch {
+            let length = input.ids.len();
+            let all = input.logits_at.is_empty();
+            let count = if all { length } else { input.logits_at.len() };
+            for i in 0..count {
+                // Ascending, so that nothing is overwritten before it was moved.
+                let row = from + if all { i } else { input.logits_at[i] as usize };
+                self.space.x.copy_within(row * h..(row + 1) * h, to * h);
+                to += 1;
+            }
+            from += length;
+            counts.push(count);
+        }
+        counts
+    }
+
+    /// The head's logits: (B, C) from `pooled`, or (M, C) from the first M states.
+    fn logits(&mut self, m: usize, pooled: &[f32]) -> Result<Vec<f32>> {
+        let h = self.info.hidden_size;
+        let (cpu, x) = (&mut self.cpu, &self.space.x[..m * h]);
+        match &self.head {
+            Head::None => Err(ModelError::Input("the model has no head".into())),
+            Head::MaskedLm { dense, norm, decoder } => {
+                let y = space(&mut self.space.y, m * h);
+                let normal = space(&mut self.space.mixed, m * h);
+                dense.forward(cpu, x, Some(self.activation), None, y);
+                norm.forward(cpu, y, normal);
+                let mut logits = vec![0.0; m * decoder.output()];
+                decoder.forward(cpu, normal, None, None, &mut logits);
+                Ok(logits)
+            }
+            Head::Sequence(classifier) => {
+                let mut logits = vec![0.0; pooled.len() / h * classifier.output()];
+                classifier.forward(cpu, pooled, None, None, &mut logits);
+                Ok(logits)
+            }
+            Head::Token(classifier) => {
+                let mut logits = vec![0.0; m * classifier.output()];
+                classifier.forward(cpu, x, None, None, &mut logits);
+                Ok(logits)
+            }
+        }
+    }
+}
+
+impl Encoder for CpuBert {
+    fn info(&self) -> &EncoderInfo {
+        &self.info
+    }
+
+    fn forward(
+        &mut self,
+        batch: &[EncoderInput],
+        want: &EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<EncoderOutput>> {
+        for input in batch {
+            check_input(input, &self.info)?;
+        }
+        let h = self.info.hidden_size;
+        let lengths: Vec<usize> = batch.iter().map(|input| input.ids.len()).collect();
+        let m = lengths.iter().sum();
+        let mut outputs = vec![EncoderOutput::default(); batch.len()];
+
+        self.embed(batch, m);
+        for index in 0..=self.info.layers {
+            if want.hidden_states.contains(index) {
+                for (output, state) in outputs.iter_mut().zip(split(&self.space.x, &lengths, h)) {
+                    output.hidden_states.push(state.to_vec());
+                }
+            }
+            if index == self.info.layers {
+                break;
+            }
+            if stop() {
+                return Err(ModelError::Stopped);
+            }
+            self.layer(index, batch, m)?;
+            if want.attentions.contains(index) {
+                let (heads, scale) = (self.info.heads, self.scale);
+                for (output, qkv) in outputs.iter_mut().zip(split(&self.space.qkv, &lengths, 3 * h)) {
+                    output.attentions.push(attention_weights(qkv, h, heads, scale));
+                }
+            }
+        }
+        if want.last_hidden_state {
+            for (output, state) in outputs.iter_mut().zip(split(&self.space.x, &lengths, h)) {
+                output.last_hidden_state = state.to_vec();
+            }
+        }
+        let sequence_head = want.logits && matches!(self.head, Head::Sequence(_));
+        let pooled = if want.pooled || sequence_head { self.pool(batch)? } else { Vec::new() };
+        if want.logits {
+            let chosen = batch.iter().any(|input| !input.logits_at.is_empty());
+            let masked = chosen && matches!(self.head, Head::MaskedLm { .. });
+            let counts = if masked { self.gather(batch) } else { lengths };
+            let logits = self.logits(counts.iter().sum(), &pooled)?;
+            let ones = vec![1; batch.len()];
+            let rows = if sequence_head { &ones } else { &counts };
+            let width = logits.len() / rows.iter().sum::<usize>().max(1);
+            for (output, logits) in outputs.iter_mut().zip(split(&logits, rows, width)) {
+                output.logits = logits.to_vec();
+            }
+        }
+        if want.pooled {
+            for (output, pooled) in outputs.iter_mut().zip(pooled.chunks_exact(h)) {
+                output.pooled = pooled.to_vec();
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn active(&self) -> Box<dyn Any> {
+        self.cpu.awake()
+    }
+}
+
+/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel
+/// does not keep these weights; when they are asked for, they are computed again, by the definition.
+fn attention_weights(qkv: &[f32], h: usize, heads: usize, scale: f32) -> Vec<f32> {
+    let (t, d) = (qkv.len() / (3 * h), h / heads);
+    let mut weights = Vec::with_capacity(heads * t * t);
+    for head in 0..heads {
+        let part = |row: usize, which: usize| &qkv[row * 3 * h + which * h + head * d..][..d];
+        for i in 0..t {
+            let q = part(i, 0);
+            let first = weights.len();
+            let score = |j: usize| q.iter().zip(part(j, 1)).map(|(q, k)| q * k).sum::<f32>() * scale;
+            weights.extend((0..t).map(score));
+            let row = &mut weights[first..];
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|x| *x /= sum);
+        }
+    }
+    weights
+}
+
+/// The parts of `values` (Σ lengths, width), a text each.
+fn split<'a>(values: &'a [f32], lengths: &'a [usize], width: usize) -> impl Iterator<Item = &'a [f32]> {
+    let mut rest = values;
+    lengths.iter().map(move |&length| {
+        let (this, others) = rest.split_at(length * width);
+        rest = others;
+        this
+    })
+}

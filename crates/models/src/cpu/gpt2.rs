@@ -1,0 +1,330 @@
+//! GPT-2 on packed CPU kernels: the same checkpoint and mathematics as `gpt2.rs`, for generation.
+//!
+//! A step is one batch of rows, M = all sequences' new tokens, without padding. Rows never mix outside attention, and
+//! every kernel reduces in an order that does not depend on M, so a sequence gets the same bits alone and in any batch.
+
+use std::any::Any;
+use std::ops::Range;
+
+use candlewick_kernels::{
+    Activation as Act, AttentionJob, Epilogue, KV_BLOCK, KvPool, KvShape, KvSource, KvType, Layout,
+    PackedMatrix, activation, attention, matmul,
+};
+
+use crate::contract::causal::check_step;
+use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, PackedLora, space};
+use crate::memory::kv_spec;
+use crate::reference::gpt2::Config;
+use crate::{
+    Adapter, BlockId, CausalBackend, CausalInfo, Dtype, KvSpec, LoadObserver, LoadOptions, LogitRows,
+    ModelError, Result, Step, StepLogits, Weights,
+};
+
+struct Block {
+    ln_1: Norm,
+    c_attn: PackedLinear,
+    attn_c_proj: PackedLinear,
+    ln_2: Norm,
+    c_fc: PackedLinear,
+    mlp_c_proj: PackedLinear,
+    scale: f32,
+}
+
+/// What one adapter adds to a block's linear layers.
+#[derive(Default)]
+struct BlockAdapter {
+    c_attn: Option<PackedLora>,
+    attn_c_proj: Option<PackedLora>,
+    c_fc: Option<PackedLora>,
+    mlp_c_proj: Option<PackedLora>,
+}
+
+/// Rows of a step that have an adapter.
+type AdaptedRows = (usize, Range<usize>);
+
+/// Activations of one step; each grows to the largest step and stays.
+#[derive(Default)]
+struct Space {
+    /// (M, D): the residual stream, before and after a half-block.
+    x: Vec<f32>,
+    y: Vec<f32>,
+    /// (M, D)
+    normal: Vec<f32>,
+    /// (M, 3 D)
+    qkv: Vec<f32>,
+    /// (M, D)
+    mixed: Vec<f32>,
+    /// (M, inner)
+    inner: Vec<f32>,
+    /// (rows that want logits, V)
+    logits: Vec<f32>,
+}
+
+pub struct CpuGpt2 {
+    info: CausalInfo,
+    cpu: Cpu,
+    /// (V, D): looked up, and the head where it is tied.
+    wte: PackedMatrix,
+    /// (n_positions, D)
+    wpe: Vec<f32>,
+    h: Vec<Block>,
+    /// By adapter, by block.
+    adapters: Vec<Vec<BlockAdapter>>,
+    ln_f: Norm,
+    lm_head: Option<PackedMatrix>,
+    activation: Act,
+    inner: usize,
+    kv: KvPool,
+    spec: KvSpec,
+    space: Space,
+}
+
+impl CpuGpt2 {
+    pub fn load(
+        weights: &Weights,
+        config: &Config,
+        mut info: CausalInfo,
+        options: &LoadOptions,
+        observer: &dyn LoadObserver,
+    ) -> Result<Self> {
+        let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
+        let cpu = Cpu::new(options.threads);
+        let dtype = options.dtype.unwrap_or_else(|| weights.native_dtype("h.0.attn.c_attn.weight"));
+        let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
+        let wte = load.matrix("wte.weight", Layout::OutIn, v, d)?;
+        let wpe = load.vector("wpe.weight", &[config.n_positions, d])?;
+        let eps = config.layer_norm_epsilon;
+        let block = |i: usize| -> Result<Block> {
+            let name = |part: &str| format!("h.{i}.{part}");
+            Ok(Block {
+                ln_1: load.norm(&name("ln_1"), d, eps)?,
+                c_attn: load.linear(&name("attn.c_attn"), Layout::InOut, d, 3 * d)?,
+                attn_c_proj: load.linear(&name("attn.c_proj"), Layout::InOut, d, d)?,
+                ln_2: load.norm(&name("ln_2"), d, eps)?,
+                c_fc: load.linear(&name("mlp.c_fc"), Layout::InOut, d, inner)?,
+                mlp_c_proj: load.linear(&name("mlp.c_proj"), Layout::InOut, inner, d)?,
+                scale: config.attention_scale(i) as f32,
+            })
+        };
+        let h = (0..config.n_layer).map(block).collect::<Result<_>>()?;
+        let ln_f = load.norm("ln_f", d, eps)?;
+        let lm_head = if config.tie_word_embeddings {
+            None
+        } else {
+            Some(load.matrix("lm_head.weight", Layout::OutIn, v, d)?)
+        };
+        let adapters = options
+            .adapters
+            .iter()
+            .map(|(_, folder)| load_adapter(folder, &cpu, config))
+            .collect::<Result<Vec<_>>>()?;
+        let blocks = adapters.iter().flatten().flat_map(BlockAdapter::all);
+        let held = load.held() + blocks.map(|lora| lora.bytes() as u64).sum::<u64>();
+        (info.dtype, info.weight_bytes, info.threads) = (dtype, held, cpu.pool.threads());
+        let shape = KvShape {
+            layers: config.n_layer,
+            heads: config.n_head,
+            head_dim: d / config.n_head,
+            kv_type: if dtype == Dtype::F32 { KvType::F32 } else { KvType::F16 },
+        };
+        let spec = kv_spec(options.kv_cache_bytes, KV_BLOCK, shape.block_bytes(), config.n_positions)?;
+        let activation = config.activation_function.into();
+        Ok(Self {
+            info,
+            cpu,
+            wte,
+            wpe,
+            h,
+            adapters,
+            ln_f,
+            lm_head,
+            activation,
+            inner,
+            kv: KvPool::new(shape, spec.blocks),
+            spec,
+            space: Space::default(),
+        })
+    }
+
+    /// Runs the blocks over all `m` rows; the result is in `space.x`.
+    fn blocks(&mut self, steps: &[Step<'_>], m: usize, stop: &dyn Fn() -> bool) -> Result<()> {
+        let (d, heads, cpu) = (self.info.n_embd, self.info.n_head, &mut self.cpu);
+        let x = space(&mut self.space.x, m * d);
+        let y = space(&mut self.space.y, m * d);
+        let normal = space(&mut self.space.normal, m * d);
+        let qkv = space(&mut self.space.qkv, m * 3 * d);
+        let mixed = space(&mut self.space.mixed, m * d);
+        let inner = space(&mut self.space.inner, m * self.inner);
+
+        let mut rows = x.chunks_exact_mut(d);
+        for step in steps {
+            for (t, &token) in step.tokens.iter().enumerate() {
+                let row = rows.next().expect("a row for every token");
+                self.wte.dequantize_row(token as usize, row);
+                let position = &self.wpe[(step.start + t) * d..][..d];
+                row.iter_mut().zip(position).for_each(|(x, p)| *x += p);
+            }
+        }
+        let adapted = adapted_rows(steps);
+        for (layer, block) in self.h.iter().enumerate() {
+            if stop() {
+                return Err(ModelError::Stopped);
+            }
+            // An adapter's part comes after the base's own epilogue, row by row, so the other rows keep their bits.
+            let adapt = |cpu: &mut Cpu, part: Part, x: &[f32], out: &mut [f32]| {
+                for (adapter, rows) in &adapted {
+                    if let Some(lora) = part(&self.adapters[*adapter][layer]) {
+                        let (input, output) = (x.len() / m, out.len() / m);
+                        let x = &x[rows.start * input..rows.end * input];
+                        lora.add(cpu, x, &mut out[rows.start * output..rows.end * output]);
+                    }
+                }
+            };
+            block.ln_1.forward(cpu, x, normal);
+            block.c_attn.forward(cpu, normal, None, None, qkv);
+            adapt(cpu, |a| a.c_attn.as_ref(), normal, qkv);
+            let mut rest = &qkv[..];
+            for step in steps {
+                let t = step.tokens.len();
+                self.kv.write(layer, step.blocks, step.start, &rest[d..], &rest[2 * d..], 3 * d, t)?;
+                rest = &rest[t * 3 * d..];
+            }
+            let mut jobs = Vec::with_capacity(steps.len());
+            let (mut q, mut out) = (&qkv[..], &mut mixed[..]);
+            for step in steps {
+                let (rows, start) = (step.tokens.len(), step.start);
+                let (this, rest) = out.split_at_mut(rows * d);
+                let kv = KvSource::Blocks { pool: &self.kv, layer, blocks: step.blocks, len: start + rows };
+                jobs.push(AttentionJob { q, q_stride: 3 * d, rows, start, kv, out: this });
+                (q, out) = (&q[rows * 3 * d..], rest);
+            }
+            attention(&cpu.pool, &mut jobs, heads, d / heads, block.scale, true, &mut cpu.scratch)?;
+            block.attn_c_proj.forward(cpu, mixed, None, Some(x), y);
+            adapt(cpu, |a| a.attn_c_proj.as_ref(), mixed, y);
+            block.ln_2.forward(cpu, y, normal);
+            if adapted.is_empty() {
+                block.c_fc.forward(cpu, normal, Some(self.activation), None, inner);
+            } else {
+                block.c_fc.forward(cpu, normal, None, None, inner);
+                adapt(cpu, |a| a.c_fc.as_ref(), normal, inner);
+                activation(&cpu.pool, self.activation, inner);
+            }
+            block.mlp_c_proj.forward(cpu, inner, None, Some(y), x);
+            adapt(cpu, |a| a.mlp_c_proj.as_ref(), inner, x);
+        }
+        Ok(())
+    }
+
+    /// ln_f and the head for the rows that want logits, which are in `space.logits` then; returns how many.
+    fn head(&mut self, steps: &[Step<'_>]) -> usize {
+        let (d, v, cpu) = (self.info.n_embd, self.info.vocab_size, &mut self.cpu);
+        let rows = steps.iter().map(|step| step.logits).sum();
+        let gathered = space(&mut self.space.y, rows * d);
+        let (mut gather, mut end) = (gathered.chunks_exact_mut(d), 0);
+        for step in steps {
+            end += step.tokens.len();
+            for (from, row) in (end - step.logits..end).zip(&mut gather) {
+                row.copy_from_slice(&self.space.x[from * d..][..d]);
+            }
+        }
+        let normal = space(&mut self.space.normal, rows * d);
+        self.ln_f.forward(cpu, gathered, normal);
+        let logits = space(&mut self.space.logits, rows * v);
+        let head = self.lm_head.as_ref().unwrap_or(&self.wte);
+        matmul(&cpu.pool, normal, rows, head, Epilogue::default(), &mut cpu.scratch, logits);
+        rows
+    }
+}
+
+impl CausalBackend for CpuGpt2 {
+    fn info(&self) -> &CausalInfo {
+        &self.info
+    }
+
+    fn kv(&self) -> KvSpec {
+        self.spec
+    }
+
+    fn copy_blocks(&mut self, pairs: &[(BlockId, BlockId)]) -> Result<()> {
+        for (from, to) in pairs {
+            self.kv.copy_block(*from, *to)?;
+        }
+        Ok(())
+    }
+
+    fn forward<'a>(
+        &'a mut self,
+        steps: &[Step<'_>],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn StepLogits + 'a>> {
+        for step in steps {
+            check_step(step, &self.info, &self.spec)?;
+        }
+        self.blocks(steps, steps.iter().map(|step| step.tokens.len()).sum(), stop)?;
+        let rows = self.head(steps);
+        let vocab_size = self.info.vocab_size;
+        Ok(Box::new(LogitRows::new(&mut self.space.logits[..rows * vocab_size], vocab_size)))
+    }
+
+    fn active(&self) -> Box<dyn Any> {
+        self.cpu.awake()
+    }
+}
+
+type Part = fn(&BlockAdapter) -> Option<&PackedLora>;
+
+impl BlockAdapter {
+    fn all(&self) -> impl Iterator<Item = &PackedLora> {
+        [&self.c_attn, &self.attn_c_proj, &self.c_fc, &self.mlp_c_proj].into_iter().flatten()
+    }
+}
+
+fn load_adapter(folder: &str, cpu: &Cpu, config: &Config) -> Result<Vec<BlockAdapter>> {
+    let adapter = Adapter::open(folder.as_ref(), "transformer")?;
+    if let Some(name) = adapter.whole().next() {
+        return Err(ModelError::UnsupportedModel(format!(
+            "{folder}: {name} as a whole, which an adapter beside others cannot have"
+        )));
+    }
+    let (d, inner) = (config.n_embd, config.n_inner());
+    let mut blocks: Vec<_> = (0..config.n_layer).map(|_| BlockAdapter::default()).collect();
+    for (name, lora) in &adapter.modules {
+        let unknown = || ModelError::UnsupportedModel(format!("{folder}: an adapter of {name}"));
+        let (index, part) =
+            name.strip_prefix("h.").and_then(|rest| rest.split_once('.')).ok_or_else(unknown)?;
+        let block = index.parse().ok().and_then(|i: usize| blocks.get_mut(i)).ok_or_else(unknown)?;
+        let (place, output, input) = match part {
+            "attn.c_attn" => (&mut block.c_attn, 3 * d, d),
+            "attn.c_proj" => (&mut block.attn_c_proj, d, d),
+            "mlp.c_fc" => (&mut block.c_fc, inner, d),
+            "mlp.c_proj" => (&mut block.mlp_c_proj, d, inner),
+            _ => return Err(unknown()),
+        };
+        if (lora.output, lora.input) != (output, input) {
+            return Err(ModelError::TensorShape {
+                name: name.clone(),
+                expected: vec![output, input],
+                found: vec![lora.output, lora.input],
+            });
+        }
+        *place = Some(PackedLora::new(&cpu.pool, lora)?);
+    }
+    Ok(blocks)
+}
+
+/// Which rows of a step have which adapter; neighbours with the same one are taken together.
+fn adapted_rows(steps: &[Step<'_>]) -> Vec<AdaptedRows> {
+    let mut ranges: Vec<AdaptedRows> = Vec::new();
+    let mut first = 0;
+    for step in steps {
+        let end = first + step.tokens.len();
+        if let Some(adapter) = step.adapter {
+            match ranges.last_mut() {
+                Some((last, rows)) if *last == adapter && rows.end == first => rows.end = end,
+                _ => ranges.push((adapter, first..end)),
+            }
+        }
+        first = end;
+    }
+    ranges
+}

@@ -1,0 +1,163 @@
+//! A model on disk: a folder in Hugging Face's layout and the JSON files in it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::files::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use crate::files::foreign;
+use crate::files::reading::read_json;
+use crate::{Adapter, ModelError, Result, Tokenizer, Weights};
+
+/// A model's folder and its parsed configuration; or an adapter's in PEFT's layout, over that of its base.
+pub struct ModelFolder {
+    /// Where the weights are.
+    pub path: PathBuf,
+    /// An adapter's folder, whose files come before those of `path`.
+    over: Option<PathBuf>,
+    /// `None` after [`Self::weights`] has taken it.
+    pub adapter: Option<Adapter>,
+    /// `config.json`, an object.
+    pub config: Value,
+    /// `generation_config.json`, or an empty object.
+    pub generation: Value,
+}
+
+impl ModelFolder {
+    /// As `open_over`, and an adapter's base is looked up by the path that the adapter gives, absolute or from its own
+    /// folder.
+    pub fn open(source: &str) -> Result<Self> {
+        Self::open_over(source, None)
+    }
+
+    /// A folder in Hugging Face's layout, or one of an adapter, whose base is in the folder `base`.
+    pub fn open_over(source: &str, base: Option<&str>) -> Result<Self> {
+        let path = PathBuf::from(source);
+        if !path.is_dir() {
+            return Err(if path.exists() {
+                foreign::file(&path)
+            } else {
+                ModelError::NotFound(source.to_string())
+            });
+        }
+        if !is_adapter(&path) {
+            return Self::plain(path, None);
+        }
+        let named = read_json(&path.join(ADAPTER_CONFIG))?;
+        let named = named["base_model_name_or_path"].as_str().unwrap_or_default();
+        let base = match base {
+            Some(base) => PathBuf::from(base),
+            None if named.is_empty() => PathBuf::new(),
+            None => path.join(named),
+        };
+        if !base.is_dir() {
+            let (adapter, base) = (path.display(), base.display());
+            return Err(ModelError::NotFound(format!(
+                "{named:?}, the base of the adapter {adapter} (looked at {base})"
+            )));
+        }
+        if !has_weights(&base) && is_adapter(&base) {
+            let base = base.display();
+            return Err(ModelError::UnsupportedModel(format!("the base {base} is an adapter itself")));
+        }
+        let mut folder = Self::plain(base, Some(path.clone()))?;
+        let adapter =
+            Adapter::open(&path, if folder.model_type()? == "gpt2" { "transformer" } else { "bert" })?;
+        let own_config = path.join("config.json").is_file();
+        let config = folder.config.as_object_mut().expect("read as an object");
+        if let Some(architecture) = adapter.architecture().filter(|_| !own_config) {
+            config.insert("architectures".into(), serde_json::json!([architecture]));
+        }
+        adapter.untie(config)?;
+        folder.adapter = Some(adapter);
+        Ok(folder)
+    }
+
+    fn plain(path: PathBuf, over: Option<PathBuf>) -> Result<Self> {
+        let mut folder = Self {
+            path,
+            over,
+            adapter: None,
+            config: Value::Null,
+            generation: Value::Object(Default::default()),
+        };
+        let config = folder.file("config.json");
+        if !config.exists() {
+            return Err(foreign::folder(&folder.path, "config.json"));
+        }
+        folder.config = read_json(&config)?;
+        let generation = folder.file("generation_config.json");
+        if generation.is_file() {
+            folder.generation = read_json(&generation)?;
+        }
+        Ok(folder)
+    }
+
+    /// A folder that has a tokenizer alone.
+    pub fn without_config(path: PathBuf) -> Self {
+        let empty = Value::Object(Default::default());
+        Self { path, over: None, adapter: None, config: empty.clone(), generation: empty }
+    }
+
+    /// Where the file `name` is, if it is there: the adapter's own comes first.
+    pub fn file(&self, name: &str) -> PathBuf {
+        let own = self.over.as_ref().map(|over| over.join(name)).filter(|own| own.is_file());
+        own.unwrap_or_else(|| self.path.join(name))
+    }
+
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        let own = self.over.as_deref().map(Tokenizer::open).transpose()?.flatten();
+        if own.is_some() { Ok(own) } else { Tokenizer::open(&self.path) }
+    }
+
+    /// The weights, with the adapter merged if there is one.
+    pub fn weights(&mut self, prefix: &'static str) -> Result<Weights> {
+        let weights = Weights::open(&self.path, prefix)?;
+        match self.adapter.take() {
+            Some(adapter) => weights.merge(adapter),
+            None => Ok(weights),
+        }
+    }
+
+    /// `model_type`, which must be there.
+    pub fn model_type(&self) -> Result<&str> {
+        let found = self.config.get("model_type").and_then(Value::as_str);
+        found.ok_or_else(|| foreign::model_type(&self.config))
+    }
+
+    /// Refuses a folder whose `model_type` is neither GPT-2 nor BERT; keys in `over` come before the folder's own.
+    pub fn refuse_foreign(&self, over: &serde_json::Map<String, Value>) -> Result<()> {
+        let found = over.get("model_type").or_else(|| self.config.get("model_type"));
+        match found.and_then(Value::as_str) {
+            None | Some("gpt2" | "bert") => Ok(()),
+            Some(_) => Err(foreign::model_type(&self.config)),
+        }
+    }
+
+    /// Token ids under `key` of the generation configuration, else of the configuration: none (`null`), one or several.
+    pub fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
+        let own = self.generation.get(key).map(|value| ("generation_config.json", value));
+        let given = own.or_else(|| self.config.get(key).map(|value| ("config.json", value)));
+        let Some((file, value)) = given else { return Ok(Vec::new()) };
+        let id = |v: &Value| {
+            let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
+            id.ok_or_else(|| ModelError::Config(format!("{file}: {key}: {v} is not a token id")))
+        };
+        match value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(ids) => ids.iter().map(id).collect(),
+            one => Ok(vec![id(one)?]),
+        }
+    }
+}
+
+fn has_weights(folder: &Path) -> bool {
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+        .iter()
+        .any(|name| folder.join(name).is_file())
+}
+
+/// As in transformers an adapter comes before weights that lie beside it.
+fn is_adapter(folder: &Path) -> bool {
+    folder.join(ADAPTER_CONFIG).is_file() && (folder.join(ADAPTER_WEIGHTS).is_file() || !has_weights(folder))
+}

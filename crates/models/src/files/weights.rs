@@ -1,0 +1,164 @@
+//! A model's weights by name: a checkpoint's tensors (`checkpoint.rs`), with what an adapter changes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use candle_core::Tensor;
+use candlewick_kernels::{Layout, SourceType};
+
+use crate::contract::dtype::Dtype;
+use crate::files::adapter::{Adapter, LoraWeights};
+use crate::files::checkpoint::{Checkpoint, StoredTensor};
+use crate::files::delta::Delta;
+use crate::files::gguf::Gguf;
+use crate::files::values::Values;
+use crate::{ModelError, Result};
+
+/// A tensor that can be read in parts.
+pub struct Stored<'a> {
+    tensor: StoredTensor<'a>,
+    /// What is added to the checkpoint's tensor as it is read.
+    delta: Option<Delta<'a>>,
+    pub source: SourceType,
+    /// Bytes of the whole.
+    pub bytes: usize,
+}
+
+impl<'a> From<StoredTensor<'a>> for Stored<'a> {
+    fn from(tensor: StoredTensor<'a>) -> Self {
+        Self { source: tensor.source, bytes: tensor.bytes, delta: None, tensor }
+    }
+}
+
+impl Stored<'_> {
+    /// Fills `buffer` from byte `at` on: whole rows, if an adapter is being merged.
+    pub fn read(&self, at: usize, buffer: &mut [u8]) -> Result<()> {
+        match &self.delta {
+            None => self.tensor.read(at, buffer),
+            Some(delta) => delta.read(&self.tensor, at, buffer),
+        }
+    }
+}
+
+/// The tensors of one model. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
+pub struct Weights {
+    base: Checkpoint,
+    /// The adapter that is merged into the tensors as they are read.
+    adapter: Option<Box<Adapter>>,
+}
+
+impl Weights {
+    /// Opens what `folder` holds, in transformers' order of preference. `prefix` (`transformer`, `bert`): what the
+    /// checkpoint's names may begin with.
+    pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
+        Ok(Self { base: Checkpoint::open(folder, prefix)?, adapter: None })
+    }
+
+    /// The tensors of a GGUF file that holds a GPT-2, under the checkpoint's names.
+    pub(crate) fn from_gguf(gguf: Gguf) -> Self {
+        Self { base: Checkpoint::from_gguf(gguf), adapter: None }
+    }
+
+    /// From now on every tensor is read with what `adapter` changes of it: added in f32, a part at a time as it is
+    /// read, so that nothing is read or held twice.
+    ///
+    /// # Errors
+    /// `MissingTensor`, `TensorShape`: the adapter is another model's.
+    pub fn merge(mut self, adapter: Adapter) -> Result<Self> {
+        adapter.check(&self.base)?;
+        self.adapter = Some(Box::new(adapter));
+        Ok(self)
+    }
+
+    /// Takes the adapter's matrices out, so that they are no longer added: for callers that apply them separately.
+    pub fn take_deltas(&mut self) -> BTreeMap<String, LoraWeights> {
+        self.adapter.as_mut().map(|adapter| std::mem::take(&mut adapter.modules)).unwrap_or_default()
+    }
+
+    /// The adapter's tensor that stands for `name`, if there is one.
+    fn replaced(&self, name: &str) -> Option<(&Checkpoint, &str)> {
+        let adapter = self.adapter.as_deref()?;
+        Some((&adapter.weights, adapter.whole.get(name)?))
+    }
+
+    /// All names as the checkpoint has them, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.base.names()
+    }
+
+    /// How the matrix `name`, which the checkpoint has in `layout`, lies here: GGUF has all of them as (out, in).
+    pub(crate) fn layout(&self, layout: Layout) -> Layout {
+        self.base.layout(layout)
+    }
+
+    /// What a model is made of, an adapter's tensors included: names without the prefix, sorted, and how each is
+    /// stored. Buffers of indices are none of it.
+    pub fn parameters(&self) -> Vec<(String, SourceType)> {
+        let own = self.names();
+        let whole = self.adapter.iter().flat_map(|adapter| adapter.whole().map(str::to_string));
+        let names: BTreeSet<String> =
+            own.iter().map(|name| self.base.plain_name(name)).chain(whole).collect();
+        names.into_iter().filter_map(|name| self.source_of(&name).map(|source| (name, source))).collect()
+    }
+
+    /// How `name` is stored, before anything is added to it; `None` if it is no weight.
+    fn source_of(&self, name: &str) -> Option<SourceType> {
+        match self.replaced(name) {
+            Some((weights, own)) => weights.source_of(own),
+            None => self.base.source_of(name),
+        }
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.replaced(name).is_some() || self.base.contains(name)
+    }
+
+    /// The shape of `name`, if it is there.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self.replaced(name) {
+            Some((weights, own)) => weights.shape(own),
+            None => self.base.shape(name),
+        }
+    }
+
+    /// Bytes of all tensors: what a load reports progress against.
+    pub fn total_bytes(&self) -> u64 {
+        self.base.total_bytes() + self.adapter.as_ref().map_or(0, |adapter| adapter.weights.total_bytes())
+    }
+
+    /// The type in which `name` is held by default: as it is stored; bf16 as f32, because f16 lacks its range.
+    pub fn native_dtype(&self, name: &str) -> Dtype {
+        match self.replaced(name) {
+            Some((weights, own)) => weights.native_dtype(own),
+            None => self.base.native_dtype(name),
+        }
+    }
+
+    /// Where the values of `name` are, which must have `shape`.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        if let Some((weights, own)) = self.replaced(name) {
+            return weights.stored(own, shape).map(Stored::from);
+        }
+        let tensor = self.base.stored(name, shape)?;
+        let module = name.strip_suffix(".weight");
+        let lora = module.and_then(|module| Some((module, self.adapter.as_ref()?.modules.get(module)?)));
+        let Some((module, lora)) = lora else { return Ok(tensor.into()) };
+        if matches!(tensor.source, SourceType::Q8_0 | SourceType::Q4_0) {
+            return Err(ModelError::UnsupportedDtype(format!("an adapter over {:?} weights", tensor.source)));
+        }
+        let delta = Some(Delta::new(lora, self.base.layout_of(module)));
+        let bytes = 4 * shape.iter().product::<usize>();
+        Ok(Stored { tensor, delta, source: SourceType::F32, bytes })
+    }
+
+    /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
+        let stored = self.stored(name, shape)?;
+        Values::read(stored.source, stored.bytes, |buffer| stored.read(0, buffer))
+    }
+
+    /// Reads `name` as an f32 tensor on `device`.
+    pub fn tensor(&self, name: &str, shape: &[usize], device: &candle_core::Device) -> Result<Tensor> {
+        Ok(Tensor::from_vec(self.read(name, shape)?.into_f32(), shape, device)?)
+    }
+}

@@ -1,0 +1,206 @@
+//! The Candle models behind the engine's traits: what runs on CUDA, and the reference on the CPU.
+
+use candle_core::{Device, Tensor};
+
+use crate::contract::causal::check_step;
+use crate::contract::input::check_input;
+use crate::memory::kv_spec;
+use crate::reference::layers::ids_tensor;
+use crate::{
+    Bert, BlockId, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput,
+    EncoderOutput, EncoderWant, Gpt2, KvSpec, Layers, LoadOptions, LogitRows, ModelError, Past, Result, Step,
+    StepLogits,
+};
+
+/// Positions of a block.
+const BLOCK: usize = 64;
+
+/// GPT-2 on Candle. Sequences of a pass run one after the other: each has a past of its own length.
+pub struct CandleGpt2 {
+    model: Gpt2,
+    info: CausalInfo,
+    spec: KvSpec,
+    /// By block, by layer: keys and values of as many positions as were written. Copies share them.
+    blocks: Vec<Vec<Past>>,
+    /// Logits of the last pass, on the CPU.
+    logits: Vec<f32>,
+}
+
+impl CandleGpt2 {
+    pub fn new(model: Gpt2, info: CausalInfo, options: &LoadOptions) -> Result<Self> {
+        let bytes = 2 * size_of::<f32>() * BLOCK * info.n_layer * info.n_embd;
+        let spec = kv_spec(options.kv_cache_bytes, BLOCK, bytes, info.n_positions)?;
+        Ok(Self { model, info, spec, blocks: vec![Vec::new(); spec.blocks], logits: Vec::new() })
+    }
+
+    /// Keys and values of the first `len` positions, by layer.
+    fn past(&self, blocks: &[BlockId], len: usize) -> Result<Vec<Past>> {
+        let layer = |layer: usize| -> Result<Past> {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for (index, id) in blocks.iter().take(len.div_ceil(BLOCK)).enumerate() {
+                let count = BLOCK.min(len - index * BLOCK);
+                let block = self.blocks[*id as usize].get(layer).and_then(Option::as_ref);
+                let (k, v) = block.ok_or_else(|| ModelError::Internal(format!("block {id} is empty")))?;
+                keys.push(k.narrow(2, 0, count)?);
+                values.push(v.narrow(2, 0, count)?);
+            }
+            Ok(if keys.is_empty() { None } else { Some((Tensor::cat(&keys, 2)?, Tensor::cat(&values, 2)?)) })
+        };
+        (0..self.info.n_layer).map(layer).collect()
+    }
+
+    /// Puts the positions from `start` on into their blocks, with those before them in the first block.
+    fn keep(&mut self, past: &[Past], blocks: &[BlockId], start: usize, end: usize) -> Result<()> {
+        for (index, id) in blocks.iter().enumerate().take(end.div_ceil(BLOCK)).skip(start / BLOCK) {
+            let (from, to) = (index * BLOCK, end.min((index + 1) * BLOCK));
+            let cut = |past: &Past| -> Result<Past> {
+                let part = |t: &Tensor| t.narrow(2, from, to - from)?.contiguous();
+                Ok(past
+                    .as_ref()
+                    .map(|(k, v)| Ok::<_, candle_core::Error>((part(k)?, part(v)?)))
+                    .transpose()?)
+            };
+            self.blocks[*id as usize] = past.iter().map(cut).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, step: &Step<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
+        let (start, t) = (step.start, step.tokens.len());
+        let mut past = self.past(step.blocks, start)?;
+        let ids = ids_tensor(&[step.tokens], self.model.device())?;
+        let x = self.model.extend(&ids, start, &mut past, stop)?;
+        self.keep(&past, step.blocks, start, start + t)?;
+        if step.logits > 0 {
+            let last = x.narrow(1, t - step.logits, step.logits)?.contiguous()?;
+            self.logits.extend(self.model.logits(&last)?.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(())
+    }
+}
+
+impl CausalBackend for CandleGpt2 {
+    fn info(&self) -> &CausalInfo {
+        &self.info
+    }
+
+    fn kv(&self) -> KvSpec {
+        self.spec
+    }
+
+    fn copy_blocks(&mut self, pairs: &[(BlockId, BlockId)]) -> Result<()> {
+        for (from, to) in pairs {
+            self.blocks[*to as usize] = self.blocks[*from as usize].clone();
+        }
+        Ok(())
+    }
+
+    fn forward<'a>(
+        &'a mut self,
+        steps: &[Step<'_>],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn StepLogits + 'a>> {
+        self.logits.clear();
+        for step in steps {
+            check_step(step, &self.info, &self.spec)?;
+        }
+        steps.iter().try_for_each(|step| self.extend(step, stop))?;
+        Ok(Box::new(LogitRows::new(&mut self.logits, self.info.vocab_size)))
+    }
+}
+
+/// BERT on Candle, one text after the other, so that nothing is padded.
+pub struct CandleBert {
+    model: Bert,
+    info: EncoderInfo,
+}
+
+impl CandleBert {
+    pub fn new(model: Bert, info: EncoderInfo) -> Self {
+        Self { model, info }
+    }
+
+    fn one(
+        &self,
+        input: &EncoderInput,
+        want: &EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<EncoderOutput> {
+        let device = self.model.device();
+        let (ids, types) = (ids_tensor(&[&input.ids], device)?, ids_tensor(&[&input.type_ids], device)?);
+        let states = self.model.hidden_states(&ids, &types, None, stop)?;
+        let last = &states[states.len() - 1];
+        let values = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+        let mut output = EncoderOutput::default();
+        if want.last_hidden_state {
+            output.last_hidden_state = values(last)?;
+        }
+        let chosen = states.iter().enumerate().filter(|(index, _)| want.hidden_states.contains(*index));
+        output.hidden_states = chosen.map(|(_, state)| values(state)).collect::<Result<_>>()?;
+        if want.pooled {
+            output.pooled = values(&self.model.pooled(last)?)?;
+        }
+        if want.logits {
+            let masked = self.info.head == EncoderHead::MaskedLm && !input.logits_at.is_empty();
+            let at = Tensor::new(input.logits_at.as_slice(), device)?;
+            let rows = if masked { &last.index_select(&at, 1)? } else { last };
+            output.logits = values(&self.model.logits(rows)?)?;
+        }
+        Ok(output)
+    }
+}
+
+impl Encoder for CandleBert {
+    fn info(&self) -> &EncoderInfo {
+        &self.info
+    }
+
+    fn forward(
+        &mut self,
+        batch: &[EncoderInput],
+        want: &EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<EncoderOutput>> {
+        for input in batch {
+            check_input(input, &self.info)?;
+        }
+        if want.attentions != Layers::None {
+            return Err(ModelError::UnsupportedDevice(format!("attention weights on {}", self.info.device)));
+        }
+        batch.iter().map(|input| self.one(input, want, stop)).collect()
+    }
+}
+
+/// The device to load on, and its name. What CUDA cannot take is said before a GPU is looked for, and with
+/// `Device::Auto` goes to the CPU.
+pub(crate) fn open_device(options: &LoadOptions, is_gguf: bool) -> Result<(Device, &'static str)> {
+    let cuda = || {
+        candle_takes(options, is_gguf, "cuda")?;
+        if cfg!(feature = "cuda") {
+            Device::new_cuda(0).map_err(|error| {
+                // With RUST_BACKTRACE a trace follows the first line.
+                let text = error.to_string();
+                ModelError::UnsupportedDevice(format!("cuda: {}", text.lines().next().unwrap_or_default()))
+            })
+        } else {
+            Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
+        }
+    };
+    match options.device {
+        crate::Device::Cpu => Ok((Device::Cpu, "cpu")),
+        crate::Device::Cuda => Ok((cuda()?, "cuda")),
+        crate::Device::Auto => Ok(cuda().map_or((Device::Cpu, "cpu"), |device| (device, "cuda"))),
+    }
+}
+
+/// The Candle models compute in f32, from a folder, without adapters.
+pub(crate) fn candle_takes(options: &LoadOptions, is_gguf: bool, device: &str) -> Result<()> {
+    match options.dtype {
+        _ if is_gguf => Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device}"))),
+        _ if !options.adapters.is_empty() => {
+            Err(ModelError::UnsupportedDevice(format!("adapters on {device}")))
+        }
+        None | Some(Dtype::F32) => Ok(()),
+        Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on {device}"))),
+    }
+}
