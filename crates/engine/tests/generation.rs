@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use candlewick_engine::*;
@@ -28,8 +29,7 @@ fn greedy_is_the_likeliest_token_each_time() {
     }
 }
 
-/// A prompt is read in chunks that grow to what a step's time allows, and each shares its pass over the weights with
-/// those who decode.
+/// A prompt is read in chunks, and each shares its pass over the weights with those who decode.
 #[test]
 fn a_long_prompt_is_read_in_chunks_beside_those_who_decode() {
     let mut toy = Toy::hashed();
@@ -38,7 +38,7 @@ fn a_long_prompt_is_read_in_chunks_beside_those_who_decode() {
     let model = toy.start();
     run_one(&model, &"p".repeat(900), |o| o.max_new_tokens = Some(1)).unwrap();
     let alone: Vec<usize> = watch.steps.lock().unwrap().iter().map(|step| step[0].1).collect();
-    assert_eq!(alone, [64, 128, 256, 256, 196]);
+    assert_eq!(alone, [256, 256, 256, 132], "nobody is held up");
     let decoding = begin(&model, "short", |o| o.max_new_tokens = Some(60));
     next(&decoding, 1).unwrap().unwrap();
     let from = watch.passes();
@@ -69,6 +69,28 @@ fn no_step_takes_longer_than_it_may() {
     let late = sizes.iter().skip(4).filter(|tokens| **tokens > 25).count();
     assert!(late == 0, "{sizes:?}");
     assert!(sizes.iter().filter(|tokens| **tokens > 8).count() > 20, "{sizes:?}");
+}
+
+/// Alone, a prompt is read in long chunks. Who comes meanwhile does not wait for the end of one: it is left, and read
+/// again in shorter ones.
+#[test]
+fn a_newcomer_ends_a_long_step() {
+    let toy = Toy::hashed().with(|info| info.n_layer = 100);
+    let watch = toy.watch();
+    let model = toy.start();
+    let expected = run_one(&Toy::hashed().start(), &"long ".repeat(150), |_| {}).unwrap();
+    watch.hold();
+    let long = begin(&model, &"long ".repeat(150), |_| {});
+    until("in the first layer", || watch.layers.load(Ordering::SeqCst) == 1);
+    let ids = Prompt::Ids(b"short".map(u32::from).to_vec());
+    let short = model.generate(request(vec![ids], |_| {})).unwrap();
+    watch.release();
+    assert_eq!(read(&short).unwrap().len(), 20);
+    assert_eq!(read(&long).unwrap(), expected.tokens);
+    let steps = watch.steps.lock().unwrap();
+    assert_eq!(steps[0], [(0, 256)]);
+    assert_eq!(steps[1].iter().map(|(start, _)| *start).collect::<Vec<_>>(), [0, 0], "{:?}", steps[1]);
+    assert!(watch.layers.load(Ordering::SeqCst) % 100 != 0, "the first step was left in the middle");
 }
 
 /// Sampled, greedy, penalised, several samples, beams: all at once or each alone.

@@ -238,30 +238,39 @@ fn a_prefill_is_left_within_a_layer() {
     assert!(result.sequences[0].tokens.is_empty());
 }
 
+/// Two prompts meet in one pass. If the one that most of it was for leaves, the pass ends within a layer and the other
+/// one's part is computed again; if the other one leaves, the pass goes on.
 #[test]
 fn one_who_leaves_a_shared_prefill_costs_the_others_only_time() {
-    let toy = Toy::hashed();
-    let watch = toy.watch();
-    let model = toy.start();
-    let alone = run_one(&model, "stays", |_| {}).unwrap();
-    watch.hold();
-    // The first occupies the model so that the other two meet in one prefill.
-    let passes = watch.passes();
-    let blocker = begin(&model, "blocker", |o| o.max_new_tokens = Some(1));
-    until("blocked", || watch.passes() > passes);
-    // As ids, which reach the model's thread before the call returns.
-    let ids = |text: &str| Prompt::Ids(text.bytes().map(u32::from).collect());
-    let start = |text| model.generate(request(vec![ids(text)], |_| {})).unwrap();
-    let (leaves, stays) = (start("leaves"), start("stays"));
-    let before = watch.passes();
-    watch.allow(4 + 2);
-    until("in the shared prefill", || watch.passes() > before);
-    assert_eq!(watch.steps.lock().unwrap().last().unwrap().len(), 2);
-    leaves.cancel();
-    watch.release();
-    read(&blocker).unwrap();
-    assert_eq!(read(&stays).unwrap(), alone.tokens);
-    assert!(wait(|done| leaves.result(done)).unwrap().sequences[0].tokens.is_empty());
+    for (leaving, rest) in [("one that leaves", "stays"), ("gone", "one that stays to the end")] {
+        let mut toy = Toy::hashed();
+        toy.delay = Duration::from_millis(2);
+        let watch = toy.watch();
+        let model = toy.start();
+        let alone = run_one(&Toy::hashed().start(), rest, |_| {}).unwrap();
+        // Somebody decodes, held in the first layer, while the two come. As ids, which reach the model's thread before
+        // the call returns.
+        let other = begin(&model, "other", |o| o.max_new_tokens = Some(900));
+        next(&other, 1).unwrap().unwrap();
+        watch.hold();
+        let ids = |text: &str| Prompt::Ids(text.bytes().map(u32::from).collect());
+        let start = |text| model.generate(request(vec![ids(text)], |_| {})).unwrap();
+        let (leaves, stays) = (start(leaving), start(rest));
+        until("all three in a pass", || {
+            let met = watch.steps.lock().unwrap().last().unwrap().len() == 3;
+            watch.allow(usize::from(!met));
+            std::thread::sleep(Duration::from_millis(4));
+            met
+        });
+        let passes = watch.passes();
+        leaves.cancel();
+        watch.release();
+        assert_eq!(read(&stays).unwrap(), alone.tokens);
+        assert!(wait(|done| leaves.result(done)).unwrap().sequences[0].tokens.len() <= 1);
+        let again = watch.steps.lock().unwrap()[passes].contains(&(0, rest.len()));
+        assert_eq!(again, leaving.len() > rest.len(), "{leaving}: {rest} is read again");
+        other.cancel();
+    }
 }
 
 #[test]

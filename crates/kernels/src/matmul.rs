@@ -12,7 +12,7 @@ use crate::buffer::{LINE, SharedMut};
 use crate::pool::Claims;
 use crate::quantized_input::QuantInput;
 use crate::simd::{Element, Kernel, Simd, math};
-use crate::tile::{self, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
+use crate::tile::{self, Ahead, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
 use crate::types::BLOCK;
 use crate::types::LANES;
 use crate::{Epilogue, PackedMatrix, Pool, Scratch, WeightType};
@@ -234,10 +234,25 @@ impl Product<'_> {
             let (first_row, rows) = blocks.get(block);
             // SAFETY: the product's slices have the sizes that `matmul` checked; rows and panels are inside.
             unsafe {
-                self.sums(s, group, input, first_row, rows, sums);
+                let ahead = self.ahead(group, block, blocks.count);
+                self.sums(s, group, input, first_row, rows, ahead, sums);
                 self.finish(s, group, first_row, rows, sums);
             }
         }
+    }
+
+    /// What is asked for while a block of rows is computed: its share of the next group of panels. A few rows of far
+    /// streams (see above) leave it to the hardware.
+    #[inline(always)]
+    fn ahead(&self, group: Group, block: usize, blocks: usize) -> Ahead {
+        if group.apart > 1 && group.panels > 1 {
+            return Ahead { at: std::ptr::null(), every: usize::MAX, bytes: 0 };
+        }
+        let panel = self.weight_type.panel_bytes(self.k);
+        let part = group.panels * panel / blocks;
+        let next = (group.first + group.panels) * panel + block * part;
+        let at = self.weights.0.cast_const().wrapping_add(next);
+        Ahead { at, every: (self.k * LINE / part.max(1)).max(1), bytes: part / (self.k / BLOCK).max(1) }
     }
 
     /// # Safety
@@ -250,6 +265,7 @@ impl Product<'_> {
         input: QuantInput,
         first_row: usize,
         rows: usize,
+        ahead: Ahead,
         sums: &mut Sums,
     ) {
         let (k, panel) = (self.k, self.weight_type.panel_bytes(self.k));
@@ -261,13 +277,17 @@ impl Product<'_> {
             let quants = input.rows(first_row);
             match self.weight_type {
                 WeightType::F32 => {
-                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, sums)
+                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, ahead, sums)
                 }
                 WeightType::F16 => {
-                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, x, rows, sums)
+                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, x, rows, ahead, sums)
                 }
-                WeightType::Q8_0 => quant_rows::<S, false>(s, weights, bytes, panels, k, quants, rows, sums),
-                WeightType::Q4_0 => quant_rows::<S, true>(s, weights, bytes, panels, k, quants, rows, sums),
+                WeightType::Q8_0 => {
+                    quant_rows::<S, false>(s, weights, bytes, panels, k, quants, rows, ahead, sums)
+                }
+                WeightType::Q4_0 => {
+                    quant_rows::<S, true>(s, weights, bytes, panels, k, quants, rows, ahead, sums)
+                }
             }
         }
     }
@@ -334,6 +354,7 @@ unsafe fn float_rows<S: Simd, T: Element>(
     k: usize,
     x: *const f32,
     rows: usize,
+    ahead: Ahead,
     sums: &mut Sums,
 ) {
     // The tile sizes of `Isa::tile`: others are not compiled.
@@ -344,13 +365,13 @@ unsafe fn float_rows<S: Simd, T: Element>(
                 if $r > S::FLOAT_TILE.0 {
                     unreachable!()
                 } else if panels == 1 {
-                    tile::float::<S, T, $r, 1>(s, weights, panel_len, k, x, sums)
+                    tile::float::<S, T, $r, 1>(s, weights, panel_len, k, x, ahead, sums)
                 } else if panels == 4 && ($r == 1 || $r == 2 && S::PAIR_PANELS == 4) {
-                    tile::float::<S, T, $r, 4>(s, weights, panel_len, k, x, sums)
+                    tile::float::<S, T, $r, 4>(s, weights, panel_len, k, x, ahead, sums)
                 } else if panels == 2 && $r == 2 && S::PAIR_PANELS == 2 {
-                    tile::float::<S, T, $r, 2>(s, weights, panel_len, k, x, sums)
+                    tile::float::<S, T, $r, 2>(s, weights, panel_len, k, x, ahead, sums)
                 } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
-                    tile::float::<S, T, $r, 3>(s, weights, panel_len, k, x, sums)
+                    tile::float::<S, T, $r, 3>(s, weights, panel_len, k, x, ahead, sums)
                 } else {
                     unreachable!()
                 }
@@ -372,6 +393,7 @@ unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
     k: usize,
     x: QuantRows,
     rows: usize,
+    ahead: Ahead,
     sums: &mut Sums,
 ) {
     let blocks = k / BLOCK;
@@ -382,9 +404,9 @@ unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
                 if $r > S::QUANT_ROWS {
                     unreachable!()
                 } else if panels == 1 {
-                    tile::quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, sums)
+                    tile::quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, ahead, sums)
                 } else if panels == 2 && ($r == 1 || S::QUANT_TILE.1 == 2) {
-                    tile::quant::<S, NIBBLES, $r, 2>(s, weights, panel_len, blocks, x, sums)
+                    tile::quant::<S, NIBBLES, $r, 2>(s, weights, panel_len, blocks, x, ahead, sums)
                 } else {
                     unreachable!()
                 }

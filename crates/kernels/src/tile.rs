@@ -3,6 +3,7 @@
 //! A tile reads each weight once for its R rows. Every output is one accumulator that takes K in ascending order, so R
 //! and P are free: they change the speed, never a bit.
 
+use crate::buffer::LINE;
 use crate::simd::{Element, Simd};
 use crate::types::BLOCK;
 use crate::types::{LANES, Q4_BLOCK, Q8_BLOCK};
@@ -12,6 +13,17 @@ use half::f16;
 /// The largest tile of any instruction set, in rows × panels.
 pub(crate) const MAX_ROWS: usize = 8;
 pub(crate) const MAX_PANELS: usize = 4;
+
+/// The weights that come next, asked for while a tile computes, evenly along K: so memory and arithmetic are busy at
+/// once.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub at: *const u8,
+    /// Of floats: steps along K to a line.
+    pub every: usize,
+    /// Of blocks: bytes to a block.
+    pub bytes: usize,
+}
 
 /// Finished sums, [rows][P × 16 outputs].
 #[repr(align(64))]
@@ -28,10 +40,17 @@ pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
     panel_len: usize,
     k: usize,
     x: *const f32,
+    mut ahead: Ahead,
     sums: &mut Sums,
 ) {
     let mut acc = [[s.zero(); P]; R];
+    let mut next = 0;
     for i in 0..k {
+        if i == next {
+            s.prefetch(ahead.at);
+            ahead.at = ahead.at.wrapping_add(LINE);
+            next += ahead.every;
+        }
         let mut w = [s.zero(); P];
         for (p, w) in w.iter_mut().enumerate() {
             let at = panels.wrapping_add(p * panel_len + i * LANES);
@@ -72,11 +91,18 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
     panel_len: usize,
     blocks: usize,
     x: QuantRows,
+    mut ahead: Ahead,
     sums: &mut Sums,
 ) {
+    let from = ahead.at;
     let block_bytes = if NIBBLES { Q4_BLOCK } else { Q8_BLOCK };
     let mut acc = [[s.zero(); P]; R];
     for block in 0..blocks {
+        let asked = from.wrapping_add((block + 1) * ahead.bytes);
+        while ahead.at < asked {
+            s.prefetch(ahead.at);
+            ahead.at = ahead.at.wrapping_add(LINE);
+        }
         let (scales_at, quants_at) = block_offsets(block_bytes, block);
         let quants = panels.wrapping_add(quants_at);
         let x_quants = x.quants.wrapping_add(block * BLOCK * R);

@@ -124,7 +124,7 @@ impl Generator {
         let wake = waker(&inner.commands);
         let (stream, producer) =
             TokenStream::new(options.cancel.clone(), inner.closing.clone(), wake, self.clone());
-        let commands = inner.commands.clone();
+        let (commands, queue) = (inner.commands.clone(), inner.queue.clone());
         let client = self.client(options.client.as_deref());
         let ticket = inner.queue.enter();
         let deadline = options.deadline.and_then(|after| {
@@ -153,6 +153,7 @@ impl Generator {
                     let job = Job { producer, options, prompts, submitted, client, ticket, deadline };
                     // A model that closed meanwhile drops the job, and its stream says so.
                     let _ = commands.send(Command::Start(Box::new(job)));
+                    queue.arrived();
                 }
                 Err(error) => producer.finish(Err(error)),
             }
@@ -202,6 +203,7 @@ impl Generator {
         // A model that closed meanwhile drops the run, and its reply says so.
         let job = ScoreJob { client: self.client(None), sequences, cancel, reply };
         let _ = self.0.commands.send(Command::Score(Box::new(job)));
+        self.0.queue.arrived();
     }
 
     /// Ids of each text. On the text thread: a long text holds up later texts, never the model.

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) const MOST: usize = 256;
 /// A slow model reads its prompts by so few at the least.
 const LEAST: usize = 8;
-/// The first step, whose speed nobody knows.
+/// The first step beside somebody else, whose speed nobody knows.
 const FIRST: usize = 64;
 /// A step is planned for so much of the time it may take: the next one has longer sequences, or more of them.
 const AIM: f64 = 0.85;

@@ -13,7 +13,7 @@ use candlewick_models::{CausalBackend, ModelError, StepLogits};
 use crate::error::{EngineError, Result};
 use crate::generation::group::SequenceGroup;
 use crate::generation::kv::memory::Memory;
-use crate::generation::pace::Pace;
+use crate::generation::pace::{MOST, Pace};
 use crate::generation::request::{Job, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::{ScoreJob, ScoreRun};
@@ -44,6 +44,7 @@ pub(crate) struct Scheduler {
     scratch: Scratch,
     /// Groups started so far.
     serial: u64,
+    queue: Arc<Queue>,
     board: Arc<Board>,
 }
 
@@ -72,6 +73,7 @@ impl Scheduler {
             pace: Pace::new(queue.limits().max_step),
             scratch: Scratch::default(),
             serial: 0,
+            queue,
             board,
         }
     }
@@ -126,9 +128,11 @@ impl Scheduler {
         self.drain();
         self.work.end_stopped();
         self.admit();
-        let size = self.work.schedule(&mut self.memory, self.pace.tokens());
+        let alone = self.work.is_alone();
+        let budget = if alone { MOST } else { self.pace.tokens() };
+        let size = self.work.schedule(&mut self.memory, budget);
         if let Some(size) = size {
-            self.step(size);
+            self.step(size, alone);
         }
         self.show();
         size.is_some()
@@ -177,13 +181,16 @@ impl Scheduler {
         });
     }
 
-    fn step(&mut self, size: StepSize) {
+    /// `alone`: the step may be long, and is left if somebody comes.
+    fn step(&mut self, size: StepSize, alone: bool) {
         let start = Instant::now();
         for request in self.work.requests.iter_mut().filter(|request| request.scheduled.tokens > 0) {
             request.starts(start);
         }
-        let Self { model, work, memory, scratch, closing, .. } = self;
-        let result = forward(model.as_mut(), work, closing);
+        let Self { model, work, memory, scratch, closing, queue, .. } = self;
+        let arrivals = queue.arrivals();
+        let interrupted = || closing.load(Ordering::Acquire) || alone && queue.arrivals() != arrivals;
+        let result = forward(model.as_mut(), work, &interrupted);
         match result {
             Ok(mut logits) => {
                 work.computed(memory);
@@ -193,7 +200,7 @@ impl Scheduler {
                 self.pace.took(size.tokens, seconds);
                 self.board.step(size.tokens, seconds);
             }
-            // Cancelled requests end at the next turn; the others repeat the step.
+            // Somebody left, who ends at the next turn, or came; the others repeat the step.
             Err(EngineError::Aborted) => work.undo(),
             Err(error) => {
                 if matches!(error, EngineError::Internal(_)) {
@@ -209,14 +216,14 @@ impl Scheduler {
 fn forward<'a>(
     model: &'a mut dyn CausalBackend,
     work: &Work,
-    closing: &AtomicBool,
+    interrupted: &dyn Fn() -> bool,
 ) -> Result<Box<dyn StepLogits + 'a>> {
     let participants = work.participants();
     let total: usize = participants.iter().map(|(_, tokens)| tokens).sum();
     // Who leaves ends the step if most of it was theirs; what it computed for the others is computed again.
     let stop = || {
         let left = participants.iter().filter(|(who, _)| who.has_left()).map(|(_, tokens)| tokens);
-        closing.load(Ordering::Acquire) || 2 * left.sum::<usize>() > total
+        interrupted() || 2 * left.sum::<usize>() > total
     };
     let (steps, stop) = (&work.steps(), &stop);
     let pass = catch_unwind(AssertUnwindSafe(move || {

@@ -274,6 +274,15 @@ impl Work {
         (size.tokens > 0).then_some(size)
     }
 
+    /// Whether a single client reads prompts and nobody decodes: nobody is held up by a long step.
+    pub fn is_alone(&self) -> bool {
+        let mut clients = self.requests.iter().map(|request| request.client);
+        let first = clients.next().or(self.scoring.first().map(|run| run.client));
+        let mut groups = self.requests.iter().flat_map(|request| &request.groups);
+        clients.chain(self.scoring.iter().map(|run| run.client)).all(|client| Some(client) == first)
+            && !groups.any(|group| group.started)
+    }
+
     /// Ends what was cancelled, and calls for scores that have nothing left to read.
     pub fn end_stopped(&mut self) {
         let stopped = self.requests.extract_if(.., |request| request.producer.stop().is_some());

@@ -33,14 +33,21 @@ pub(crate) struct Queue {
     limits: Limits,
     tokens: AtomicUsize,
     requests: AtomicUsize,
+    /// Requests that came so far.
+    arrivals: AtomicUsize,
     /// Tokens that the model computes a second, as the bits of an f64; 0: not known yet.
     speed: AtomicU64,
 }
 
 impl Queue {
     pub fn new(limits: Limits) -> Arc<Self> {
-        let (tokens, requests) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { limits, tokens, requests, speed: AtomicU64::new(0) })
+        Arc::new(Self {
+            limits,
+            tokens: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            arrivals: AtomicUsize::new(0),
+            speed: AtomicU64::new(0),
+        })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -49,6 +56,15 @@ impl Queue {
 
     pub fn tokens(&self) -> usize {
         self.tokens.load(Ordering::Relaxed)
+    }
+
+    pub fn arrivals(&self) -> usize {
+        self.arrivals.load(Ordering::Acquire)
+    }
+
+    /// A request was sent to the model's thread.
+    pub fn arrived(&self) {
+        self.arrivals.fetch_add(1, Ordering::Release);
     }
 
     pub fn set_speed(&self, tokens_per_second: f64) {

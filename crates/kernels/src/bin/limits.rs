@@ -128,7 +128,7 @@ fn decode(report: &Report, pool: &Pool, weight_type: WeightType, memory: &Memory
     model.push(pack(pool, weight_type, HEAD));
     let bytes: usize = model.iter().map(PackedMatrix::bytes).sum();
     let flops: usize = model.iter().map(|w| 2 * w.n() * w.k()).sum();
-    for rows in [1, 4, 8] {
+    for rows in [1, 4, 8, 16, 32, 64] {
         let x = vec![0.5; rows * 3072];
         let mut out = vec![0.0; rows * HEAD.0];
         let mut token = || {
