@@ -258,6 +258,7 @@ impl Product<'_> {
     /// # Safety
     /// Rows and panels exist, and the input is that of `w`'s type.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // one tile's place
     unsafe fn sums<S: Simd>(
         &self,
         s: S,

@@ -136,6 +136,8 @@ impl From<GenerateOptions> for engine::GenerateOptions {
             priority: default.priority,
             deadline: None,
             scope: None,
+            continue_from: Vec::new(),
+            speculation: default.speculation,
             cancel: default.cancel,
         }
     }

@@ -87,7 +87,7 @@ impl From<engine::SequenceResult> for GeneratedSequence {
 
 impl From<engine::GenerationResult> for GenerationResult {
     fn from(result: engine::GenerationResult) -> Self {
-        let engine::Usage { prompt_tokens, completion_tokens, cached_tokens } = result.usage;
+        let engine::Usage { prompt_tokens, completion_tokens, cached_tokens, .. } = result.usage;
         let timings = result.timings;
         Self {
             sequences: result.sequences.into_iter().map(GeneratedSequence::from).collect(),

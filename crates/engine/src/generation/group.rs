@@ -10,6 +10,7 @@ use crate::generation::sampling::beam::{BeamSearch, Finished};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::sampling::sample::{Logprobs, choose};
 use crate::generation::sequence::{Growth, Sequence};
+use crate::generation::speculative::{Speculation, Speculator};
 use crate::logits;
 
 /// The output of a group's step.
@@ -19,6 +20,20 @@ pub(crate) struct Output {
     pub ended: Vec<Ended>,
     /// Sequences that have ended, whose last blocks later prompts can share.
     pub retired: Vec<Sequence>,
+    /// Tokens that were guessed, and those of them that were right.
+    pub drafted: usize,
+    pub accepted: usize,
+}
+
+/// A prompt that has not started.
+pub(crate) struct Prompt {
+    /// Which of the request's it is.
+    pub index: usize,
+    pub tokens: Vec<u32>,
+    /// Tokens that may follow.
+    pub room: usize,
+    /// Of each sample what exists already; empty: nothing.
+    pub existing: Vec<Vec<u32>>,
 }
 
 pub(crate) struct SequenceGroup {
@@ -39,14 +54,65 @@ pub(crate) struct SequenceGroup {
 
 impl SequenceGroup {
     /// `block`: positions of a block of keys and values.
-    pub fn new(plan: &Plan, index: usize, tokens: Vec<u32>, room: usize, block: usize, serial: u64) -> Self {
+    pub fn new(plan: &Plan, prompt: Prompt, block: usize, serial: u64) -> Result<Self> {
+        let Prompt { index, tokens, room, existing } = prompt;
         let text = Detokenizer::new(plan.codec.as_ref(), plan.stops.clone(), &tokens);
         let growth = Growth::new(text);
         let beams = plan.is_beam_search().then(|| BeamSearch::new(plan.beams(room), growth.clone()));
         let prompt = tokens.len();
-        let sequences = vec![Sequence::new(tokens, block, growth)];
-        let width = plan.width();
-        Self { sequences, serial, started: false, base: (index * width) as u32, width, prompt, room, beams }
+        let (width, base) = (plan.width(), (index * plan.width()) as u32);
+        let mut first = Sequence::new(tokens, block, growth);
+        let guesses = beams.is_none() && plan.options.speculation == Speculation::Lookup;
+        first.speculator = guesses.then(Speculator::new);
+        let mut group =
+            Self { sequences: vec![first], serial, started: false, base, width, prompt, room, beams };
+        group.go_on(plan, existing)?;
+        Ok(group)
+    }
+
+    /// What exists already becomes part of the samples, as if they had just made it.
+    fn go_on(&mut self, plan: &Plan, existing: Vec<Vec<u32>>) -> Result<()> {
+        if existing.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
+        self.started = true;
+        self.fork(existing.len());
+        for (sequence, ids) in self.sequences.iter_mut().zip(existing) {
+            for (at, id) in ids.iter().enumerate() {
+                if sequence.end.is_some() {
+                    let reason = format!("{} tokens after the end of a sequence", ids.len() - at);
+                    return Err(EngineError::option("continueFrom", reason));
+                }
+                sequence.end = sequence.growth.add(*id, self.base + sequence.lane, None, plan, self.room)?;
+            }
+            sequence.tokens.extend(ids);
+        }
+        Ok(())
+    }
+
+    /// Samples of the first sequence, which are sequences of their own from here on.
+    fn fork(&mut self, count: usize) {
+        for lane in 1..count as u32 {
+            let mut sequence = self.sequences[0].fork(lane);
+            sequence.row = self.sequences[0].row;
+            self.sequences.push(sequence);
+        }
+    }
+
+    /// Takes the sequences that have ended.
+    pub fn ended(&mut self, output: &mut Output) {
+        let base = self.base;
+        for mut sequence in self.sequences.extract_if(.., |sequence| sequence.end.is_some()) {
+            let Sequence { growth, lane, end, .. } = &mut sequence;
+            let ended = end.map(|reason| growth.ended(base + *lane, reason, None));
+            output.ended.extend(ended);
+            output.retired.push(sequence);
+        }
+    }
+
+    /// Tokens that may be guessed of a sequence: the last of its tokens has none after it.
+    pub fn guesses(&self, sequence: &Sequence) -> usize {
+        self.room.saturating_sub(sequence.growth.tokens.len() + 1)
     }
 
     pub fn is_over(&self) -> bool {
@@ -81,11 +147,7 @@ impl SequenceGroup {
         }
         if !self.started {
             self.started = true;
-            for lane in 1..plan.options.n as u32 {
-                let mut sequence = self.sequences[0].fork(lane);
-                sequence.row = self.sequences[0].row;
-                self.sequences.push(sequence);
-            }
+            self.fork(plan.options.n);
         }
         self.advance_samples(plan, logits, scratch, output)
     }
@@ -104,6 +166,7 @@ impl SequenceGroup {
             let sequence = &mut self.sequences[index];
             let draft = sequence.tokens.split_off(sequence.known());
             sequence.draft = 0;
+            let mut accepted = 0;
             for row in 0..=draft.len() {
                 let mut copy;
                 let mut scores = broken(logits.row(first + row)?)?;
@@ -122,19 +185,19 @@ impl SequenceGroup {
                 *end = growth.add(id, self.base + *lane, logprob, plan, self.room)?;
                 tokens.push(id);
                 output.events.extend(growth.tokens.last().cloned());
-                if end.is_some() || draft.get(row) != Some(&id) {
+                let right = draft.get(row) == Some(&id);
+                accepted += usize::from(right);
+                if end.is_some() || !right {
                     break;
                 }
             }
+            if let Some(speculator) = &mut sequence.speculator {
+                speculator.learn(draft.len(), accepted);
+            }
+            output.drafted += draft.len();
+            output.accepted += accepted;
         }
-        let base = self.base;
-        let over = self.sequences.extract_if(.., |sequence| sequence.end.is_some());
-        for mut sequence in over {
-            let Sequence { growth, lane, end, .. } = &mut sequence;
-            let ended = end.map(|reason| growth.ended(base + *lane, reason, None));
-            output.ended.extend(ended);
-            output.retired.push(sequence);
-        }
+        self.ended(output);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use candlewick_models::{CausalBackend, CausalInfo, ModelError, Tokenizer, load_causal};
+use candlewick_models::{CausalBackend, CausalInfo, KvSpec, ModelError, Tokenizer, load_causal};
 
 use crate::error::{EngineError, Result};
 use crate::generation::options::{GenerateOptions, Prompt, Truncate};
@@ -43,6 +43,7 @@ struct Inner {
     clients: AtomicU64,
     queue: Arc<Queue>,
     board: Arc<Board>,
+    kv: KvSpec,
 }
 
 impl Drop for Inner {
@@ -82,6 +83,7 @@ impl Generator {
         let vocabulary = codec.as_ref().map(|codec| codec.text.vocab_size());
         let tokenizer = codec.as_ref().and_then(|codec| codec.text.tokenizer());
         let closing = Arc::new(AtomicBool::new(false));
+        let kv = model.kv();
         let (commands, inbox) = mpsc::channel();
         let wake = waker(&commands);
         let life = Life::start(codec.clone(), slot, closing.clone(), wake)?;
@@ -89,7 +91,7 @@ impl Generator {
         let board = Arc::new(Board::new(queue.clone()));
         let scheduler = Scheduler::new(model, codec, inbox, closing.clone(), queue.clone(), board.clone());
         let clients = AtomicU64::new(0);
-        let inner = Inner { info, vocabulary, tokenizer, commands, closing, life, clients, queue, board };
+        let inner = Inner { info, vocabulary, tokenizer, commands, closing, life, clients, queue, board, kv };
         Ok((Generator(Arc::new(inner)), scheduler))
     }
 
@@ -115,6 +117,7 @@ impl Generator {
         }
         let GenerateRequest { prompts, options } = request;
         options.validate(&inner.info, inner.vocabulary.is_some())?;
+        options.check_continued(prompts.len())?;
         if prompts.is_empty() {
             return Err(EngineError::PromptEmpty);
         }
@@ -130,7 +133,7 @@ impl Generator {
         let deadline = options.deadline.and_then(|after| {
             Some(Deadline { at: submitted.checked_add(after)?, ms: after.as_millis() as u64 })
         });
-        let n_positions = inner.info.n_positions;
+        let (n_positions, kv) = (inner.info.n_positions, inner.kv);
         let vocab_size = inner.info.vocab_size;
         let mut ticket = match ticket {
             Ok(ticket) => ticket,
@@ -140,7 +143,10 @@ impl Generator {
             }
         };
         let tokenise = move |codec: Option<&Codec>| {
-            let ids = |prompt| prompt_ids(prompt, codec, &producer, &options, n_positions, vocab_size);
+            let ids = |prompt| {
+                let prompt = prompt_ids(prompt, codec, &producer, &options, n_positions, vocab_size)?;
+                fits(&prompt, &options, kv).map(|()| prompt)
+            };
             match prompts.into_iter().map(ids).collect::<Result<Vec<_>>>() {
                 Ok(prompts) => {
                     let tokens = prompts.iter().map(|(ids, _)| ids.len()).sum();
@@ -152,8 +158,8 @@ impl Generator {
                     }
                     let job = Job { producer, options, prompts, submitted, client, ticket, deadline };
                     // A model that closed meanwhile drops the job, and its stream says so.
+                    queue.arrives();
                     let _ = commands.send(Command::Start(Box::new(job)));
-                    queue.arrived();
                 }
                 Err(error) => producer.finish(Err(error)),
             }
@@ -202,8 +208,8 @@ impl Generator {
         }
         // A model that closed meanwhile drops the run, and its reply says so.
         let job = ScoreJob { client: self.client(None), sequences, cancel, reply };
+        self.0.queue.arrives();
         let _ = self.0.commands.send(Command::Score(Box::new(job)));
-        self.0.queue.arrived();
     }
 
     /// Ids of each text. On the text thread: a long text holds up later texts, never the model.
@@ -274,6 +280,21 @@ fn prompt_ids(
     let (keep, new_tokens) = options.room(ids.len(), n_positions)?;
     ids.drain(..ids.len() - keep);
     Ok((ids, new_tokens))
+}
+
+/// Whether a beam search has memory enough if it runs alone and its beams part after the prompt. (Samples need not run
+/// side by side, and one sequence always fits.)
+fn fits((ids, room): &(Vec<u32>, usize), options: &GenerateOptions, kv: KvSpec) -> Result<()> {
+    let beams = options.num_beams;
+    let blocks = ids.len() / kv.positions + beams * (room.div_ceil(kv.positions) + 1);
+    if beams == 1 || blocks <= kv.blocks {
+        return Ok(());
+    }
+    let (need, have) = (blocks as u64 * kv.bytes as u64, kv.blocks as u64 * kv.bytes as u64);
+    Err(EngineError::OutOfMemory(format!(
+        "{beams} beams of {} tokens may need {need} bytes for keys and values, kvCacheBytes is {have}",
+        ids.len() + room
+    )))
 }
 
 fn unknown_id(id: u32) -> EngineError {

@@ -6,6 +6,7 @@ use candlewick_models::CausalInfo;
 
 use crate::error::{EngineError, Result};
 use crate::generation::batch::Priority;
+use crate::generation::speculative::Speculation;
 use crate::runtime::cancel::CancelToken;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +97,10 @@ pub struct GenerateOptions {
     /// Beginnings of prompts are shared within a scope only, so that nobody can find out by the time it takes what
     /// somebody in another scope has asked.
     pub scope: Option<String>,
+    /// Tokens that exist already, of each sequence of the result in its order: the generation goes on as if it had just
+    /// made them. They are in the result, and not in the stream; their logprobs are not known. Empty: it begins.
+    pub continue_from: Vec<Vec<u32>>,
+    pub speculation: Speculation,
     /// Cancelled, it ends the stream and its result with `ABORTED`. To keep what there is, use `TokenStream::cancel`.
     pub cancel: CancelToken,
 }
@@ -132,6 +137,8 @@ impl Default for GenerateOptions {
             priority: Priority::Interactive,
             deadline: None,
             scope: None,
+            continue_from: Vec::new(),
+            speculation: Speculation::Lookup,
             cancel: CancelToken::new(),
         }
     }
@@ -197,6 +204,10 @@ impl GenerateOptions {
                 number("logitBias", *bias, -MAX_BIAS..=MAX_BIAS)?;
             }
         }
+        let mut existing = self.continue_from.iter().flatten();
+        if let Some(id) = existing.find(|id| **id as usize >= info.vocab_size) {
+            return refuse("continueFrom", &format!("token {id} is not in the vocabulary"));
+        }
         if let Some(id) = self.stop_token_ids.iter().find(|id| **id as usize >= info.vocab_size) {
             return refuse("stopTokenIds", &format!("token {id} is not in the vocabulary"));
         }
@@ -227,6 +238,19 @@ impl GenerateOptions {
                 Err(EngineError::option("adapter", format!("{name:?} is none of the model's: {known}")))
             }
         }
+    }
+
+    /// Whether `continue_from` is empty, or of as many sequences as `prompts` prompts give.
+    pub fn check_continued(&self, prompts: usize) -> Result<()> {
+        let (found, expected) = (self.continue_from.len(), prompts * self.n);
+        if found == 0 || found == expected && self.num_beams == 1 {
+            return Ok(());
+        }
+        let reason = match self.num_beams {
+            1 => format!("{found} sequences for {prompts} prompts of {} samples", self.n),
+            _ => "beam search cannot be continued".into(),
+        };
+        Err(EngineError::option("continueFrom", reason))
     }
 
     fn validate_beams(&self) -> Result<()> {

@@ -8,7 +8,8 @@ use candlewick_models::{CausalInfo, StepLogits};
 
 use crate::error::{EngineError, Result};
 use crate::generation::batch::Priority;
-use crate::generation::group::{Output, SequenceGroup};
+use crate::generation::group::{Output, Prompt, SequenceGroup};
+use crate::generation::kv::memory::Memory;
 use crate::generation::kv::prefix::{Prefixes, Realm};
 use crate::generation::options::GenerateOptions;
 use crate::generation::plan::{Ended, Plan};
@@ -67,8 +68,8 @@ pub(crate) struct Request {
     ticket: Ticket,
     /// What its prefixes are shared within.
     pub realm: Realm,
-    /// Prompts that do not run yet: index, ids, new tokens.
-    pub waiting: VecDeque<(usize, Vec<u32>, usize)>,
+    /// Prompts that do not run yet.
+    pub waiting: VecDeque<Prompt>,
     pub groups: Vec<SequenceGroup>,
     /// The reader's queue is full: no group of this request runs in this turn.
     pub paused: bool,
@@ -84,11 +85,16 @@ pub(crate) struct Request {
 
 impl Request {
     pub fn new(job: Job, info: &CausalInfo, codec: Option<Codec>) -> Self {
-        let plan = Plan::new(job.options, info, codec);
+        let mut plan = Plan::new(job.options, info, codec);
         let usage =
             Usage { prompt_tokens: job.prompts.iter().map(|(ids, _)| ids.len()).sum(), ..Usage::default() };
         let results = (0..job.prompts.len() * plan.width()).map(|_| None).collect();
-        let prompts = job.prompts.into_iter().enumerate();
+        let mut existing = std::mem::take(&mut plan.options.continue_from);
+        let waiting = job.prompts.into_iter().enumerate().map(|(index, (tokens, room))| {
+            let count = plan.width().min(existing.len());
+            Prompt { index, tokens, room, existing: existing.drain(..count).collect() }
+        });
+        let waiting = waiting.collect();
         let scope = plan.options.scope.as_deref().map(Arc::from);
         let (realm, priority) = (Realm { adapter: plan.adapter, scope }, plan.options.priority);
         Self {
@@ -99,7 +105,7 @@ impl Request {
             deadline: job.deadline,
             ticket: job.ticket,
             realm,
-            waiting: prompts.map(|(index, (ids, room))| (index, ids, room)).collect(),
+            waiting,
             groups: Vec::new(),
             paused: false,
             scheduled: StepSize::default(),
@@ -111,10 +117,10 @@ impl Request {
         }
     }
 
-    /// Takes the next prompt off the queue: index, ids, new tokens.
-    pub fn next_prompt(&mut self) -> Option<(usize, Vec<u32>, usize)> {
+    /// Takes the next prompt off the queue.
+    pub fn next_prompt(&mut self) -> Option<Prompt> {
         let next = self.waiting.pop_front()?;
-        self.ticket.start(next.1.len());
+        self.ticket.start(next.tokens.len());
         if self.waiting.is_empty() {
             self.ticket.leave();
         }
@@ -146,10 +152,28 @@ impl Request {
             group.advance(&self.plan, logits, scratch, &mut output)?;
         }
         self.groups.retain(|group| !group.is_over());
+        self.settle(output, prefixes);
+        Ok(())
+    }
+
+    /// Begins with a prompt.
+    pub fn start(&mut self, prompt: Prompt, serial: u64, memory: &mut Memory) -> Result<()> {
+        let mut group = SequenceGroup::new(&self.plan, prompt, memory.block, serial)?;
+        let mut output = Output::default();
+        group.ended(&mut output);
+        if !group.is_over() {
+            self.groups.push(group);
+        }
+        self.settle(output, &mut memory.prefixes);
+        Ok(())
+    }
+
+    fn settle(&mut self, mut output: Output, prefixes: &mut Prefixes) {
         output.retired.iter_mut().for_each(|sequence| sequence.publish_end(prefixes, &self.realm));
         self.fresh.extend(output.events);
         output.ended.into_iter().for_each(|ended| self.ended(ended));
-        Ok(())
+        self.usage.drafted_tokens += output.drafted;
+        self.usage.accepted_tokens += output.accepted;
     }
 
     /// Counts the time of a step: by its tokens, where some were of prompts and others not.

@@ -58,6 +58,9 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Of the prompt tokens those taken from an earlier request's cache.
     pub cached_tokens: usize,
+    /// Tokens that were guessed, and those of them that were right: each saved a pass.
+    pub drafted_tokens: usize,
+    pub accepted_tokens: usize,
 }
 
 /// Milliseconds. `prefill_ms` and `decode_ms` are the time of the forward passes that the request took part in,

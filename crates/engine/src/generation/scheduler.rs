@@ -11,12 +11,12 @@ use std::time::Instant;
 use candlewick_models::{CausalBackend, ModelError, StepLogits};
 
 use crate::error::{EngineError, Result};
-use crate::generation::group::SequenceGroup;
 use crate::generation::kv::memory::Memory;
 use crate::generation::pace::{MOST, Pace};
 use crate::generation::request::{Job, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::{ScoreJob, ScoreRun};
+use crate::generation::speculative::Cost;
 use crate::generation::stats::Board;
 use crate::generation::work::Work;
 use crate::runtime::admission::Queue;
@@ -41,6 +41,7 @@ pub(crate) struct Scheduler {
     work: Work,
     memory: Memory,
     pace: Pace,
+    cost: Cost,
     scratch: Scratch,
     /// Groups started so far.
     serial: u64,
@@ -71,6 +72,7 @@ impl Scheduler {
             work: Work::default(),
             memory,
             pace: Pace::new(queue.limits().max_step),
+            cost: Cost::default(),
             scratch: Scratch::default(),
             serial: 0,
             queue,
@@ -130,7 +132,8 @@ impl Scheduler {
         self.admit();
         let alone = self.work.is_alone();
         let budget = if alone { MOST } else { self.pace.tokens() };
-        let size = self.work.schedule(&mut self.memory, budget);
+        self.work.end_complete();
+        let size = self.work.schedule(&mut self.memory, budget, &self.cost);
         if let Some(size) = size {
             self.step(size, alone);
         }
@@ -154,19 +157,20 @@ impl Scheduler {
             let lanes: usize = running.map(|request| request.groups.len() * request.plan.lanes()).sum();
             let fits = |request: &Request| {
                 let limit = if request.groups.is_empty() { 2 * SEQUENCES } else { SEQUENCES };
-                let blocks = request.waiting.front().map_or(0, |(_, tokens, _)| tokens.len() / block + 1);
+                let blocks = request.waiting.front().map_or(0, |prompt| prompt.tokens.len() / block + 1);
                 lanes + request.plan.lanes() <= limit && (blocks <= left || lanes == 0)
             };
             let requests = self.work.requests.iter().enumerate();
             let ready = requests.filter(|(_, r)| !r.paused && !r.waiting.is_empty() && fits(r));
             let Some((index, _)) = ready.min_by_key(|(_, request)| request.groups.len()) else { return };
             let request = &mut self.work.requests[index];
-            let Some((prompt, tokens, room)) = request.next_prompt() else { return };
-            left = left.saturating_sub(tokens.len() / block + 1);
-            self.work.prompt_tokens += tokens.len() as u64;
+            let Some(prompt) = request.next_prompt() else { return };
+            left = left.saturating_sub(prompt.tokens.len() / block + 1);
+            self.work.prompt_tokens += prompt.tokens.len() as u64;
             self.serial += 1;
-            let group = SequenceGroup::new(&request.plan, prompt, tokens, room, block, self.serial);
-            request.groups.push(group);
+            if let Err(error) = request.start(prompt, self.serial, &mut self.memory) {
+                self.work.requests.remove(index).finish(Err(error));
+            }
         }
     }
 
@@ -198,6 +202,9 @@ impl Scheduler {
                 drop(logits);
                 let seconds = start.elapsed().as_secs_f64();
                 self.pace.took(size.tokens, seconds);
+                if size.prefill == 0 {
+                    self.cost.took(size.tokens, seconds);
+                }
                 self.board.step(size.tokens, seconds);
             }
             // Somebody left, who ends at the next turn, or came; the others repeat the step.

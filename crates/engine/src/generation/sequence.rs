@@ -7,6 +7,7 @@ use crate::generation::kv::table::Table;
 use crate::generation::plan::{Ended, Plan};
 use crate::generation::result::{FinishReason, TokenEvent};
 use crate::generation::sampling::sample::Logprobs;
+use crate::generation::speculative::{Cost, Speculator};
 
 pub(crate) struct Sequence {
     /// What is known, then `draft` tokens that are guessed.
@@ -24,6 +25,8 @@ pub(crate) struct Sequence {
     pub lane: u32,
     pub growth: Growth,
     pub end: Option<FinishReason>,
+    /// Guesses its tokens; `None`: nobody does.
+    pub speculator: Option<Speculator>,
     /// Its whole blocks in the tree of prefixes, and the place of the last.
     published: usize,
     at: Option<NodeId>,
@@ -42,6 +45,7 @@ impl Sequence {
             lane: 0,
             growth,
             end: None,
+            speculator: None,
             published: 0,
             at: None,
         }
@@ -60,6 +64,7 @@ impl Sequence {
             lane,
             growth: self.growth.clone(),
             end: None,
+            speculator: self.speculator.clone(),
             published: self.published,
             at: self.at,
         }
@@ -73,6 +78,15 @@ impl Sequence {
     /// Tokens that the model has not seen.
     pub fn unseen(&self) -> usize {
         self.tokens.len() - self.table.len()
+    }
+
+    /// Guesses tokens after the last known one, at most `most`. `rows`: of the step without them.
+    pub fn speculate(&mut self, most: usize, rows: usize, cost: &Cost) {
+        if let Some(speculator) = &mut self.speculator {
+            let guess = speculator.draft(&self.tokens, most, rows, cost).to_vec();
+            self.draft = guess.len();
+            self.tokens.extend(guess);
+        }
     }
 
     /// Takes part in the step with `tokens` tokens; a draft that does not fit is cut.

@@ -14,6 +14,7 @@ use crate::generation::request::{Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::ScoreRun;
 use crate::generation::sequence::Sequence;
+use crate::generation::speculative::Cost;
 use crate::generation::stream::Shared;
 use crate::runtime::cancel::CancelToken;
 
@@ -35,6 +36,8 @@ struct Entry {
     place: Place,
     want: Want,
     age: Age,
+    /// It reads a prompt, or what a pause made it forget.
+    reads: bool,
 }
 
 #[derive(Default)]
@@ -51,10 +54,11 @@ pub(crate) struct Work {
 
 impl Work {
     /// Decides what takes part in the next step. `None`: nothing can.
-    pub fn schedule(&mut self, memory: &mut Memory, budget: usize) -> Option<StepSize> {
+    pub fn schedule(&mut self, memory: &mut Memory, budget: usize, cost: &Cost) -> Option<StepSize> {
+        self.speculate(cost);
         let mut entries = self.wants(memory, budget);
         // Who decodes comes before who reads a prompt, then who is older.
-        entries.sort_by_key(|entry| (entry.want.tokens > 1 && !entry.want.whole, entry.age));
+        entries.sort_by_key(|entry| (entry.reads, entry.age));
         let wants: Vec<Want> = entries.iter().map(|entry| entry.want).collect();
         let taken = self.planner.plan(&wants, budget);
         let mut chosen: Vec<(Entry, usize)> =
@@ -65,6 +69,25 @@ impl Work {
             self.give_blocks(memory, entry, tokens);
         }
         self.number_rows()
+    }
+
+    /// Guesses tokens of those who decode, where that pays beside so many others.
+    fn speculate(&mut self, cost: &Cost) {
+        let decodes = |sequence: &Sequence| sequence.unseen() == 1 && !sequence.paused;
+        let running = || self.requests.iter().filter(|request| !request.paused);
+        let groups = running().flat_map(|request| &request.groups).filter(|group| group.started);
+        let rows = groups.flat_map(|group| &group.sequences).filter(|sequence| decodes(sequence)).count();
+        for request in self.requests.iter_mut().filter(|request| !request.paused) {
+            for group in request.groups.iter_mut().filter(|group| group.started) {
+                for index in 0..group.sequences.len() {
+                    let most = group.guesses(&group.sequences[index]);
+                    let sequence = &mut group.sequences[index];
+                    if decodes(sequence) {
+                        sequence.speculate(most, rows, cost);
+                    }
+                }
+            }
+        }
     }
 
     /// What wants to take part.
@@ -78,14 +101,14 @@ impl Work {
             for (g, group) in request.groups.iter_mut().enumerate() {
                 let serial = group.serial;
                 let fresh = !group.started;
-                let mut add = |place, tokens, whole, age| {
-                    entries.push(Entry { place, want: Want { client, priority, tokens, whole }, age });
+                let mut add = |place, tokens, whole, age, reads| {
+                    entries.push(Entry { place, want: Want { client, priority, tokens, whole }, age, reads });
                 };
                 if group.is_together() {
                     let count = group.sequences.len();
                     loop {
                         let Some(s) = group.behind() else {
-                            add(Place::Beams(r, g), count, true, (serial, 0));
+                            add(Place::Beams(r, g), count, true, (serial, 0), false);
                             break;
                         };
                         let sequence = &mut group.sequences[s];
@@ -94,7 +117,7 @@ impl Work {
                             break;
                         }
                         if sequence.unseen() > 1 {
-                            add(Place::Sequence(r, g, s), sequence.unseen() - 1, false, (serial, s));
+                            add(Place::Sequence(r, g, s), sequence.unseen() - 1, false, (serial, s), true);
                             break;
                         }
                     }
@@ -108,7 +131,8 @@ impl Work {
                         }
                     }
                     if resumes(memory, &mut available, sequence) {
-                        add(Place::Sequence(r, g, s), sequence.unseen(), false, (serial, s));
+                        let reads = sequence.unseen() > 1 + sequence.draft;
+                        add(Place::Sequence(r, g, s), sequence.unseen(), false, (serial, s), reads);
                     }
                 }
             }
@@ -128,7 +152,8 @@ impl Work {
                         tokens: part.unseen(),
                         whole: false,
                     };
-                    entries.push(Entry { place: Place::Score(c, p), want, age: (u64::MAX, c << 32 | p) });
+                    let (place, age) = (Place::Score(c, p), (u64::MAX, c << 32 | p));
+                    entries.push(Entry { place, want, age, reads: true });
                 }
             }
         }
@@ -280,7 +305,7 @@ impl Work {
         let first = clients.next().or(self.scoring.first().map(|run| run.client));
         let mut groups = self.requests.iter().flat_map(|request| &request.groups);
         clients.chain(self.scoring.iter().map(|run| run.client)).all(|client| Some(client) == first)
-            && !groups.any(|group| group.started)
+            && !groups.any(|group| group.started && group.sequences.iter().any(|s| s.unseen() == 1))
     }
 
     /// Ends what was cancelled, and calls for scores that have nothing left to read.
@@ -377,9 +402,13 @@ impl Work {
         for (index, error) in broken.into_iter().rev() {
             self.scoring.remove(index).finish(Err(error));
         }
+        self.end_complete();
+        self.end_scored();
+    }
+
+    pub fn end_complete(&mut self) {
         let complete = self.requests.extract_if(.., |request| request.is_complete());
         complete.for_each(|request| request.finish(Ok(())));
-        self.end_scored();
     }
 
     /// The step was left before its end: it is as if it had not begun.

@@ -62,8 +62,8 @@ impl Queue {
         self.arrivals.load(Ordering::Acquire)
     }
 
-    /// A request was sent to the model's thread.
-    pub fn arrived(&self) {
+    /// A request is about to be sent to the model's thread.
+    pub fn arrives(&self) {
         self.arrivals.fetch_add(1, Ordering::Release);
     }
 
