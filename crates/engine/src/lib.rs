@@ -33,10 +33,10 @@ pub use generation::options::{
 pub use generation::result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
 pub use generation::score::TokenScore;
 pub use generation::speculative::Speculation;
-pub use generation::stats::GeneratorStats;
 pub use generation::stream::{QUEUE_LIMIT, TokenStream};
 pub use runtime::admission::Limits;
 pub use runtime::cancel::CancelToken;
 pub use runtime::codec::TextCodec;
 pub use runtime::load::LoadRequest;
 pub use runtime::reply::Done;
+pub use runtime::stats::{EncoderStats, GeneratorStats, StepStats};

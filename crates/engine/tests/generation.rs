@@ -90,7 +90,10 @@ fn a_newcomer_ends_a_long_step() {
     let steps = watch.steps.lock().unwrap();
     assert_eq!(steps[0], [(0, 256)]);
     assert_eq!(steps[1].iter().map(|(start, _)| *start).collect::<Vec<_>>(), [0, 0], "{:?}", steps[1]);
-    assert!(watch.layers.load(Ordering::SeqCst) % 100 != 0, "the first step was left in the middle");
+    assert!(
+        !watch.layers.load(Ordering::SeqCst).is_multiple_of(100),
+        "the first step was left in the middle"
+    );
 }
 
 /// Sampled, greedy, penalised, several samples, beams: all at once or each alone.

@@ -121,9 +121,9 @@ fn leaving_at_random_costs_nobody_anything() {
             assert!(staying.join().unwrap().iter().all(|found| *found == expected));
         }
     });
-    let steps = model.stats().steps;
+    let steps = model.stats().steps.count;
     until("all given back", || is_all_given_back(&model));
-    assert!(model.stats().steps <= steps + 1, "within one step");
+    assert!(model.stats().steps.count <= steps + 1, "within one step");
 }
 
 #[test]

@@ -20,7 +20,10 @@ fn open(name: &str) -> (EncoderHandle, Value) {
     let loaded = load_encoder(source.to_str().unwrap(), &options, &()).unwrap();
     let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
     let text = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
-    (EncoderHandle::from_parts(loaded.model, codec).unwrap(), serde_json::from_str(&text).unwrap())
+    (
+        EncoderHandle::from_parts(loaded.model, codec, Limits::default()).unwrap(),
+        serde_json::from_str(&text).unwrap(),
+    )
 }
 
 fn control() -> Control {

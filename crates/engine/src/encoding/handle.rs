@@ -7,14 +7,16 @@ use candlewick_models::{
     Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, Tokenizer, load_encoder,
 };
 
-use crate::encoding::input::{EncodeOptions, EncoderText, Limits, Tokenised};
+use crate::encoding::input::{EncodeOptions, EncoderText, InputLimits, Tokenised};
 use crate::encoding::thread::{Command, EncoderThread, Progress, Run, Sink};
 use crate::error::{EngineError, Result};
+use crate::runtime::admission::{Limits, Queue, Ticket};
 use crate::runtime::cancel::CancelToken;
 use crate::runtime::codec::{Codec, TextCodec, count_all, decode_all, need};
 use crate::runtime::lifecycle::{Life, ThreadSlot, start_owner, start_owner_and_wait};
 use crate::runtime::load::LoadRequest;
 use crate::runtime::reply::{Done, Reply};
+use crate::runtime::stats::{Board, EncoderStats};
 
 /// How the caller follows and cancels a call.
 pub struct Control {
@@ -39,6 +41,8 @@ struct Inner {
     tokenizer: Option<Tokenizer>,
     commands: mpsc::Sender<Command>,
     life: Arc<Life>,
+    queue: Arc<Queue>,
+    board: Arc<Board<EncoderStats>>,
 }
 
 impl Drop for Inner {
@@ -53,19 +57,24 @@ impl EncoderHandle {
         let assemble = move |slot| {
             let loaded = load_encoder(&request.source, &request.options, &request)?;
             let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
-            Self::assemble(loaded.model, codec, slot)
+            Self::assemble(loaded.model, codec, request.limits, slot)
         };
         let _ = start_owner(assemble, EncoderThread::run, Reply::new(done));
     }
 
     /// A handle over a model that is already loaded.
-    pub fn from_parts(model: Box<dyn Encoder>, codec: Option<Arc<dyn TextCodec>>) -> Result<EncoderHandle> {
-        start_owner_and_wait(move |slot| Self::assemble(model, codec, slot), EncoderThread::run)
+    pub fn from_parts(
+        model: Box<dyn Encoder>,
+        codec: Option<Arc<dyn TextCodec>>,
+        limits: Limits,
+    ) -> Result<EncoderHandle> {
+        start_owner_and_wait(move |slot| Self::assemble(model, codec, limits, slot), EncoderThread::run)
     }
 
     fn assemble(
         model: Box<dyn Encoder>,
         codec: Option<Arc<dyn TextCodec>>,
+        limits: Limits,
         slot: ThreadSlot,
     ) -> Result<(EncoderHandle, EncoderThread)> {
         let info = model.info().clone();
@@ -77,8 +86,11 @@ impl EncoderHandle {
         let bell = commands.clone();
         let wake = move || drop(bell.send(Command::Wake));
         let life = Life::start(codec, slot, closing.clone(), wake)?;
-        let thread = EncoderThread::new(model, inbox, closing);
-        Ok((EncoderHandle(Arc::new(Inner { info, vocabulary, tokenizer, commands, life })), thread))
+        let queue = Queue::new(limits);
+        let board = Arc::new(Board::new(queue.clone()));
+        let thread = EncoderThread::new(model, inbox, closing, queue.clone(), board.clone());
+        let inner = Inner { info, vocabulary, tokenizer, commands, life, queue, board };
+        Ok((EncoderHandle(Arc::new(inner)), thread))
     }
 
     pub fn info(&self) -> &EncoderInfo {
@@ -95,6 +107,11 @@ impl EncoderHandle {
         self.0.tokenizer.clone()
     }
 
+    /// What the model's thread is doing. Never waits for it.
+    pub fn stats(&self) -> EncoderStats {
+        self.0.board.read()
+    }
+
     /// Ids and token types as the model reads them.
     pub fn encode(
         &self,
@@ -104,7 +121,7 @@ impl EncoderHandle {
         done: Done<Vec<EncoderInput>>,
     ) {
         let reply = Reply::new(done);
-        let limits = Limits::of(&self.0.info, options);
+        let limits = InputLimits::of(&self.0.info, options);
         self.0.life.text(move |codec| reply.send(limits.inputs(codec, texts, &cancel)));
     }
 
@@ -117,7 +134,7 @@ impl EncoderHandle {
         done: Done<Vec<Tokenised>>,
     ) {
         let reply = Reply::new(done);
-        let limits = Limits::of(&self.0.info, options);
+        let limits = InputLimits::of(&self.0.info, options);
         self.0.life.text(move |codec| reply.send(limits.tokens(codec, texts, &cancel)));
     }
 
@@ -132,17 +149,17 @@ impl EncoderHandle {
         done: Done<Vec<EncoderOutput>>,
     ) {
         let reply = Reply::new(done);
-        if let Err(error) = self.can(&want) {
-            return reply.send(Err(error));
-        }
+        let door = match self.enter(&want) {
+            Ok(door) => door,
+            Err(error) => return reply.send(Err(error)),
+        };
         // Ids need no tokenizing, so they skip the queue of the text thread.
         let needs_text = texts.iter().any(|text| !matches!(text, EncoderText::Ids(_)));
-        let limits = Limits::of(&self.0.info, options);
-        let commands = self.0.commands.clone();
+        let limits = InputLimits::of(&self.0.info, options);
         let tokenise = move |codec: Option<&Codec>| match limits.inputs(codec, texts, &control.cancel) {
             Ok(inputs) => {
                 let outputs = vec![EncoderOutput::default(); inputs.len()];
-                start(&commands, inputs, want, control, Box::new(Outputs { outputs, reply }));
+                door.start(inputs, want, control, Box::new(Outputs { outputs, reply }));
             }
             Err(error) => reply.send(Err(error)),
         };
@@ -170,29 +187,31 @@ impl EncoderHandle {
         T: 'static,
     {
         let reply = Reply::new(done);
-        if let Err(error) = self.can(&want) {
-            return reply.send(Err(error));
-        }
-        let commands = self.0.commands.clone();
+        let door = match self.enter(&want) {
+            Ok(door) => door,
+            Err(error) => return reply.send(Err(error)),
+        };
         let life = self.0.life.clone();
         self.0.life.text(move |codec| match need(codec).and_then(|codec| prepare(codec, &control.cancel)) {
             Ok((inputs, plan)) => {
                 let kept = inputs.iter().map(|_| None).collect();
-                let sink = Task { plan, kept, keep, finish, life, reply };
-                start(&commands, inputs, want, control, Box::new(sink));
+                let sink = Kept { plan, kept, keep, finish, life, reply };
+                door.start(inputs, want, control, Box::new(sink));
             }
             Err(error) => reply.send(Err(error)),
         });
     }
 
-    fn can(&self, want: &EncoderWant) -> Result<()> {
+    /// A place in the queue for a call that the model can answer.
+    fn enter(&self, want: &EncoderWant) -> Result<Door> {
         if want.pooled && !self.0.info.has_pooler {
             return Err(EngineError::option("pooled", "this model has no pooler"));
         }
         if want.logits && self.0.info.head == EncoderHead::None {
             return Err(EngineError::option("logits", "this model has no head"));
         }
-        Ok(())
+        let (commands, queue) = (self.0.commands.clone(), self.0.queue.clone());
+        Ok(Door { ticket: queue.enter()?, commands, queue })
     }
 
     pub fn decode(&self, ids: Vec<Vec<u32>>, skip_special: bool, done: Done<Vec<String>>) {
@@ -212,15 +231,30 @@ impl EncoderHandle {
     }
 }
 
-/// A model that closed meanwhile drops the run, and its reply says so.
-fn start(
-    commands: &mpsc::Sender<Command>,
-    inputs: Vec<EncoderInput>,
-    want: EncoderWant,
-    Control { cancel, progress }: Control,
-    sink: Box<dyn Sink>,
-) {
-    let _ = commands.send(Command::Run(Box::new(Run::new(inputs, want, cancel, progress, sink))));
+/// The way of a call from its text to the model's thread.
+struct Door {
+    ticket: Ticket,
+    commands: mpsc::Sender<Command>,
+    queue: Arc<Queue>,
+}
+
+impl Door {
+    /// A model that closed meanwhile drops the run, and its reply says so.
+    fn start(
+        mut self,
+        inputs: Vec<EncoderInput>,
+        want: EncoderWant,
+        Control { cancel, progress }: Control,
+        sink: Box<dyn Sink>,
+    ) {
+        let tokens = inputs.iter().map(|input| input.ids.len()).sum();
+        if let Err(error) = self.ticket.add(tokens) {
+            return sink.end(Err(error));
+        }
+        self.queue.arrives();
+        let run = Run::new(inputs, want, cancel, progress, sink, self.ticket);
+        let _ = self.commands.send(Command::Run(Box::new(run)));
+    }
 }
 
 struct Outputs {
@@ -240,7 +274,8 @@ impl Sink for Outputs {
     }
 }
 
-struct Task<P, K, T, Keep, Finish> {
+/// What a task keeps of the outputs, and makes of what it kept.
+struct Kept<P, K, T, Keep, Finish> {
     plan: P,
     kept: Vec<Option<K>>,
     keep: Keep,
@@ -249,7 +284,7 @@ struct Task<P, K, T, Keep, Finish> {
     reply: Reply<T>,
 }
 
-impl<P, K, T, Keep, Finish> Sink for Task<P, K, T, Keep, Finish>
+impl<P, K, T, Keep, Finish> Sink for Kept<P, K, T, Keep, Finish>
 where
     P: Send + 'static,
     K: Send + 'static,

@@ -39,7 +39,7 @@ pub struct Tokenised {
 }
 
 /// What an input may be for this model.
-pub(crate) struct Limits {
+pub(crate) struct InputLimits {
     max_length: usize,
     truncate: bool,
     truncation: Truncation,
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
     type_vocab_size: usize,
 }
 
-impl Limits {
+impl InputLimits {
     pub fn of(info: &EncoderInfo, options: EncodeOptions) -> Self {
         Self {
             max_length: options.max_length.unwrap_or(info.max_positions),

@@ -4,14 +4,18 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use candlewick_models::{Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant};
 
 use crate::error::{EngineError, Result};
+use crate::runtime::admission::{Queue, Ticket};
 use crate::runtime::cancel::CancelToken;
+use crate::runtime::pace::Pace;
+use crate::runtime::stats::{Board, EncoderStats};
 
-/// Tokens per forward pass: enough for full matrix speed, few enough that a call need not wait long for its turn.
-const BATCH_TOKENS: usize = 2048;
+/// Tokens of a pass while one call runs: enough for full matrix speed.
+const MOST: usize = 512;
 /// Of these, how many may get logits over the whole vocabulary: 256 × 30,522 × 4 bytes are 31 MB.
 const BATCH_VOCABULARY_ROWS: usize = 256;
 
@@ -41,6 +45,8 @@ pub(crate) struct Run {
     cancel: CancelToken,
     progress: Option<Progress>,
     sink: Box<dyn Sink>,
+    /// Its place in the queue.
+    ticket: Ticket,
 }
 
 impl Run {
@@ -50,14 +56,16 @@ impl Run {
         cancel: CancelToken,
         progress: Option<Progress>,
         sink: Box<dyn Sink>,
+        ticket: Ticket,
     ) -> Self {
         let mut todo: Vec<usize> = (0..inputs.len()).collect();
         todo.sort_by_key(|index| (inputs[*index].ids.len(), std::cmp::Reverse(*index)));
-        Self { missing: inputs.len(), inputs, todo, want, cancel, progress, sink }
+        Self { missing: inputs.len(), inputs, todo, want, cancel, progress, sink, ticket }
     }
 
     fn take(&mut self, index: usize, output: EncoderOutput) -> Result<()> {
         let (sink, input) = (&mut self.sink, &self.inputs[index]);
+        self.ticket.start(input.ids.len());
         self.missing -= 1;
         guarded(|| sink.take(index, input, output))
     }
@@ -90,14 +98,24 @@ pub(crate) struct EncoderThread {
     inbox: mpsc::Receiver<Command>,
     closing: Arc<AtomicBool>,
     runs: VecDeque<Run>,
+    queue: Arc<Queue>,
+    board: Arc<Board<EncoderStats>>,
+    pace: Pace,
 }
 
 /// An input's place: run and index in it.
 type Place = (usize, usize);
 
 impl EncoderThread {
-    pub fn new(model: Box<dyn Encoder>, inbox: mpsc::Receiver<Command>, closing: Arc<AtomicBool>) -> Self {
-        Self { model, inbox, closing, runs: VecDeque::new() }
+    pub fn new(
+        model: Box<dyn Encoder>,
+        inbox: mpsc::Receiver<Command>,
+        closing: Arc<AtomicBool>,
+        queue: Arc<Queue>,
+        board: Arc<Board<EncoderStats>>,
+    ) -> Self {
+        let pace = Pace::new(queue.limits().max_step, MOST);
+        Self { model, inbox, closing, runs: VecDeque::new(), queue, board, pace }
     }
 
     /// Serves until the model is closed. Runs left over are dropped, and their replies say so.
@@ -107,12 +125,18 @@ impl EncoderThread {
             while !self.runs.is_empty() && !self.closing.load(Ordering::Acquire) {
                 self.end_cancelled();
                 self.step();
+                self.show();
                 while let Ok(command) = self.inbox.try_recv() {
                     self.accept(command);
                 }
             }
             drop(guard);
         }
+    }
+
+    fn show(&self) {
+        let waiting = self.runs.iter().map(|run| run.todo.len()).sum();
+        self.board.update(|stats| (stats.running, stats.waiting) = (self.runs.len(), waiting));
     }
 
     /// Sleeps until there is something to do; `false`: the model is closing.
@@ -153,7 +177,8 @@ impl EncoderThread {
             (true, 0) => input.ids.len(),
             (true, chosen) => chosen,
         };
-        let mut room = (BATCH_TOKENS, BATCH_VOCABULARY_ROWS);
+        let alone = self.runs.len() == 1;
+        let mut room = (self.pace.tokens(alone), BATCH_VOCABULARY_ROWS);
         let mut full = false;
         while !full {
             let before = places.len();
@@ -171,7 +196,14 @@ impl EncoderThread {
             }
             full |= places.len() == before;
         }
-        let result = self.forward(&places, &batch, &want);
+        let start = Instant::now();
+        let result = self.forward(&places, &batch, &want, alone);
+        if result.is_ok() {
+            let (tokens, seconds) =
+                (batch.iter().map(|input| input.ids.len()).sum(), start.elapsed().as_secs_f64());
+            self.pace.took(tokens, seconds);
+            self.board.step(tokens, seconds);
+        }
         self.settle(places, result);
         // The oldest goes to the back, so that another `want` gets its turn.
         if let Some(run) = self.runs.pop_front() {
@@ -192,6 +224,7 @@ impl EncoderThread {
         places: &[Place],
         batch: &[EncoderInput],
         want: &EncoderWant,
+        alone: bool,
     ) -> Result<Vec<EncoderOutput>> {
         let closing = self.closing.clone();
         let mut tokens: Vec<CancelToken> = Vec::new();
@@ -200,8 +233,11 @@ impl EncoderThread {
                 tokens.push(run.cancel.clone());
             }
         }
-        // One cancelled call ends the pass for all: the others' inputs run again, at once and without it.
-        let stop = || closing.load(Ordering::Acquire) || tokens.iter().any(CancelToken::is_cancelled);
+        // One cancelled call ends the pass for all, and a call that comes ends a long one: the inputs run again, at once.
+        let (queue, arrivals) = (self.queue.clone(), self.queue.arrivals());
+        let newcomer = || alone && batch.len() > 1 && queue.arrivals() != arrivals;
+        let stop =
+            || closing.load(Ordering::Acquire) || newcomer() || tokens.iter().any(CancelToken::is_cancelled);
         let outputs = catch_unwind(AssertUnwindSafe(|| self.model.forward(batch, want, &stop)))
             .map_err(|panic| EngineError::panicked(&*panic))??;
         match outputs.len() == batch.len() {

@@ -12,7 +12,6 @@ use crate::generation::options::{GenerateOptions, Prompt, Truncate};
 use crate::generation::request::{Deadline, Job};
 use crate::generation::scheduler::{Command, Scheduler};
 use crate::generation::score::{ScoreJob, TokenScore};
-use crate::generation::stats::{Board, GeneratorStats};
 use crate::generation::stream::{Producer, TokenStream};
 use crate::runtime::admission::{Limits, Queue};
 use crate::runtime::cancel::CancelToken;
@@ -20,6 +19,7 @@ use crate::runtime::codec::{Codec, TextCodec, count_all, decode_all, encode_all,
 use crate::runtime::lifecycle::{Life, ThreadSlot, start_owner, start_owner_and_wait};
 use crate::runtime::load::LoadRequest;
 use crate::runtime::reply::{Done, Reply};
+use crate::runtime::stats::{Board, GeneratorStats};
 
 #[derive(Debug, Clone, Default)]
 pub struct GenerateRequest {
@@ -42,7 +42,7 @@ struct Inner {
     /// Calls so far: each is a client of its own.
     clients: AtomicU64,
     queue: Arc<Queue>,
-    board: Arc<Board>,
+    board: Arc<Board<GeneratorStats>>,
     kv: KvSpec,
 }
 

@@ -3,9 +3,9 @@
 //! A generation goes `handle.rs` → text thread (ids) → `scheduler.rs`, the thread that owns the model → `stream.rs`, a
 //! bounded queue → whoever calls `next`. On the model's thread `request.rs` is one call, `group.rs` one prompt of it,
 //! `sequence.rs` one continuation; `plan.rs` is what is decided before it runs. `work.rs` says who takes part in a step:
-//! `batch.rs` divides its tokens, `speculative/` guesses some, `pace.rs` says how many there are, `kv/` finds the memory. What happens to a token's
+//! `batch.rs` divides its tokens, `speculative/` guesses some, `kv/` finds the memory. What happens to a token's
 //! logits is in `sampling/`, how ids become text in `detokenize.rs` and `stop.rs`. What exists already is scored by
-//! `score.rs`; `stats.rs` shows those who serve what goes on.
+//! `score.rs`.
 
 pub mod batch;
 mod detokenize;
@@ -13,7 +13,6 @@ mod group;
 pub mod handle;
 mod kv;
 pub mod options;
-mod pace;
 mod plan;
 mod request;
 pub mod result;
@@ -22,7 +21,6 @@ mod scheduler;
 pub mod score;
 mod sequence;
 pub mod speculative;
-pub mod stats;
 mod stop;
 pub mod stream;
 mod work;

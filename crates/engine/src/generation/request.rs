@@ -140,20 +140,21 @@ impl Request {
         self.clocks.started.get_or_insert(now);
     }
 
-    /// Takes the logits of a step.
+    /// Takes the logits of a step. Returns how many tokens were guessed, and how many of them were right.
     pub fn advance(
         &mut self,
         logits: &mut dyn StepLogits,
         scratch: &mut Scratch,
         prefixes: &mut Prefixes,
-    ) -> Result<()> {
+    ) -> Result<(usize, usize)> {
         let mut output = Output::default();
         for group in &mut self.groups {
             group.advance(&self.plan, logits, scratch, &mut output)?;
         }
         self.groups.retain(|group| !group.is_over());
+        let guesses = (output.drafted, output.accepted);
         self.settle(output, prefixes);
-        Ok(())
+        Ok(guesses)
     }
 
     /// Begins with a prompt.

@@ -12,19 +12,21 @@ use candlewick_models::{CausalBackend, ModelError, StepLogits};
 
 use crate::error::{EngineError, Result};
 use crate::generation::kv::memory::Memory;
-use crate::generation::pace::{MOST, Pace};
 use crate::generation::request::{Job, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::{ScoreJob, ScoreRun};
 use crate::generation::speculative::Cost;
-use crate::generation::stats::Board;
 use crate::generation::work::Work;
 use crate::runtime::admission::Queue;
 use crate::runtime::codec::Codec;
+use crate::runtime::pace::Pace;
+use crate::runtime::stats::{Board, GeneratorStats};
 
 /// Sequences that may run at once (paused ones aside). A request that has none running may go beyond, up to twice as
 /// many, so that a request with a thousand prompts does not shut out the rest.
 const SEQUENCES: usize = 64;
+/// Tokens beyond which a step is no more efficient.
+const MOST: usize = 256;
 
 pub(crate) enum Command {
     Start(Box<Job>),
@@ -46,7 +48,7 @@ pub(crate) struct Scheduler {
     /// Groups started so far.
     serial: u64,
     queue: Arc<Queue>,
-    board: Arc<Board>,
+    board: Arc<Board<GeneratorStats>>,
 }
 
 impl Scheduler {
@@ -56,7 +58,7 @@ impl Scheduler {
         inbox: mpsc::Receiver<Command>,
         closing: Arc<AtomicBool>,
         queue: Arc<Queue>,
-        board: Arc<Board>,
+        board: Arc<Board<GeneratorStats>>,
     ) -> Self {
         let spec = model.kv();
         let memory = Memory::new(spec);
@@ -71,7 +73,7 @@ impl Scheduler {
             closing,
             work: Work::default(),
             memory,
-            pace: Pace::new(queue.limits().max_step),
+            pace: Pace::new(queue.limits().max_step, MOST),
             cost: Cost::default(),
             scratch: Scratch::default(),
             serial: 0,
@@ -131,7 +133,7 @@ impl Scheduler {
         self.work.end_stopped();
         self.admit();
         let alone = self.work.is_alone();
-        let budget = if alone { MOST } else { self.pace.tokens() };
+        let budget = self.pace.tokens(alone);
         self.work.end_complete();
         let size = self.work.schedule(&mut self.memory, budget, &self.cost);
         if let Some(size) = size {
@@ -181,6 +183,8 @@ impl Scheduler {
             stats.free_blocks = self.memory.free();
             stats.prefix_blocks = self.memory.prefixes.blocks();
             (stats.prompt_tokens, stats.cached_tokens) = (self.work.prompt_tokens, self.work.cached_tokens);
+            (stats.drafted_tokens, stats.accepted_tokens) =
+                (self.work.drafted_tokens, self.work.accepted_tokens);
             stats.pauses = self.work.pauses;
         });
     }

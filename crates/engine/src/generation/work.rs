@@ -50,6 +50,8 @@ pub(crate) struct Work {
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
     pub pauses: u64,
+    pub drafted_tokens: u64,
+    pub accepted_tokens: u64,
 }
 
 impl Work {
@@ -383,7 +385,11 @@ impl Work {
         for (index, request) in self.requests.iter_mut().enumerate() {
             if request.scheduled.tokens > 0 {
                 match request.advance(logits, scratch, &mut memory.prefixes) {
-                    Ok(()) => request.flush(),
+                    Ok((drafted, accepted)) => {
+                        self.drafted_tokens += drafted as u64;
+                        self.accepted_tokens += accepted as u64;
+                        request.flush();
+                    }
                     Err(error) => failed.push((index, error)),
                 }
             }

@@ -6,7 +6,7 @@ use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, Truncation, Wi
 use super::utf16::Utf16;
 use super::{inputs_of, softmax};
 use crate::encoding::handle::{Control, EncoderHandle};
-use crate::encoding::input::{EncodeOptions, Limits};
+use crate::encoding::input::{EncodeOptions, InputLimits};
 use crate::error::{EngineError, Result};
 use crate::runtime::codec::Codec;
 use crate::runtime::reply::Done;
@@ -55,7 +55,7 @@ impl EncoderHandle {
         done: Done<Vec<Vec<Answer>>>,
     ) {
         let encode = EncodeOptions { truncation: Truncation::Second, ..options.encode };
-        let limits = Limits::of(self.info(), encode);
+        let limits = InputLimits::of(self.info(), encode);
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
         let prepare = move |codec: &Codec, cancel: &crate::CancelToken| {
             limits.check()?;

@@ -3,7 +3,7 @@
 use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, ModelError, Pooling, PoolingMode};
 
 use crate::encoding::handle::{Control, EncoderHandle};
-use crate::encoding::input::{EncodeOptions, EncoderText, Limits};
+use crate::encoding::input::{EncodeOptions, EncoderText, InputLimits};
 use crate::error::EngineError;
 use crate::runtime::reply::Done;
 
@@ -35,7 +35,7 @@ impl EncoderHandle {
             pooling.modes = vec![mode];
         }
         let normalize = options.normalize.unwrap_or(usage.normalize);
-        let limits = Limits::of(&info, options.encode);
+        let limits = InputLimits::of(&info, options.encode);
         let want = EncoderWant { last_hidden_state: true, ..EncoderWant::default() };
         let prepare = move |codec: &crate::runtime::codec::Codec, cancel: &_| {
             if let Some(module) = usage.unsupported_module.filter(|_| own) {

@@ -6,7 +6,7 @@ use candlewick_models::{EncoderInput, EncoderOutput, EncoderWant, Window};
 use super::utf16::Utf16;
 use super::{argmax, inputs_of, softmax};
 use crate::encoding::handle::{Control, EncoderHandle};
-use crate::encoding::input::{EncodeOptions, Limits};
+use crate::encoding::input::{EncodeOptions, InputLimits};
 use crate::error::{EngineError, Result};
 use crate::runtime::codec::Codec;
 use crate::runtime::reply::Done;
@@ -67,7 +67,7 @@ impl EncoderHandle {
         done: Done<Vec<Vec<Entity>>>,
     ) {
         let info = self.info().clone();
-        let limits = Limits::of(&info, options.encode);
+        let limits = InputLimits::of(&info, options.encode);
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
         let prepare = move |codec: &Codec, cancel: &crate::CancelToken| {
             limits.check()?;

@@ -3,7 +3,7 @@
 use candlewick_models::{EncoderHead, EncoderInput, EncoderOutput, EncoderWant, ModelError};
 
 use crate::encoding::handle::{Control, EncoderHandle};
-use crate::encoding::input::{EncodeOptions, EncoderText, Limits};
+use crate::encoding::input::{EncodeOptions, EncoderText, InputLimits};
 use crate::error::{EngineError, Result};
 use crate::logits;
 use crate::runtime::codec::Codec;
@@ -49,7 +49,7 @@ impl EncoderHandle {
         done: Done<Vec<Filled>>,
     ) {
         let info = self.info().clone();
-        let limits = Limits::of(&info, options.encode);
+        let limits = InputLimits::of(&info, options.encode);
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
         let prepare = move |codec: &Codec, cancel: &_| {
             debug_assert_eq!(info.head, EncoderHead::MaskedLm);

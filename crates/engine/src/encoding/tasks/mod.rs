@@ -15,11 +15,11 @@ pub use fill::{Fill, FillOptions, Filled};
 
 use candlewick_models::{EncoderInput, Window};
 
-use crate::encoding::input::Limits;
+use crate::encoding::input::InputLimits;
 use crate::error::Result;
 
 /// The windows of a text, of each text, as inputs in one row.
-fn inputs_of(windows: &[Vec<Window>], limits: &Limits) -> Result<Vec<EncoderInput>> {
+fn inputs_of(windows: &[Vec<Window>], limits: &InputLimits) -> Result<Vec<EncoderInput>> {
     let input = |window: &Window| {
         let (ids, type_ids) = (window.ids.clone(), window.type_ids.clone());
         limits.accept(EncoderInput { ids, type_ids, ..EncoderInput::default() })
