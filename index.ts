@@ -48,6 +48,7 @@ export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";
 export type { DecodeOptions, Model } from "./src/model.js";
 export type { Language } from "./src/default-models.js";
 export type { ReadableOptions, ResponseOptions, StreamFormat } from "./src/response.js";
+export type { BERTStats, GPT2Stats, StepStats } from "./src/stats.js";
 export { TokenStream } from "./src/stream.js";
 export type {
   CheckpointEvent,

@@ -13,6 +13,7 @@ import type { RerankTask } from "./pipelines/rerank.js";
 import type { ZeroShotTask } from "./pipelines/zero-shot.js";
 import { abortable, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
+import type { BERTStats } from "./stats.js";
 import type { TokenIds } from "./types.js";
 import type { SimilarityName } from "./vectors.js";
 
@@ -216,6 +217,12 @@ export class BERT extends Model {
   /** @internal */
   static of(source: string, encoder: NativeEncoder): BERT {
     return new BERT(source, encoder);
+  }
+
+  /** What the model is doing: what runs and waits, its speed. Costs microseconds, and never waits. */
+  stats(): BERTStats {
+    this.checkOpen();
+    return this.#native.stats();
   }
 
   /** @internal The addon's handle of the model. */

@@ -10,6 +10,9 @@ export type ErrorCode =
   | "CONTEXT_OVERFLOW"
   | "INPUT_INVALID"
   | "ABORTED"
+  | "DEADLINE_EXCEEDED"
+  | "QUEUE_FULL"
+  | "OUT_OF_MEMORY"
   | "MODEL_CLOSED"
   | "STREAM_USED"
   | "TASK_UNSUPPORTED"
@@ -56,10 +59,13 @@ export type ErrorCode =
 export class CandlewickError extends Error {
   /** Stable across versions. */
   readonly code: ErrorCode;
+  /** With `QUEUE_FULL`: milliseconds after which the queue may have room, by the model's speed so far. */
+  declare readonly retryAfterMs?: number;
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions & { retryAfterMs?: number }) {
     super(message, options);
     this.code = code;
+    if (options?.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
   }
 
   /** The HTTP status that fits the code: 4xx if the caller is at fault, 499 for an abort, else 5xx. */
@@ -96,6 +102,9 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   MODEL_GATED: 403,
   DOWNLOAD_FAILED: 502,
   ABORTED: 499,
+  DEADLINE_EXCEEDED: 504,
+  QUEUE_FULL: 503,
+  OUT_OF_MEMORY: 400,
   MODEL_CLOSED: 503,
 };
 
@@ -107,9 +116,9 @@ export function abortError(signal: AbortSignal): CandlewickError {
 /** What the native side threw (an `Error` with a `code` of ours), as a {@link CandlewickError}. */
 export function fromNative(error: unknown): CandlewickError {
   if (error instanceof CandlewickError) return error;
-  const { code, message } = error as { code?: unknown; message?: unknown };
+  const { code, message, retryAfterMs } = error as { code?: unknown; message?: unknown; retryAfterMs?: number };
   if (typeof code === "string" && /^[A-Z][A-Z0-9_]+$/.test(code)) {
-    return new CandlewickError(code as ErrorCode, String(message));
+    return new CandlewickError(code as ErrorCode, String(message), { retryAfterMs });
   }
   return new CandlewickError("INTERNAL", `Unexpected error in the native addon: ${String(message)}`, { cause: error });
 }

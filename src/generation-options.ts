@@ -1,7 +1,7 @@
 /** From a user's generation options to the engine's. Types, and the ranges that need no model, are checked here. */
 import type { NativeGenerateOptions } from "./native.js";
 import { type Check, checks, isPlainObject, type OptionTable, show, TOKEN_ID } from "./options.js";
-import type { GenerateOptions } from "./types.js";
+import type { GenerateOptions, TokenIds } from "./types.js";
 
 const count = checks.integer(0, 0xffff_ffff);
 const positive = checks.integer(1, 0xffff_ffff);
@@ -18,6 +18,11 @@ const logitBias: Check = (value) => {
   );
   return wrong && `must have token ids as keys and numbers or -Infinity as values (not ${wrong[0]}: ${show(wrong[1])})`;
 };
+
+const isIds = (value: unknown) => value instanceof Uint32Array || (Array.isArray(value) && value.every((id) => !TOKEN_ID(id)));
+
+const continueFrom: Check = (value) =>
+  isIds(value) || (Array.isArray(value) && value.every(isIds)) ? undefined : "must be token ids, or an array of token ids for each sequence";
 
 export const generateOptions: OptionTable<GenerateOptions> = {
   maxNewTokens: positive,
@@ -43,6 +48,12 @@ export const generateOptions: OptionTable<GenerateOptions> = {
   earlyStopping: checks.oneOf(true, false, "never"),
   truncate: checks.oneOf("left"),
   adapter: checks.string,
+  client: checks.string,
+  priority: checks.oneOf("interactive", "batch"),
+  deadline: checks.number("above 0, up to a day of milliseconds", (value) => value > 0 && value <= 86_400_000),
+  scope: checks.string,
+  continueFrom,
+  speculation: checks.oneOf("lookup", false),
   signal: checks.signal,
 };
 
@@ -51,13 +62,21 @@ export type ResolvedOptions = GenerateOptions & { wishedNewTokens?: number; wish
 
 /** Of options that were checked. */
 export function nativeOptions(options: ResolvedOptions): NativeGenerateOptions {
-  const { signal: _, logitBias, stop, stopTokenIds, earlyStopping, ...rest } = options;
+  const { signal: _, logitBias, stop, stopTokenIds, earlyStopping, continueFrom, speculation, ...rest } = options;
   return {
     ...rest,
     logitBiasIds: logitBias && Object.keys(logitBias).map(Number),
     logitBiasValues: logitBias && Object.values(logitBias),
     stop: typeof stop === "string" ? [stop] : stop?.slice(),
     stopTokenIds: stopTokenIds?.slice(),
+    continueFrom: continueFrom && sequencesOf(continueFrom),
+    speculation: speculation === false ? "off" : speculation,
     earlyStopping: earlyStopping === undefined ? undefined : (String(earlyStopping) as "true" | "false" | "never"),
   };
+}
+
+/** The ids of one sequence, or of each of several. Empty ids are those of one sequence that has none. */
+function sequencesOf(ids: NonNullable<GenerateOptions["continueFrom"]>): Uint32Array[] {
+  const several = Array.isArray(ids) && ids.length > 0 && typeof ids[0] !== "number";
+  return (several ? (ids as readonly TokenIds[]) : [ids as TokenIds]).map((one) => Uint32Array.from(one));
 }

@@ -15,6 +15,7 @@ import {
 import { type Check, checkOptions, checks, isPlainObject, type OptionTable } from "./options.js";
 import { abortable, call, callSync, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
+import type { GPT2Stats } from "./stats.js";
 import { TokenStream } from "./stream.js";
 import { readTaskParameters, type TaskParameters } from "./task-parameters.js";
 import type { GenerateOptions, Prompt } from "./types.js";
@@ -99,7 +100,8 @@ export class GPT2 extends Model {
    *
    * @throws {CandlewickError} At once: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`, `MODEL_CLOSED`,
    *   `TOKENIZER_MISSING` (stop strings without a tokenizer). Through the stream: `CONTEXT_OVERFLOW`, `INPUT_INVALID`
-   *   (an id outside the vocabulary), `TOKENIZER_MISSING` (a text), `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
+   *   (an id outside the vocabulary), `TOKENIZER_MISSING` (a text), `QUEUE_FULL`, `OUT_OF_MEMORY` (more beams than
+   *   `kvCacheBytes` holds), `DEADLINE_EXCEEDED`, `ABORTED`, `MODEL_CLOSED` (closed meanwhile).
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): TokenStream {
     return this.generateWith(prompt, checkOptions("generate", options, generateOptions), this.info.generationDefaults);
@@ -151,6 +153,12 @@ export class GPT2 extends Model {
     return callSync(() => this.#native.generate(prompts, request));
   }
 
+  /** What the model is doing: what runs and waits, its memory, its speed. Costs microseconds, and never waits. */
+  stats(): GPT2Stats {
+    this.checkOpen();
+    return this.#native.stats();
+  }
+
   /** The ids of a text, or of each of several. A special token that stands in the text becomes its id. */
   encode(text: string, options?: EncodeOptions): Promise<Uint32Array>;
   encode(texts: readonly string[], options?: EncodeOptions): Promise<Uint32Array[]>;
@@ -175,6 +183,13 @@ export interface GPT2LoadOptions extends LoadOptions {
    * weights without being merged, so they may lie over weights of any dtype; on the CPU only.
    */
   adapters?: Readonly<Record<string, string>>;
+  /**
+   * Bytes for the keys and values of all sequences together, and of prefixes that are kept. Taken as they are needed.
+   * When they are all in use, the youngest sequence waits, and its past is computed again. Less than one sequence of all
+   * positions needs, or more than this process may use, is `OPTION_INVALID`. Default: a quarter of what this process may
+   * use, at most 2 GiB.
+   */
+  kvCacheBytes?: number;
 }
 
 const adapters: Check = (value) => {
@@ -182,7 +197,7 @@ const adapters: Check = (value) => {
   return Object.values(value).some((folder) => checks.string(folder) !== undefined) ? "must have paths of folders as values" : undefined;
 };
 
-const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters };
+const gpt2LoadOptions: OptionTable<GPT2LoadOptions> = { ...loadOptions, adapters, kvCacheBytes: checks.integer(1) };
 
 /**
  * Loads a GPT-2: a folder in Hugging Face's layout (`config.json`, `*.safetensors` or a shard index, `tokenizer.json`

@@ -25,6 +25,18 @@ export interface LoadOptions {
   revision?: string;
   /** Never use the network: a hub model must be in the cache. Default false. */
   localFilesOnly?: boolean;
+  /**
+   * Most tokens that may wait for the model: of a GPT-2 those of prompts that have not started, of a BERT those of texts
+   * that have not run. What is beyond is refused at once with `QUEUE_FULL`. Default 4,194,304.
+   */
+  maxQueuedTokens?: number;
+  /** Most requests that may wait for the model; what is beyond is refused at once with `QUEUE_FULL`. Default 16,384. */
+  maxQueuedRequests?: number;
+  /**
+   * Milliseconds that a step of the model may take while others wait or decode: long prompts and batches are divided by
+   * the speed that was measured. What cannot be divided, such as one long text of a BERT, may take longer. Default 50.
+   */
+  maxStepMs?: number;
 }
 
 export const loadOptions: OptionTable<LoadOptions> = {
@@ -35,10 +47,13 @@ export const loadOptions: OptionTable<LoadOptions> = {
   onProgress: checks.function,
   revision: checks.string,
   localFilesOnly: checks.boolean,
+  maxQueuedTokens: checks.integer(1),
+  maxQueuedRequests: checks.integer(1),
+  maxStepMs: checks.number("from 1 to 60,000", (value) => value >= 1 && value <= 60_000),
 };
 
-/** @internal The names of {@link LoadOptions}. */
-export const LOAD_OPTION_NAMES: readonly string[] = Object.keys(loadOptions);
+/** @internal The names of {@link LoadOptions}, and of what a GPT-2 takes beside them. */
+export const LOAD_OPTION_NAMES: readonly string[] = [...Object.keys(loadOptions), "kvCacheBytes"];
 
 /** Progress of a load, in bytes. */
 export type LoadProgress =
@@ -53,7 +68,7 @@ type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
  * Finds the model's files, downloads them if need be, and has `loader` load them; `folders` is where they are, an
  * adapter's before its base's.
  */
-export async function load<T, Options extends LoadOptions & { adapters?: Readonly<Record<string, string>> }>(
+export async function load<T, Options extends LoadOptions & { adapters?: Readonly<Record<string, string>>; kvCacheBytes?: number }>(
   where: string,
   loader: Loader,
   source: string,
@@ -63,7 +78,8 @@ export async function load<T, Options extends LoadOptions & { adapters?: Readonl
   const problem = checks.string(source);
   if (problem) throw invalid(where, "the model", problem, source);
   const checked = checkOptions(where, options, table);
-  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly, adapters } = checked;
+  const { dtype, device, threads, signal, onProgress, revision, localFilesOnly, adapters, kvCacheBytes } = checked;
+  const { maxQueuedTokens, maxQueuedRequests, maxStepMs } = checked;
   const resolving = {
     localFilesOnly,
     signal,
@@ -78,6 +94,10 @@ export async function load<T, Options extends LoadOptions & { adapters?: Readonl
     device,
     threads,
     adapters: adapters && Object.entries(adapters),
+    kvCacheBytes,
+    maxQueuedTokens,
+    maxQueuedRequests,
+    maxStepMs,
     progress: onProgress !== undefined,
   };
   const model = await abortable<T>(

@@ -93,7 +93,10 @@ async function refuse(response: ServerResponse | Http2ServerResponse, error: Can
 
 /** The response to a request that cannot be answered by a stream, in the form that OpenAI's API has. */
 function refusal(error: CandlewickError): Response {
-  return Response.json(errorBody(error), { status: error.httpStatus, headers: { "cache-control": "no-store" } });
+  const { httpStatus: status, retryAfterMs } = error;
+  const headers = new Headers({ "cache-control": "no-store" });
+  if (retryAfterMs !== undefined) headers.set("retry-after", String(Math.ceil(retryAfterMs / 1000)));
+  return Response.json(errorBody(error), { status, headers });
 }
 
 /** `set-cookie` may be there several times. */

@@ -1,5 +1,5 @@
 /**
- * What a generation takes and gives back. Ranges are those of `crates/engine/src/options.rs`. A default that a comment
+ * What a generation takes and gives back. Ranges are those of `crates/engine/src/generation/options.rs`. A default that a comment
  * names holds where the model's files (`info.generationDefaults`) do not name another.
  */
 
@@ -72,6 +72,31 @@ export interface GenerateOptions {
   adapter?: string;
   /** `"left"` cuts a prompt that does not fit from its beginning. Default: `CONTEXT_OVERFLOW`. */
   truncate?: "left";
+  /**
+   * Whose turns these are: requests of one client share the turns of one, by tokens, so that a client with a thousand
+   * prompts and a client with one get as many each. Default: each call is a client of its own.
+   */
+  client?: string;
+  /** `"batch"`: gets what interactive requests leave of each step. Default `"interactive"`. */
+  priority?: "interactive" | "batch";
+  /** Milliseconds from the call; then the request ends with `DEADLINE_EXCEEDED`, after the tokens so far. Default: none. */
+  deadline?: number;
+  /**
+   * Beginnings of prompts are computed once, within a scope: name one for each of your users, and none can find out by
+   * the time it takes what another one has asked. Default: one scope for all that name none.
+   */
+  scope?: string;
+  /**
+   * Tokens that exist already, of the one sequence or of each (prompt × `n` + sample): the generation goes on as if it had
+   * just made them, with the same seed and options to the very tokens that it would have made. They are in the result,
+   * without logprobs, and not in the stream. Not in a beam search.
+   */
+  continueFrom?: TokenIds | readonly TokenIds[];
+  /**
+   * `"lookup"` (default) guesses tokens from what followed the same tokens before, where that pays, and verifies them in
+   * one pass: the same tokens and logprobs, sooner. `false`: no guesses.
+   */
+  speculation?: "lookup" | false;
   /** Aborting it ends the compute by the next token; iteration and result are rejected with code `ABORTED`. */
   signal?: AbortSignal;
 }
@@ -102,7 +127,6 @@ export interface TokenLogprob {
   readonly logprob: number;
 }
 
-/** `"stop"`: an end token or a stop string. `"length"`: `maxNewTokens`. `"aborted"`: cancelled by its reader. */
 /** What is known of a generation when its prompt is checked and queued. */
 export interface Accepted {
   /**
@@ -112,6 +136,7 @@ export interface Accepted {
   readonly promptTokens: number;
 }
 
+/** `"stop"`: an end token or a stop string. `"length"`: `maxNewTokens`. `"aborted"`: cancelled by its reader. */
 export type FinishReason = "stop" | "length" | "aborted";
 
 /** One continuation. */
@@ -147,6 +172,9 @@ export interface Usage {
   readonly totalTokens: number;
   /** Of the prompt's tokens those that an earlier request had computed already. */
   readonly cachedTokens: number;
+  /** Tokens that were guessed, and those of them that were right: each of these saved a pass. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
 }
 
 /** Milliseconds, and tokens per second. Pauses for a slow reader are in none of them. */

@@ -39,6 +39,8 @@ export type PipelineOptions<Name extends PipelineTask = PipelineTask> = LoadOpti
      * Where no model is named: the language of the texts, which decides the model. Default: the task's first, `"en"`.
      */
     language?: Language;
+    /** Of a task that a GPT-2 does: as `loadGPT2()` takes it. */
+    kvCacheBytes?: number;
   };
 
 /** How a task is made. */

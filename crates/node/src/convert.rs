@@ -1,10 +1,12 @@
 //! What JavaScript gives, as the engine's values. `src/types.ts` is where users read about them, and where types and
 //! unknown names are checked; `None` is the engine's default.
 
+use std::time::Duration;
+
 use candlewick_engine as engine;
 use engine::{
-    Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, Layers, LoadRequest, Progress,
-    Prompt, Truncate, Truncation,
+    Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, Layers, LoadRequest, Priority,
+    Progress, Prompt, Speculation, Truncate, Truncation,
 };
 use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
@@ -24,6 +26,11 @@ pub struct LoadOptions {
     pub threads: Option<u32>,
     /// Pairs of name and folder.
     pub adapters: Option<Vec<(String, String)>>,
+    /// Bytes for keys and values.
+    pub kv_cache_bytes: Option<f64>,
+    pub max_queued_tokens: Option<f64>,
+    pub max_queued_requests: Option<f64>,
+    pub max_step_ms: Option<f64>,
     /// Whether to report progress.
     pub progress: bool,
 }
@@ -39,6 +46,12 @@ impl LoadOptions {
         request.options.threads = self.threads.unwrap_or(0) as usize;
         request.options.base = self.base;
         request.options.adapters = self.adapters.unwrap_or_default();
+        request.options.kv_cache_bytes = self.kv_cache_bytes.map(|bytes| bytes as u64);
+        let limits = &mut request.limits;
+        let count = |given: Option<f64>, default: usize| given.map_or(default, |count| count as usize);
+        limits.max_queued_tokens = count(self.max_queued_tokens, limits.max_queued_tokens);
+        limits.max_queued_requests = count(self.max_queued_requests, limits.max_queued_requests);
+        limits.max_step = self.max_step_ms.map_or(limits.max_step, |ms| Duration::from_secs_f64(ms / 1e3));
         request.progress = self.progress.then(|| mailbox.progress(id));
         Ok(request)
     }
@@ -90,6 +103,15 @@ pub struct GenerateOptions {
     #[napi(ts_type = "'left'")]
     pub truncate: Option<String>,
     pub adapter: Option<String>,
+    pub client: Option<String>,
+    #[napi(ts_type = "'interactive' | 'batch'")]
+    pub priority: Option<String>,
+    /// Milliseconds from the call on.
+    pub deadline: Option<f64>,
+    pub scope: Option<String>,
+    pub continue_from: Option<Vec<Uint32Array>>,
+    #[napi(ts_type = "'lookup' | 'off'")]
+    pub speculation: Option<String>,
 }
 
 impl From<GenerateOptions> for engine::GenerateOptions {
@@ -132,12 +154,18 @@ impl From<GenerateOptions> for engine::GenerateOptions {
                 _ => default.truncate,
             },
             adapter: from.adapter,
-            client: None,
-            priority: default.priority,
-            deadline: None,
-            scope: None,
-            continue_from: Vec::new(),
-            speculation: default.speculation,
+            client: from.client,
+            priority: match from.priority.as_deref() {
+                Some("batch") => Priority::Batch,
+                _ => default.priority,
+            },
+            deadline: from.deadline.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+            scope: from.scope,
+            continue_from: from.continue_from.into_iter().flatten().map(|ids| ids.to_vec()).collect(),
+            speculation: match from.speculation.as_deref() {
+                Some("off") => Speculation::Off,
+                _ => default.speculation,
+            },
             cancel: default.cancel,
         }
     }

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::info::EncoderInfo;
 use crate::mailbox::{Cancel, Mailbox};
 use crate::packed::{Inputs, Outputs, PackedInputs, PackedOutputs};
+use crate::stats::EncoderStats;
 
 /// Loads a model from a path. Answers with an `Encoder`; reports progress before.
 #[napi]
@@ -35,6 +36,12 @@ impl Encoder {
     #[napi(getter)]
     pub fn info(&self) -> EncoderInfo {
         EncoderInfo::new(self.encoder.info(), self.encoder.tokenizer_vocab_size())
+    }
+
+    /// What the model's thread is doing.
+    #[napi]
+    pub fn stats(&self) -> EncoderStats {
+        self.encoder.stats().into()
     }
 
     /// Answers with `PackedInputs`.

@@ -15,16 +15,28 @@ pub fn thrown(error: EngineError) -> Error {
 pub struct Failure {
     pub code: &'static str,
     pub message: String,
+    /// When it may be tried again, if waiting helps.
+    pub retry_after_ms: Option<f64>,
+}
+
+impl Failure {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
 }
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+        let retry_after_ms = match error {
+            EngineError::QueueFull { retry_after_ms, .. } => Some(retry_after_ms as f64),
+            _ => None,
+        };
+        Self { retry_after_ms, ..Self::new(error.code(), error.to_string()) }
     }
 }
 
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+        Self::new(error.code(), error.to_string())
     }
 }

@@ -82,7 +82,7 @@ fn run<P: Predictor<Error = Failure>>(
     options: &str,
     watch: &Watch,
 ) -> std::result::Result<Answer, Failure> {
-    let internal = |error: serde_json::Error| Failure { code: "INTERNAL", message: error.to_string() };
+    let internal = |error: serde_json::Error| Failure::new("INTERNAL", error.to_string());
     let options: EvaluateOptions = serde_json::from_str(options).map_err(internal)?;
     let evaluation = evaluate::evaluate(&mut model, facts, &options, watch)?;
     serde_json::to_string(&evaluation).map(Answer::plain).map_err(internal)

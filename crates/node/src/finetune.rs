@@ -35,7 +35,7 @@ impl Finetune {
             let answer = match events {
                 Ok(Some(events)) => serde_json::to_string(&events)
                     .map(Answer::plain)
-                    .map_err(|error| Failure { code: "INTERNAL", message: error.to_string() }),
+                    .map_err(|error| Failure::new("INTERNAL", error.to_string())),
                 Ok(None) => Ok(Answer::plain(())),
                 Err(error) => Err(error.into()),
             };

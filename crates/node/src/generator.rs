@@ -11,6 +11,7 @@ use crate::error::{Result, thrown};
 use crate::info::GeneratorInfo;
 use crate::mailbox::{Cancel, Mailbox};
 use crate::packed::{Packed, PackedIds};
+use crate::stats::GeneratorStats;
 use crate::tokens::{GenerationResult, Token};
 
 /// Loads a model from a path. Answers with a `Generator`; reports progress before.
@@ -37,6 +38,12 @@ impl Generator {
     #[napi(getter)]
     pub fn info(&self) -> GeneratorInfo {
         GeneratorInfo::new(self.generator.info(), self.generator.tokenizer_vocab_size())
+    }
+
+    /// What the model's thread is doing.
+    #[napi]
+    pub fn stats(&self) -> GeneratorStats {
+        self.generator.stats().into()
     }
 
     /// Options are checked at once; what is wrong with a prompt comes through the stream.

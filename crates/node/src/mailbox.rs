@@ -30,6 +30,8 @@ pub struct Settled {
     /// Set if the call failed.
     pub code: Option<String>,
     pub message: Option<String>,
+    /// Of a failed call that may be tried again then.
+    pub retry_after_ms: Option<f64>,
 }
 
 /// The queue of one environment. TypeScript makes one when it is loaded and gives it to every asynchronous call.
@@ -109,7 +111,7 @@ impl Mailbox {
     ) {
         self.shared.lock().running.insert(id, cancel.token());
         let shared = self.shared.clone();
-        let internal = |message: String| Failure { code: "INTERNAL", message };
+        let internal = |message: String| Failure::new("INTERNAL", message);
         let body = move || {
             let result = catch_unwind(AssertUnwindSafe(work));
             shared.settle(id, result.unwrap_or_else(|_| Err(internal("a thread panicked".into()))));
@@ -130,7 +132,14 @@ impl Mailbox {
         let shared = self.shared.clone();
         Box::new(move |note| {
             let progress = Some(vec![note]);
-            drop(shared.lock().post(Settled { id, progress, value: None, code: None, message: None }));
+            drop(shared.lock().post(Settled {
+                id,
+                progress,
+                value: None,
+                code: None,
+                message: None,
+                retry_after_ms: None,
+            }));
         })
     }
 
@@ -186,12 +195,13 @@ impl Shared {
     fn settle(&self, id: u32, result: std::result::Result<Answer, Failure>) {
         let (value, error) = match result {
             Ok(value) => (Some(value), None),
-            Err(Failure { code, message }) => (None, Some((code.to_string(), message))),
+            Err(failure) => (None, Some(failure)),
         };
-        let (code, message) = error.unzip();
+        let retry_after_ms = error.as_ref().and_then(|failure| failure.retry_after_ms);
+        let (code, message) = error.map(|failure| (failure.code.to_string(), failure.message)).unzip();
         let mut state = self.lock();
         state.running.remove(&id);
-        let unclaimed = state.post(Settled { id, progress: None, value, code, message });
+        let unclaimed = state.post(Settled { id, progress: None, value, code, message, retry_after_ms });
         drop(state);
         drop(unclaimed);
     }
@@ -205,7 +215,14 @@ impl Shared {
             .find(|settled| settled.id == id && settled.progress.as_ref().is_some_and(|p| p.len() == 2))
         {
             Some(settled) => settled.progress = progress,
-            None => drop(state.post(Settled { id, progress, value: None, code: None, message: None })),
+            None => drop(state.post(Settled {
+                id,
+                progress,
+                value: None,
+                code: None,
+                message: None,
+                retry_after_ms: None,
+            })),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::watch::Watch;
 pub fn train_tokenizer(mailbox: &Mailbox, id: u32, options: String, cancel: &Cancel, progress: bool) {
     let watch = Watch::new(mailbox, id, cancel, progress);
     mailbox.work(id, cancel, move || {
-        let internal = |error: serde_json::Error| Failure { code: "INTERNAL", message: error.to_string() };
+        let internal = |error: serde_json::Error| Failure::new("INTERNAL", error.to_string());
         let options: TokenizerOptions = serde_json::from_str(&options).map_err(internal)?;
         let trained = train(&options, &watch)?;
         serde_json::to_string(&trained).map(Answer::plain).map_err(internal)

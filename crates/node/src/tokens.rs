@@ -45,6 +45,8 @@ pub struct Usage {
     pub completion_tokens: u32,
     pub total_tokens: u32,
     pub cached_tokens: u32,
+    pub drafted_tokens: u32,
+    pub accepted_tokens: u32,
 }
 
 #[napi(object, object_from_js = false)]
@@ -87,7 +89,13 @@ impl From<engine::SequenceResult> for GeneratedSequence {
 
 impl From<engine::GenerationResult> for GenerationResult {
     fn from(result: engine::GenerationResult) -> Self {
-        let engine::Usage { prompt_tokens, completion_tokens, cached_tokens, .. } = result.usage;
+        let engine::Usage {
+            prompt_tokens,
+            completion_tokens,
+            cached_tokens,
+            drafted_tokens,
+            accepted_tokens,
+        } = result.usage;
         let timings = result.timings;
         Self {
             sequences: result.sequences.into_iter().map(GeneratedSequence::from).collect(),
@@ -96,6 +104,8 @@ impl From<engine::GenerationResult> for GenerationResult {
                 completion_tokens: completion_tokens as u32,
                 total_tokens: (prompt_tokens + completion_tokens) as u32,
                 cached_tokens: cached_tokens as u32,
+                drafted_tokens: drafted_tokens as u32,
+                accepted_tokens: accepted_tokens as u32,
             },
             timings: Timings {
                 queued_ms: timings.queued_ms,
