@@ -80,6 +80,15 @@ export const goals: readonly Goal[] = [
   ),
   within("8 streams to one", "batch, 8 streams", "batch, 1 stream", "f32", 4.5),
   within("8 streams to one", "batch, 8 streams", "batch, 1 stream", "q8_0", 3.5),
+  within("32 streams to one", "batch, 32 streams", "batch, 1 stream", "q8_0", 6),
+  ...(["f32", "q8_0"] as const).flatMap((dtype): Goal[] => {
+    const cold = "serving, first token after a beginning of 512, cold";
+    return [
+      within("first token after a beginning of 512, cold to warm,", cold, cold.replace("cold", "warm"), dtype, 15),
+      within("guesses on repetitive text", "serving, repetitive text, guesses", "serving, repetitive text, no guesses", dtype, 1.6),
+      within("guesses on free text", "serving, free text of the shipped model, guesses", "serving, free text of the shipped model, no guesses", dtype, 0.97),
+    ];
+  }),
   share("prefill 512", "f32", 0.75, "FMA peak"),
   times("prefill 512", "f32", "candle", 2.5),
   times("prefill 512", "f32", "pytorch", 2),

@@ -185,9 +185,9 @@ export interface GPT2LoadOptions extends LoadOptions {
   adapters?: Readonly<Record<string, string>>;
   /**
    * Bytes for the keys and values of all sequences together, and of prefixes that are kept. Taken as they are needed.
-   * When they are all in use, the youngest sequence waits, and its past is computed again. Less than one sequence of all
-   * positions needs, or more than this process may use, is `OPTION_INVALID`. Default: a quarter of what this process may
-   * use, at most 2 GiB.
+   * When they are all in use, the youngest sequence waits, and its past is computed again. Less than one sequence of
+   * all positions needs, or more than this process may use, is `OPTION_INVALID`. Default: a quarter of what this
+   * process may use, at most 2 GiB.
    */
   kvCacheBytes?: number;
 }

@@ -26,8 +26,8 @@ export interface LoadOptions {
   /** Never use the network: a hub model must be in the cache. Default false. */
   localFilesOnly?: boolean;
   /**
-   * Most tokens that may wait for the model: of a GPT-2 those of prompts that have not started, of a BERT those of texts
-   * that have not run. What is beyond is refused at once with `QUEUE_FULL`. Default 4,194,304.
+   * Most tokens that may wait for the model: of a GPT-2 those of prompts that have not started, of a BERT those of
+   * texts that have not run. What is beyond is refused at once with `QUEUE_FULL`. Default 4,194,304.
    */
   maxQueuedTokens?: number;
   /** Most requests that may wait for the model; what is beyond is refused at once with `QUEUE_FULL`. Default 16,384. */

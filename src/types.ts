@@ -1,6 +1,6 @@
 /**
- * What a generation takes and gives back. Ranges are those of `crates/engine/src/generation/options.rs`. A default that a comment
- * names holds where the model's files (`info.generationDefaults`) do not name another.
+ * What a generation takes and gives back. Ranges are those of `crates/engine/src/generation/options.rs`. A default that
+ * a comment names holds where the model's files (`info.generationDefaults`) do not name another.
  */
 
 /** Text, several texts, the ids of one prompt, or those of several. */
@@ -79,7 +79,7 @@ export interface GenerateOptions {
   client?: string;
   /** `"batch"`: gets what interactive requests leave of each step. Default `"interactive"`. */
   priority?: "interactive" | "batch";
-  /** Milliseconds from the call; then the request ends with `DEADLINE_EXCEEDED`, after the tokens so far. Default: none. */
+  /** Milliseconds from the call; then the request ends with `DEADLINE_EXCEEDED`, after the tokens so far. */
   deadline?: number;
   /**
    * Beginnings of prompts are computed once, within a scope: name one for each of your users, and none can find out by
@@ -87,14 +87,14 @@ export interface GenerateOptions {
    */
   scope?: string;
   /**
-   * Tokens that exist already, of the one sequence or of each (prompt × `n` + sample): the generation goes on as if it had
-   * just made them, with the same seed and options to the very tokens that it would have made. They are in the result,
-   * without logprobs, and not in the stream. Not in a beam search.
+   * Tokens that exist already, of the one sequence or of each (prompt × `n` + sample): the generation goes on as if it
+   * had just made them, with the same seed and options to the very tokens that it would have made. They are in the
+   * result, without logprobs, and not in the stream. Not in a beam search.
    */
   continueFrom?: TokenIds | readonly TokenIds[];
   /**
-   * `"lookup"` (default) guesses tokens from what followed the same tokens before, where that pays, and verifies them in
-   * one pass: the same tokens and logprobs, sooner. `false`: no guesses.
+   * `"lookup"` (default) guesses tokens from what followed the same tokens before, where that pays, and verifies them
+   * in one pass: the same tokens and logprobs, sooner. `false`: no guesses.
    */
   speculation?: "lookup" | false;
   /** Aborting it ends the compute by the next token; iteration and result are rejected with code `ABORTED`. */

@@ -87,7 +87,7 @@ export async function batch(context: Context): Promise<void> {
   const tokens = context.quick ? 9 : Math.min(33, shape.positions - length);
   for (const dtype of chosen(context, ["f32", "q8_0"])) {
     const contenders = peersOf[dtype].filter((name) => name !== "candle");
-    const measurements = [1, 8].map((streams): Measurement => ({
+    const measurements = [1, 8, 32].map((streams): Measurement => ({
       case: `batch, ${streams} ${streams === 1 ? "stream" : "streams"}`,
       dtype,
       unit: "tok/s",

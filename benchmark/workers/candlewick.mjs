@@ -41,6 +41,22 @@ await serve({
     return { times: answers.map((answer) => answer.times) };
   },
 
+  /** Streams that decode while prompts arrive one after the other. */
+  async mixed({ decoding, arriving, tokens }) {
+    const begin = performance.now();
+    const streams = decoding.map((ids) => timed(gpt2.generate(ids, greedy(tokens)), tokens, begin, idOf));
+    for (const ids of arriving) await gpt2.generate(ids, greedy(1)).result;
+    const times = (await Promise.all(streams)).map((stream) => stream.times);
+    const gaps = times.flatMap((times) => times.slice(1).map((time, i) => time - times[i]));
+    return { ms: performance.now() - begin, gap: Math.max(...gaps) };
+  },
+
+  /** One sequence with guessed tokens or without, of a text or of ids. */
+  async guessed({ ids, text, temperature, speculation, tokens, seed }) {
+    const options = { temperature, speculation, seed, ignoreEos: true, maxNewTokens: tokens };
+    return timed(gpt2.generate(text ?? ids, options), tokens, performance.now(), idOf);
+  },
+
   async encode({ ids }) {
     const inputs = ids.map((ids) => ({ ids }));
     const begin = performance.now();

@@ -237,7 +237,8 @@ impl Head<'_> {
     /// scores[r][at + j] = scale * Σ q[r][d] k[j][d] for j in 0..count, d ascending.
     ///
     /// # Safety
-    /// q has R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from the multiple of 16 `at` on.
+    /// q has R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from the multiple of 16 `at`
+    /// on.
     #[inline(always)]
     unsafe fn scores<S: Simd, T: Element, const R: usize>(
         &mut self,

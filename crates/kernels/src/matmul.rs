@@ -5,8 +5,9 @@
 //!
 //! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two or four panels that a
 //! tile takes at once (one alone would be bound by the latency of its additions) lie as far apart as the task's range
-//! allows. Neighbours instead, streams that jump at each panel's end, halved the speed of q4_0, whose panels are small;
-//! software prefetch could not make up for that, and on top of long streams gained nothing.
+//! allows. Neighbours instead, streams that jump at each panel's end, halved the speed of q4_0, whose panels are small.
+//! From three rows on a tile asks for the panels that come next while it computes (`ahead`), else memory and arithmetic
+//! would take turns.
 
 use crate::buffer::{LINE, SharedMut};
 use crate::pool::Claims;

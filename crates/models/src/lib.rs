@@ -1,7 +1,7 @@
 //! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
-//! `contract/` is what the engine sees. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has the
-//! differentiable Candle models, `cpu/` the same checkpoints on the packed kernels; `load.rs` goes from a folder to
+//! `contract/` is what the engine sees. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
+//! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels; `load.rs` goes from a folder to
 //! whichever of the two runs, with as much memory for keys and values as `memory.rs` finds.
 
 mod contract;

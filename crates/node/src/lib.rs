@@ -5,8 +5,8 @@
 //!   holds.
 //! - `evaluation.rs`: a loaded model as `train` evaluates it; `tokenizer.rs`: training a tokenizer; `adapter.rs`:
 //!   merging one.
-//! - `convert.rs`: what goes in; `answer.rs`, `info.rs`, `tokens.rs`, `packed.rs`, `stats.rs`: what comes out; `names.rs`: names
-//!   of enumerations; `error.rs`: what is thrown.
+//! - `convert.rs`: what goes in; `answer.rs`, `info.rs`, `tokens.rs`, `packed.rs`, `stats.rs`: what comes out;
+//!   `names.rs`: names   of enumerations; `error.rs`: what is thrown.
 
 mod adapter;
 mod answer;

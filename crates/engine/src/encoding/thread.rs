@@ -233,7 +233,8 @@ impl EncoderThread {
                 tokens.push(run.cancel.clone());
             }
         }
-        // One cancelled call ends the pass for all, and a call that comes ends a long one: the inputs run again, at once.
+        // One cancelled call ends the pass for all, and a call that comes ends a long one: the inputs run again, at
+        // once.
         let (queue, arrivals) = (self.queue.clone(), self.queue.arrivals());
         let newcomer = || alone && batch.len() > 1 && queue.arrivals() != arrivals;
         let stop =

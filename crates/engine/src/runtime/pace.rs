@@ -1,5 +1,5 @@
-//! How many tokens a step may have so that it does not take too long: a longer step is a longer pause between two tokens
-//! of whoever decodes beside it, and a longer wait for whoever comes.
+//! How many tokens a step may have so that it does not take too long: a longer step is a longer pause between two
+//! tokens of whoever decodes beside it, and a longer wait for whoever comes.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! What the engine sees of a causal language model: it extends sequences, whose keys and values are in blocks of its
-//! memory. Which sequence has which blocks, and how long it is, the engine knows; a backend keeps nothing of a sequence.
+//! memory. Which sequence has which blocks, and how long it is, the engine knows; a backend keeps nothing of a
+//! sequence.
 
 use std::any::Any;
 
@@ -44,8 +45,8 @@ pub trait CausalBackend: Send {
     fn copy_blocks(&mut self, pairs: &[(BlockId, BlockId)]) -> Result<()>;
 
     /// Runs the steps as one pass. A row's logits do not depend on what else is in the pass. `stop` is asked before
-    /// each layer; if it says `true` the pass ends with [`ModelError::Stopped`], and so does every other error: what was
-    /// written lies at positions from `start` on, which the caller counts as not computed.
+    /// each layer; if it says `true` the pass ends with [`ModelError::Stopped`], and so does every other error: what
+    /// was written lies at positions from `start` on, which the caller counts as not computed.
     fn forward<'a>(
         &'a mut self,
         steps: &[Step<'_>],
