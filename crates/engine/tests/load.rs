@@ -125,7 +125,8 @@ fn nobody_else_changes_a_byte() {
             let stats = alone.stats();
             let one = alone.info().n_positions.div_ceil(stats.block_positions) * stats.block_bytes;
             for threads in [1, 2] {
-                let model = subject.load(dtype, threads, Some(2 * one as u64));
+                let bytes = (2 * one).max(10 * stats.block_bytes);
+                let model = subject.load(dtype, threads, Some(bytes as u64));
                 let next = AtomicUsize::new(0);
                 std::thread::scope(|scope| {
                     for worker in 0..TOGETHER {

@@ -86,7 +86,7 @@ impl Scheduler {
     pub fn run(mut self) {
         while self.receive() {
             let guard = self.model.active();
-            while !self.closing.load(Ordering::Acquire) && self.turn() {
+            while !self.closing.load(Ordering::Acquire) && self.guarded_turn() {
                 self.drain();
             }
             drop(guard);
@@ -125,6 +125,15 @@ impl Scheduler {
         while let Ok(command) = self.inbox.try_recv() {
             self.accept(command);
         }
+    }
+
+    /// As [`turn`](Self::turn). After a panic nothing that runs is trusted, nor what lies in memory; the model serves on.
+    fn guarded_turn(&mut self) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.turn())).unwrap_or_else(|panic| {
+            self.work.fail_all(&EngineError::panicked(&*panic));
+            self.memory = Memory::new(self.model.kv());
+            true
+        })
     }
 
     /// `false`: nothing to do until a command comes.

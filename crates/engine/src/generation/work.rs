@@ -180,20 +180,17 @@ impl Work {
                         if sequence.paused {
                             return; // for somebody older, in this very step
                         }
-                        let end = sequence.table.len() + each;
-                        let drafted = sequence.draft > 0 && end > sequence.known();
+                        let tokens = each.min(sequence.unseen());
+                        let end = sequence.table.len() + tokens;
                         let given = sequence.table.prepare(end, || memory.take(), copies);
-                        if !given && drafted {
+                        if given {
+                            sequence.schedule(tokens);
+                        } else if sequence.draft > 0 {
+                            // Nobody is paused for a guess.
                             sequence.drop_draft();
-                            sequence.scheduled = sequence.unseen();
-                            let end = sequence.tokens.len();
-                            sequence.table.prepare(end, || memory.take(), copies)
-                        } else {
-                            if given {
-                                sequence.schedule(each);
-                            }
-                            given
+                            continue;
                         }
+                        given
                     }
                     Place::Beams(r, g) => {
                         let sequence = &mut self.requests[r].groups[g].sequences[index];
@@ -427,6 +424,12 @@ impl Work {
         for part in self.scoring.iter_mut().flat_map(|run| &mut run.parts) {
             (part.scheduled, part.row) = (0, None);
         }
+    }
+
+    /// Ends everything.
+    pub fn fail_all(&mut self, error: &EngineError) {
+        self.requests.drain(..).for_each(|request| request.finish(Err(error.clone())));
+        self.scoring.drain(..).for_each(|run| run.finish(Err(error.clone())));
     }
 
     /// Ends everything that took part in a step that failed.
