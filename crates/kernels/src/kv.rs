@@ -5,11 +5,12 @@
 //! sequential; then values [64 positions][D padded to 16], so that the lanes are D and positions are sequential. A
 //! block's memory is allocated when it is first written, and kept.
 
-use crate::KernelError;
 use crate::buffer::{Buffer, Plain};
 use crate::error::by_name;
 use crate::types::LANES;
+use crate::{KernelError, Pool};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::str::FromStr;
 
@@ -89,6 +90,20 @@ pub(crate) enum Store {
     F16(Blocks<f16>),
 }
 
+/// Positions of one sequence on their way into its blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct KvWrite<'a> {
+    pub blocks: &'a [u32],
+    /// Position of row 0.
+    pub start: usize,
+    pub rows: usize,
+    /// Row t is `k[t * stride..][..heads * head_dim]`, and so for v: both can be read straight out of a fused qkv
+    /// buffer (`&qkv[H*D..]`, `&qkv[2*H*D..]`, stride 3*H*D).
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub stride: usize,
+}
+
 /// Memory for keys and values: a number of blocks of one shape.
 pub struct KvPool {
     shape: KvShape,
@@ -116,35 +131,29 @@ impl KvPool {
         }
     }
 
-    /// Writes `rows` positions of layer `layer`, from position `start` on, of the sequence that has `blocks`. Row t of
-    /// k is `k[t * stride..][..heads * head_dim]`, and so for v: both can be read straight out of a fused qkv buffer
-    /// (`&qkv[H*D..]`, `&qkv[2*H*D..]`, stride 3*H*D).
-    #[allow(clippy::too_many_arguments)] // where to, and two strided sources
-    pub fn write(
-        &mut self,
-        layer: usize,
-        blocks: &[u32],
-        start: usize,
-        k: &[f32],
-        v: &[f32],
-        stride: usize,
-        rows: usize,
-    ) -> Result<(), KernelError> {
+    /// Writes positions of layer `layer`, of each of several sequences. A thread takes a head of all of them.
+    pub fn write(&mut self, pool: &Pool, layer: usize, writes: &[KvWrite]) -> Result<(), KernelError> {
         let shape = self.shape;
-        self.check(layer, blocks, start + rows)?;
-        if rows == 0 {
-            return Ok(());
-        }
-        let needed = (rows - 1) * stride + shape.heads * shape.head_dim;
-        for (what, got) in [("keys", k.len()), ("values", v.len())] {
-            if got < needed {
-                return Err(KernelError::Shape { what, expected: needed, got });
+        for write in writes {
+            self.check(layer, write.blocks, write.start + write.rows)?;
+            let needed = write.rows.saturating_sub(1) * write.stride + shape.heads * shape.head_dim;
+            for (what, got) in [("keys", write.k.len()), ("values", write.v.len())] {
+                if write.rows > 0 && got < needed {
+                    return Err(KernelError::Shape { what, expected: needed, got });
+                }
             }
         }
-        let rows = Rows { shape, layer, blocks, start, k, v, stride, rows };
         match &mut self.store {
-            Store::F32(store) => rows.write(store, |x| x),
-            Store::F16(store) => rows.write(store, f16::from_f32),
+            Store::F32(store) => {
+                write_heads(pool, &shape, layer, writes, store, |from: &[f32], to: &mut [f32]| {
+                    to.copy_from_slice(from);
+                })
+            }
+            Store::F16(store) => {
+                write_heads(pool, &shape, layer, writes, store, |from: &[f32], to: &mut [f16]| {
+                    to.convert_from_f32_slice(from);
+                })
+            }
         }
         Ok(())
     }
@@ -206,43 +215,67 @@ fn copy<T: Plain>(store: &mut Blocks<T>, from: usize, to: usize, shape: &KvShape
     store[from] = Some(source);
 }
 
-/// Rows on their way into blocks.
-struct Rows<'a> {
-    shape: KvShape,
+/// Up to so many rows the caller writes by itself: waking a helper takes longer.
+const FEW: usize = 2;
+
+fn write_heads<T: Plain + Default>(
+    pool: &Pool,
+    shape: &KvShape,
     layer: usize,
-    blocks: &'a [u32],
-    start: usize,
-    k: &'a [f32],
-    v: &'a [f32],
-    stride: usize,
-    rows: usize,
+    writes: &[KvWrite],
+    store: &mut Blocks<T>,
+    convert: impl Fn(&[f32], &mut [T]) + Sync,
+) {
+    for write in writes.iter().filter(|write| write.rows > 0) {
+        for id in &write.blocks[write.start / KV_BLOCK..(write.start + write.rows).div_ceil(KV_BLOCK)] {
+            store[*id as usize].get_or_insert_with(|| Buffer::zeroed(shape.offset(shape.layers, 0)));
+        }
+    }
+    let store = &*store;
+    let head = |head: usize| {
+        let mut keys = vec![T::default(); shape.head_dim];
+        for write in writes {
+            for row in 0..write.rows {
+                let position = write.start + row;
+                let Some(block) = &store[write.blocks[position / KV_BLOCK] as usize] else { continue };
+                // SAFETY: the part of a head lies inside the block, and this task alone writes it.
+                let part = unsafe {
+                    let at = block.raw().add(shape.offset(layer, head));
+                    std::slice::from_raw_parts_mut(at, shape.keys() + shape.values())
+                };
+                write.row(shape, head, row, position % KV_BLOCK, part, &mut keys, &convert);
+            }
+        }
+    };
+    if writes.iter().map(|write| write.rows).sum::<usize>() <= FEW {
+        (0..shape.heads).for_each(head);
+    } else {
+        pool.run(shape.heads, head);
+    }
 }
 
-impl Rows<'_> {
-    fn write<T: Plain>(&self, store: &mut Blocks<T>, convert: impl Fn(f32) -> T) {
-        let (shape, d) = (&self.shape, self.shape.head_dim);
-        let mut row = 0;
-        while row < self.rows {
-            let first = self.start + row;
-            let count = (KV_BLOCK - first % KV_BLOCK).min(self.rows - row);
-            let block = store[self.blocks[first / KV_BLOCK] as usize]
-                .get_or_insert_with(|| Buffer::zeroed(shape.offset(shape.layers, 0)));
-            for head in 0..shape.heads {
-                let part = &mut block[shape.offset(self.layer, head)..][..shape.keys() + shape.values()];
-                let (keys, values) = part.split_at_mut(shape.keys());
-                for row in row..row + count {
-                    let position = (self.start + row) % KV_BLOCK;
-                    let source = row * self.stride + head * d;
-                    let tile = &mut keys[position / LANES * LANES * d..][..LANES * d];
-                    for (x, lanes) in self.k[source..][..d].iter().zip(tile.chunks_exact_mut(LANES)) {
-                        lanes[position % LANES] = convert(*x);
-                    }
-                    let value = &mut values[position * shape.padded_dim()..][..d];
-                    value.iter_mut().zip(&self.v[source..][..d]).for_each(|(o, x)| *o = convert(*x));
-                }
-            }
-            row += count;
+impl KvWrite<'_> {
+    /// One row of one head, whose keys and values in the block are `part`.
+    #[allow(clippy::too_many_arguments)] // from where to where
+    fn row<T: Copy>(
+        &self,
+        shape: &KvShape,
+        head: usize,
+        row: usize,
+        position: usize,
+        part: &mut [T],
+        key: &mut [T],
+        convert: &impl Fn(&[f32], &mut [T]),
+    ) {
+        let d = shape.head_dim;
+        let source = row * self.stride + head * d;
+        let (keys, values) = part.split_at_mut(shape.keys());
+        convert(&self.k[source..][..d], key);
+        let tile = &mut keys[position / LANES * LANES * d..][..LANES * d];
+        for (x, lanes) in key.iter().zip(tile.chunks_exact_mut(LANES)) {
+            lanes[position % LANES] = *x;
         }
+        convert(&self.v[source..][..d], &mut values[position * shape.padded_dim()..][..d]);
     }
 }
 

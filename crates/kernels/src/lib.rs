@@ -63,7 +63,7 @@ pub use attention_job::{AttentionJob, KvSource};
 pub use blocks::{Q4_0_BYTES, Q8_0_BYTES};
 pub use error::KernelError;
 pub use isa::isa;
-pub use kv::{KV_BLOCK, KvPool, KvShape, KvType};
+pub use kv::{KV_BLOCK, KvPool, KvShape, KvType, KvWrite};
 pub use matmul::matmul;
 pub use norm::layer_norm;
 pub use packing::{Packing, SourceType};

@@ -3,8 +3,8 @@
 mod common;
 
 use candlewick_kernels::{
-    AttentionJob, KV_BLOCK, KernelError, KvPool, KvShape, KvSource, KvType, Pool, Scratch, attention,
-    reference,
+    AttentionJob, KV_BLOCK, KernelError, KvPool, KvShape, KvSource, KvType, KvWrite, Pool, Scratch,
+    attention, reference,
 };
 use common::{Random, assert_same_bits, pools};
 use proptest::prelude::*;
@@ -25,7 +25,8 @@ fn pool_of(heads: usize, head_dim: usize, len: usize, kv_type: KvType) -> (KvPoo
 
 fn write(kv: &mut KvPool, layer: usize, blocks: &[u32], start: usize, qkv: &[f32], width: usize) {
     let rows = qkv.len() / (3 * width);
-    kv.write(layer, blocks, start, &qkv[width..], &qkv[2 * width..], 3 * width, rows).expect("there is room");
+    let write = KvWrite { blocks, start, rows, k: &qkv[width..], v: &qkv[2 * width..], stride: 3 * width };
+    kv.write(&Pool::new(2), layer, &[write]).expect("there is room");
 }
 
 /// Feeds `qkv` in chunks, as prefill in pieces or decode does, and returns every row's output.
@@ -224,14 +225,19 @@ fn bounds_are_typed_errors() {
     let mut kv = KvPool::new(shape, 3);
     assert_eq!((kv.blocks(), shape.block_bytes()), (3, 2 * heads * KV_BLOCK * (8 + 16) * 4));
     write(&mut kv, 0, &[2, 0], 0, &x, width);
-    let error = kv.write(0, &[2, 0], 127, &x, &x, 3 * width, 2).unwrap_err();
+    let pool = Pool::new(1);
+    let mut try_to = |layer, blocks: &[u32], start, rows, k: &[f32]| {
+        let write = KvWrite { blocks, start, rows, k, v: &x, stride: 3 * width };
+        kv.write(&pool, layer, &[write]).unwrap_err()
+    };
+    let error = try_to(0, &[2, 0], 127, 2, &x);
     assert_eq!(error, KernelError::Capacity { capacity: 128, requested: 129 });
-    assert_eq!(kv.write(2, &[2], 0, &x, &x, 3 * width, 1).unwrap_err().code(), "out_of_range");
-    assert_eq!(kv.write(0, &[3], 0, &x, &x, 3 * width, 1).unwrap_err().code(), "out_of_range");
-    assert_eq!(kv.write(0, &[2], 0, &x[..7], &x, 3 * width, 1).unwrap_err().code(), "shape");
+    assert_eq!(try_to(2, &[2], 0, 1, &x).code(), "out_of_range");
+    assert_eq!(try_to(0, &[3], 0, 1, &x).code(), "out_of_range");
+    assert_eq!(try_to(0, &[2], 0, 1, &x[..7]).code(), "shape");
     assert_eq!(kv.copy_block(0, 3).unwrap_err().code(), "out_of_range");
 
-    let (pool, mut scratch, mut out) = (Pool::new(1), Scratch::new(), vec![0.0; 2 * width]);
+    let (mut scratch, mut out) = (Scratch::new(), vec![0.0; 2 * width]);
     let mut ask = |start, len, blocks: &[u32], layer, heads| {
         let source = KvSource::Blocks { pool: &kv, layer, blocks, len };
         let job = AttentionJob { q: &x, q_stride: 3 * width, rows: 2, start, kv: source, out: &mut out };

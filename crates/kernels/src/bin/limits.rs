@@ -2,7 +2,7 @@
 //! 124M.
 
 use candlewick_kernels::{
-    Activation, AttentionJob, Epilogue, Isa, KV_BLOCK, KvPool, KvShape, KvSource, KvType, Layout,
+    Activation, AttentionJob, Epilogue, Isa, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite, Layout,
     PackedMatrix, Pool, Scratch, WeightType, attention, default_threads, isa, layer_norm,
     machine::{self, Memory},
     matmul, softmax_row,
@@ -205,7 +205,9 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
             let qkv: Vec<f32> = (0..keys * 3 * width).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect();
             let mut kv = KvPool::new(shape, blocks.len());
             for layer in 0..LAYERS {
-                kv.write(layer, &blocks, 0, &qkv[width..], &qkv[2 * width..], 3 * width, keys).unwrap();
+                let (k, v, stride) = (&qkv[width..], &qkv[2 * width..], 3 * width);
+                let write = KvWrite { blocks: &blocks, start: 0, rows: keys, k, v, stride };
+                kv.write(pool, layer, &[write]).unwrap();
             }
             for rows in [1, keys] {
                 let mut out = vec![0.0; rows * width];

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::ops::Range;
 
 use candlewick_kernels::{
-    Activation as Act, AttentionJob, Epilogue, KV_BLOCK, KvPool, KvShape, KvSource, KvType, Layout,
+    Activation as Act, AttentionJob, Epilogue, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite, Layout,
     PackedMatrix, activation, attention, matmul,
 };
 
@@ -147,7 +147,7 @@ impl CpuGpt2 {
     }
 
     /// Runs the blocks over all `m` rows; the result is in `space.x`.
-    fn blocks(&mut self, steps: &[Step<'_>], m: usize, stop: &dyn Fn() -> bool) -> Result<()> {
+    fn blocks<'a>(&mut self, steps: &[Step<'a>], m: usize, stop: &dyn Fn() -> bool) -> Result<()> {
         let (d, heads, cpu) = (self.info.n_embd, self.info.n_head, &mut self.cpu);
         let x = space(&mut self.space.x, m * d);
         let y = space(&mut self.space.y, m * d);
@@ -184,11 +184,14 @@ impl CpuGpt2 {
             block.c_attn.forward(cpu, normal, None, None, qkv);
             adapt(cpu, |a| a.c_attn.as_ref(), normal, qkv);
             let mut rest = &qkv[..];
-            for step in steps {
-                let t = step.tokens.len();
-                self.kv.write(layer, step.blocks, step.start, &rest[d..], &rest[2 * d..], 3 * d, t)?;
-                rest = &rest[t * 3 * d..];
-            }
+            let write = |step: &Step<'a>| {
+                let (blocks, start, rows) = (step.blocks, step.start, step.tokens.len());
+                let write = KvWrite { blocks, start, rows, k: &rest[d..], v: &rest[2 * d..], stride: 3 * d };
+                rest = &rest[rows * 3 * d..];
+                write
+            };
+            let writes: Vec<_> = steps.iter().map(write).collect();
+            self.kv.write(&cpu.pool, layer, &writes)?;
             let mut jobs = Vec::with_capacity(steps.len());
             let (mut q, mut out) = (&qkv[..], &mut mixed[..]);
             for step in steps {
