@@ -33,6 +33,11 @@ describe("serving", () => {
     assert.ok(idle.steps.secondsSinceLast >= 0);
     await using stream = fresh.generate("p".repeat(200), { ...long, maxNewTokens: 500 });
     await stream.next();
+    // A step is shown when it is over, a moment after its tokens were given.
+    for (let i = 0; fresh.stats().running === 0; i++) {
+      assert.ok(i < 100, "it runs");
+      await sleep(5);
+    }
     const busy = fresh.stats();
     assert.equal(busy.running, 1);
     assert.equal(busy.promptTokens, 200);

@@ -82,6 +82,7 @@ const POOLED: EncoderWant = EncoderWant {
     hidden_states: Layers::None,
     attentions: Layers::None,
     pooled: true,
+    embedding: None,
     logits: false,
 };
 

@@ -1,8 +1,8 @@
 //! Exact under load: what a request gets alone it gets beside 31 others, with a shared beginning, in a memory that is
 //! too small for all, with guesses and without, while others leave, with one thread and two, in every dtype.
 //!
-//! `CANDLEWICK_LOAD=1000 cargo test --release -p candlewick-engine --test load` is the long form; without it a few dozen
-//! requests run.
+//! `CANDLEWICK_LOAD=1000 cargo test --release -p candlewick-engine --test load` is the long form; without it a few
+//! dozen requests run.
 
 mod support;
 

@@ -3,8 +3,8 @@
 mod support;
 
 use candlewick_models::{
-    Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, Layers, LoadOptions, Tokenizer,
-    load_encoder,
+    Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, Layers, LoadOptions, PooledWant,
+    PoolingMode, Tokenizer, load_encoder,
 };
 use support::{Fixture, backends, close};
 
@@ -13,6 +13,7 @@ const ALL: EncoderWant = EncoderWant {
     hidden_states: Layers::All,
     attentions: Layers::None,
     pooled: false,
+    embedding: None,
     logits: false,
 };
 
@@ -133,6 +134,44 @@ fn the_real_minilm_equals_pytorch() {
             let norm = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
             mean.iter_mut().for_each(|x| *x /= norm);
             close(&format!("embedding {i}"), &mean, &fixture.row("embeddings", i, None), 1e-5, 0.0);
+        }
+    }
+}
+
+/// Every backend pools its own last hidden state, as the definition does.
+#[test]
+fn a_vector_is_pooled_where_the_states_are() {
+    use PoolingMode::{Cls, Last, Max, Mean, MeanSqrtLength, WeightedMean};
+    let fixture = Fixture::open("bert-classify-5");
+    let texts = inputs(&fixture);
+    for options in backends() {
+        let mut model = load(fixture.source(), &options);
+        for (modes, normalize, skipped) in [
+            (vec![Mean], true, 0),
+            (vec![Cls, Last], false, 1),
+            (vec![Max, MeanSqrtLength, WeightedMean], false, 2),
+        ] {
+            let pooled = PooledWant { modes, normalize, skipped };
+            let want = EncoderWant {
+                last_hidden_state: true,
+                embedding: Some(pooled.clone()),
+                ..EncoderWant::default()
+            };
+            for (text, output) in texts.iter().zip(model.forward(&texts, &want, &|| false).unwrap()) {
+                assert_eq!(output.embedding, pooled.apply(&output.last_hidden_state, text.ids.len()));
+                let width = model.info().hidden_size;
+                assert_eq!(output.embedding.len(), width * pooled.modes.len());
+                if normalize {
+                    let mean = |h: usize| {
+                        let column = output.last_hidden_state.iter().skip(h).step_by(width);
+                        column.map(|x| f64::from(*x)).sum::<f64>() / text.ids.len() as f64
+                    };
+                    let length = (0..width).map(|h| mean(h).powi(2)).sum::<f64>().sqrt();
+                    for (h, x) in output.embedding.iter().enumerate() {
+                        assert!((f64::from(*x) - mean(h) / length).abs() < 1e-5);
+                    }
+                }
+            }
         }
     }
 }

@@ -123,6 +123,7 @@ fn compare(folder: &Path, vocabulary: u32) {
         last_hidden_state: true,
         hidden_states: Layers::None,
         attentions: Layers::None,
+        embedding: None,
         pooled: false,
         logits: false,
     };

@@ -242,6 +242,7 @@ impl From<EncoderWant> for engine::EncoderWant {
             last_hidden_state: want.last_hidden_state,
             hidden_states: layers(want.hidden_states, want.hidden_layers),
             attentions: layers(want.attentions, want.attention_layers),
+            embedding: None,
             pooled: want.pooled,
             logits: want.logits,
         }

@@ -175,9 +175,11 @@ impl EncoderHandle {
     /// was kept, in the inputs' order. `P` is what `prepare` leaves for the other two.
     pub(crate) fn task<P, K, T>(
         &self,
-        want: EncoderWant,
+        mut want: EncoderWant,
         control: Control,
-        prepare: impl FnOnce(&Codec, &CancelToken) -> Result<(Vec<EncoderInput>, P)> + Send + 'static,
+        prepare: impl FnOnce(&Codec, &CancelToken, &mut EncoderWant) -> Result<(Vec<EncoderInput>, P)>
+        + Send
+        + 'static,
         keep: impl Fn(&P, usize, &EncoderInput, EncoderOutput) -> Result<K> + Send + 'static,
         finish: impl FnOnce(&Codec, P, Vec<K>) -> Result<T> + Send + 'static,
         done: Done<T>,
@@ -192,13 +194,15 @@ impl EncoderHandle {
             Err(error) => return reply.send(Err(error)),
         };
         let life = self.0.life.clone();
-        self.0.life.text(move |codec| match need(codec).and_then(|codec| prepare(codec, &control.cancel)) {
-            Ok((inputs, plan)) => {
-                let kept = inputs.iter().map(|_| None).collect();
-                let sink = Kept { plan, kept, keep, finish, life, reply };
-                door.start(inputs, want, control, Box::new(sink));
+        self.0.life.text(move |codec| {
+            match need(codec).and_then(|codec| prepare(codec, &control.cancel, &mut want)) {
+                Ok((inputs, plan)) => {
+                    let kept = inputs.iter().map(|_| None).collect();
+                    let sink = Kept { plan, kept, keep, finish, life, reply };
+                    door.start(inputs, want, control, Box::new(sink));
+                }
+                Err(error) => reply.send(Err(error)),
             }
-            Err(error) => reply.send(Err(error)),
         });
     }
 

@@ -127,7 +127,8 @@ impl Scheduler {
         }
     }
 
-    /// As [`turn`](Self::turn). After a panic nothing that runs is trusted, nor what lies in memory; the model serves on.
+    /// As [`turn`](Self::turn). After a panic nothing that runs is trusted, nor what lies in memory; the model serves
+    /// on.
     fn guarded_turn(&mut self) -> bool {
         catch_unwind(AssertUnwindSafe(|| self.turn())).unwrap_or_else(|panic| {
             self.work.fail_all(&EngineError::panicked(&*panic));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::Result;
 use crate::contract::info::EncoderInfo;
 use crate::contract::input::EncoderInput;
+use crate::contract::pooling::PooledWant;
 
 /// Which of a model's layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct EncoderWant {
     /// Of every layer (0 .. `layers`): attention weights.
     pub attentions: Layers,
     pub pooled: bool,
+    /// One vector of the token vectors, made where they are.
+    pub embedding: Option<PooledWant>,
     /// The head's logits.
     pub logits: bool,
 }
@@ -48,6 +51,8 @@ pub struct EncoderOutput {
     pub attentions: Vec<Vec<f32>>,
     /// (H)
     pub pooled: Vec<f32>,
+    /// (H) for each mode of what was wanted.
+    pub embedding: Vec<f32>,
     /// Sequence classification (C); token classification (T, C); question answering (T, 2); masked LM (T, V), or
     /// (n, V) for the n tokens of `logits_at`.
     pub logits: Vec<f32>,

@@ -6,3 +6,4 @@ pub mod encoder;
 pub mod info;
 pub mod input;
 pub mod load;
+pub mod pooling;

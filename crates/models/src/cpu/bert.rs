@@ -295,6 +295,11 @@ impl Encoder for CpuBert {
                 output.last_hidden_state = state.to_vec();
             }
         }
+        if let Some(pooled) = &want.embedding {
+            for (output, state) in outputs.iter_mut().zip(split(&self.space.x, &lengths, h)) {
+                output.embedding = pooled.apply(state, state.len() / h);
+            }
+        }
         let sequence_head = want.logits && matches!(self.head, Head::Sequence(_));
         let pooled = if want.pooled || sequence_head { self.pool(batch)? } else { Vec::new() };
         if want.logits {

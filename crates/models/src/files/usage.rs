@@ -10,36 +10,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::contract::pooling::{Pooling, PoolingMode};
 use crate::files::folder::ModelFolder;
 use crate::files::reading::{read_json, read_json_list};
 use crate::{ModelError, Result};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolingMode {
-    Cls,
-    Max,
-    Mean,
-    /// The sum over √T.
-    MeanSqrtLength,
-    /// Token i weighs i + 1.
-    WeightedMean,
-    Last,
-}
-
-/// From token vectors to one vector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pooling {
-    /// Several are concatenated.
-    pub modes: Vec<PoolingMode>,
-    /// Whether a prompt's tokens count.
-    pub include_prompt: bool,
-}
-
-impl Default for Pooling {
-    fn default() -> Self {
-        Self { modes: vec![PoolingMode::Mean], include_prompt: true }
-    }
-}
 
 /// The similarity function that a model's vectors are made for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

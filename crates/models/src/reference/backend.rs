@@ -137,6 +137,9 @@ impl CandleBert {
         }
         let chosen = states.iter().enumerate().filter(|(index, _)| want.hidden_states.contains(*index));
         output.hidden_states = chosen.map(|(_, state)| values(state)).collect::<Result<_>>()?;
+        if let Some(pooled) = &want.embedding {
+            output.embedding = pooled.apply(&values(last)?, input.ids.len());
+        }
         if want.pooled {
             output.pooled = values(&self.model.pooled(last)?)?;
         }

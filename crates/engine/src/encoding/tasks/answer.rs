@@ -57,7 +57,7 @@ impl EncoderHandle {
         let encode = EncodeOptions { truncation: Truncation::Second, ..options.encode };
         let limits = InputLimits::of(self.info(), encode);
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
-        let prepare = move |codec: &Codec, cancel: &crate::CancelToken| {
+        let prepare = move |codec: &Codec, cancel: &crate::CancelToken, _: &mut EncoderWant| {
             limits.check()?;
             let cut = limits.cut(Some(options.stride));
             let read = |asked: &Question| match cancel.is_cancelled() {

@@ -69,7 +69,7 @@ impl EncoderHandle {
         let info = self.info().clone();
         let limits = InputLimits::of(&info, options.encode);
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
-        let prepare = move |codec: &Codec, cancel: &crate::CancelToken| {
+        let prepare = move |codec: &Codec, cancel: &crate::CancelToken, _: &mut EncoderWant| {
             limits.check()?;
             let EntitiesOptions { aggregation, ignore, stride, .. } = options;
             if stride.is_some() && aggregation == Aggregation::None {

@@ -51,7 +51,7 @@ impl EncoderHandle {
         let info = self.info().clone();
         let limits = InputLimits::of(&info, options.encode);
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
-        let prepare = move |codec: &Codec, cancel: &_| {
+        let prepare = move |codec: &Codec, cancel: &_, _: &mut EncoderWant| {
             debug_assert_eq!(info.head, EncoderHead::MaskedLm);
             let mask = info.usage.mask_token.as_deref().unwrap_or("[MASK]");
             let id = codec.text.token_to_id(mask);
