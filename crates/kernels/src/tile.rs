@@ -44,26 +44,27 @@ pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
     sums: &mut Sums,
 ) {
     let mut acc = [[s.zero(); P]; R];
-    let mut next = 0;
-    for i in 0..k {
-        if i == next {
-            s.prefetch(ahead.at);
-            ahead.at = ahead.at.wrapping_add(LINE);
-            next += ahead.every;
-        }
-        let mut w = [s.zero(); P];
-        for (p, w) in w.iter_mut().enumerate() {
-            let at = panels.wrapping_add(p * panel_len + i * LANES);
-            // SAFETY: i < k and p < P, so these are the 16 elements of one k in one panel.
-            *w = unsafe { T::load(s, at) };
-        }
-        for (r, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: i < k and r < R.
-            let x = s.splat(unsafe { *x.add(r * k + i) });
-            for (acc, w) in acc.iter_mut().zip(w) {
-                *acc = s.fma(x, w, *acc);
+    let mut from = 0;
+    while from < k {
+        s.prefetch(ahead.at);
+        ahead.at = ahead.at.wrapping_add(LINE);
+        let to = k.min(from.saturating_add(ahead.every));
+        for i in from..to {
+            let mut w = [s.zero(); P];
+            for (p, w) in w.iter_mut().enumerate() {
+                let at = panels.wrapping_add(p * panel_len + i * LANES);
+                // SAFETY: i < k and p < P, so these are the 16 elements of one k in one panel.
+                *w = unsafe { T::load(s, at) };
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: i < k and r < R.
+                let x = s.splat(unsafe { *x.add(r * k + i) });
+                for (acc, w) in acc.iter_mut().zip(w) {
+                    *acc = s.fma(x, w, *acc);
+                }
             }
         }
+        from = to;
     }
     store(s, &acc, sums);
 }
