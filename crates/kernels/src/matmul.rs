@@ -21,6 +21,8 @@ use half::f16;
 
 /// Up to this many rows, memory bandwidth is the limit.
 const FEW: usize = 8;
+/// Beyond so many rows a panel's way from memory is a small part of its work.
+const MANY: usize = 128;
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 ///
@@ -246,7 +248,7 @@ impl Product<'_> {
     /// streams (see above) leave it to the hardware.
     #[inline(always)]
     fn ahead(&self, group: Group, block: usize, blocks: usize) -> Ahead {
-        if group.apart > 1 && group.panels > 1 {
+        if group.apart > 1 && group.panels > 1 || self.m > MANY {
             return Ahead { at: std::ptr::null(), every: usize::MAX, bytes: 0 };
         }
         let panel = self.weight_type.panel_bytes(self.k);
