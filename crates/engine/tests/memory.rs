@@ -66,6 +66,23 @@ fn a_stalled_reader_does_not_hold_the_memory() {
     assert_eq!(read(&stalled).unwrap(), expected.tokens[1..]);
 }
 
+/// A sequence of nearly all positions that was paused needs all blocks there are, and gets them.
+#[test]
+fn a_sequence_that_fills_the_memory_goes_on_after_a_pause() {
+    let model = small(ONE).start();
+    let long = "x".repeat(954);
+    let stalled = begin(&model, &long, |o| o.max_new_tokens = Some(70));
+    next(&stalled, 1).unwrap().unwrap();
+    until("it is stalled", || {
+        let stats = model.stats();
+        stats.steps.seconds_since > 0.05 && stats.running == 1
+    });
+    run_one(&model, &"y".repeat(500), |_| {}).unwrap();
+    assert!(model.stats().pauses > 0);
+    let expected = run_one(&Toy::hashed().start(), &long, |o| o.max_new_tokens = Some(70)).unwrap();
+    assert_eq!(read(&stalled).unwrap(), expected.tokens[1..]);
+}
+
 #[test]
 fn scores_are_the_same_when_they_are_paused() {
     let sequences: Vec<Vec<u32>> =
