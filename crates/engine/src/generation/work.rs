@@ -470,11 +470,11 @@ fn resumes(memory: &Memory, available: &mut Option<usize>, sequence: &mut Sequen
     !sequence.paused
 }
 
-/// Whether there are blocks for `tokens` positions, and one more if the memory has so many. `available`: blocks that
-/// nobody was promised in this turn; `None`: not counted yet.
+/// Whether there are blocks for `tokens` positions, and not one more: the memory may hold no more than this sequence.
+/// `available`: blocks that nobody was promised in this turn; `None`: not counted yet.
 fn fits(memory: &Memory, available: &mut Option<usize>, table: &Table, tokens: usize) -> bool {
     let left = available.get_or_insert_with(|| memory.available());
-    let needed = (table.missing(tokens) + 1).min(memory.blocks);
+    let needed = table.missing(tokens);
     let fits = needed <= *left;
     if fits {
         *left -= needed;

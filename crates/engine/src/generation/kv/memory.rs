@@ -10,14 +10,11 @@ pub(crate) struct Memory {
     pub prefixes: Prefixes,
     /// Positions a block.
     pub block: usize,
-    /// All of them.
-    pub blocks: usize,
 }
 
 impl Memory {
     pub fn new(spec: KvSpec) -> Self {
-        let KvSpec { positions: block, blocks, .. } = spec;
-        Self { allocator: Allocator::new(blocks), prefixes: Prefixes::default(), block, blocks }
+        Self { allocator: Allocator::new(spec.blocks), prefixes: Prefixes::default(), block: spec.positions }
     }
 
     /// A free block, or else one of a prefix that nobody uses. `None`: sequences hold them all.
