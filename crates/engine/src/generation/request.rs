@@ -40,6 +40,12 @@ pub(crate) struct Deadline {
     pub ms: u64,
 }
 
+impl Deadline {
+    pub fn has_passed(&self) -> bool {
+        self.at <= Instant::now()
+    }
+}
+
 /// Tokens of a step.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StepSize {
@@ -129,7 +135,7 @@ impl Request {
 
     /// Whether its deadline has passed.
     pub fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline.at <= Instant::now())
+        self.deadline.as_ref().is_some_and(Deadline::has_passed)
     }
 
     pub fn cached(&mut self, tokens: usize) {

@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::generation::batch::{Planner, Priority, Want};
 use crate::generation::kv::memory::Memory;
 use crate::generation::kv::table::{Copies, Table};
-use crate::generation::request::{Request, StepSize};
+use crate::generation::request::{Deadline, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::ScoreRun;
 use crate::generation::sequence::Sequence;
@@ -348,8 +348,8 @@ impl Work {
     /// Who takes part in the step, and with how many tokens.
     pub fn participants(&self) -> Vec<(Participant, usize)> {
         let requests = self.requests.iter().filter(|request| request.scheduled.tokens > 0).map(|request| {
-            let at = request.deadline.map(|deadline| deadline.at);
-            (Participant::Stream(request.producer.shared().clone(), at), request.scheduled.tokens)
+            let shared = request.producer.shared().clone();
+            (Participant::Stream(shared, request.deadline), request.scheduled.tokens)
         });
         let calls = self.scoring.iter().map(|run| {
             let tokens = run.parts.iter().map(|part| part.scheduled).sum();
@@ -485,14 +485,14 @@ fn fits(memory: &Memory, available: &mut Option<usize>, table: &Table, tokens: u
 /// Who waits for a part of a step, and can leave it.
 pub(crate) enum Participant {
     /// A stream, and when it must have ended.
-    Stream(Arc<Shared>, Option<Instant>),
+    Stream(Arc<Shared>, Option<Deadline>),
     Call(CancelToken),
 }
 
 impl Participant {
     pub fn has_left(&self) -> bool {
         match self {
-            Self::Stream(shared, end) => shared.stopped() || end.is_some_and(|at| at <= Instant::now()),
+            Self::Stream(shared, end) => shared.stopped() || end.as_ref().is_some_and(Deadline::has_passed),
             Self::Call(cancel) => cancel.is_cancelled(),
         }
     }
