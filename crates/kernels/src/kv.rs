@@ -233,7 +233,6 @@ fn write_heads<T: Plain + Default>(
     }
     let store = &*store;
     let head = |head: usize| {
-        let mut keys = vec![T::default(); shape.head_dim];
         for write in writes {
             for row in 0..write.rows {
                 let position = write.start + row;
@@ -243,7 +242,7 @@ fn write_heads<T: Plain + Default>(
                     let at = block.raw().add(shape.offset(layer, head));
                     std::slice::from_raw_parts_mut(at, shape.keys() + shape.values())
                 };
-                write.row(shape, head, row, position % KV_BLOCK, part, &mut keys, &convert);
+                write.row(shape, head, row, position % KV_BLOCK, part, &convert);
             }
         }
     };
@@ -257,23 +256,26 @@ fn write_heads<T: Plain + Default>(
 impl KvWrite<'_> {
     /// One row of one head, whose keys and values in the block are `part`.
     #[allow(clippy::too_many_arguments)] // from where to where
-    fn row<T: Copy>(
+    fn row<T: Copy + Default>(
         &self,
         shape: &KvShape,
         head: usize,
         row: usize,
         position: usize,
         part: &mut [T],
-        key: &mut [T],
         convert: &impl Fn(&[f32], &mut [T]),
     ) {
         let d = shape.head_dim;
         let source = row * self.stride + head * d;
         let (keys, values) = part.split_at_mut(shape.keys());
-        convert(&self.k[source..][..d], key);
+        let mut some = [T::default(); LANES];
         let tile = &mut keys[position / LANES * LANES * d..][..LANES * d];
-        for (x, lanes) in key.iter().zip(tile.chunks_exact_mut(LANES)) {
-            lanes[position % LANES] = *x;
+        for (from, to) in self.k[source..][..d].chunks(LANES).zip(tile.chunks_mut(LANES * LANES)) {
+            let some = &mut some[..from.len()];
+            convert(from, some);
+            for (x, lanes) in some.iter().zip(to.chunks_exact_mut(LANES)) {
+                lanes[position % LANES] = *x;
+            }
         }
         convert(&self.v[source..][..d], &mut values[position * shape.padded_dim()..][..d]);
     }

@@ -248,13 +248,14 @@ impl Product<'_> {
     /// streams (see above) leave it to the hardware.
     #[inline(always)]
     fn ahead(&self, group: Group, block: usize, blocks: usize) -> Ahead {
-        if group.apart > 1 && group.panels > 1 || self.m > MANY {
-            return Ahead { at: std::ptr::null(), every: usize::MAX, bytes: 0 };
-        }
         let panel = self.weight_type.panel_bytes(self.k);
+        let weights = self.weights.0.cast_const();
+        if group.apart > 1 && group.panels > 1 || self.m > MANY {
+            // One line of what is read anyway: asking for an address that is nowhere costs a page walk.
+            return Ahead { at: weights.wrapping_add(group.first * panel), every: usize::MAX, bytes: 0 };
+        }
         let part = group.panels * panel / blocks;
-        let next = (group.first + group.panels) * panel + block * part;
-        let at = self.weights.0.cast_const().wrapping_add(next);
+        let at = weights.wrapping_add((group.first + group.panels) * panel + block * part);
         Ahead { at, every: (self.k * LINE / part.max(1)).max(1), bytes: part / (self.k / BLOCK).max(1) }
     }
 
