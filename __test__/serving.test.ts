@@ -1,5 +1,6 @@
 /** Many at once: what waits, what is shared, who gets the turns, and generations that go on elsewhere. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, test } from "vitest";
 import { type CandlewickError, type GenerateOptions, type GPT2, loadBERT, loadGPT2, pipeline, type TokenStream } from "../index.js";
@@ -148,6 +149,25 @@ describe("serving", () => {
     }
   });
 
+  test("another model's guesses change no token", async () => {
+    // The very model in four bits: what it guesses is mostly right.
+    await using draft = await loadGPT2(source, { dtype: "q4_0", threads: 1 });
+    for (const options of [{ temperature: 0 }, { temperature: 0.9, logprobs: 2 }, { n: 3, topK: 5 }] satisfies GenerateOptions[]) {
+      const [on, off] = await Promise.all(
+        ([{ draft }, false] as const).map((speculation) => lm.generate("In the morning", { ...long, ...options, speculation }).result),
+      );
+      assert.deepEqual(on!.sequences, off!.sequences);
+      assert.ok(on!.usage.draftedTokens > 0);
+    }
+    assert.equal(lm.stats().running, 0);
+    assert.throws(() => lm.generate("x", { speculation: { draft: lm } }), hasCode("OPTION_INVALID"), "itself");
+    assert.throws(() => lm.generate("x", { speculation: { draft }, numBeams: 2 }), hasCode("OPTION_INVALID"), "beams");
+    await using other = await loadGPT2(join(fixtures, "gpt2-base"));
+    assert.throws(() => lm.generate("x", { speculation: { draft: other } }), hasCode("OPTION_INVALID"), "another vocabulary");
+    await draft.close();
+    assert.throws(() => lm.generate("x", { speculation: { draft } }), hasCode("MODEL_CLOSED"));
+  });
+
   test("a batch gives way to who waits for an answer", async () => {
     const batch = lm.generate(Array.from({ length: 100 }, (_, i) => `${i}`.repeat(250)), { maxNewTokens: 4, priority: "batch", client: "nightly" });
     await batch.accepted;
@@ -162,7 +182,8 @@ describe("serving", () => {
   test("what cannot be is refused before anything is computed", async () => {
     const wrong: [GenerateOptions, string?][] = [
       [{ deadline: 0 }], [{ deadline: -5 }], [{ deadline: NaN }], [{ deadline: Infinity }], [{ client: "" }], [{ scope: "" }],
-      [{ priority: "urgent" as "batch" }], [{ speculation: true as false }], [{ continueFrom: [1.5] }], [{ continueFrom: [[1], [2]] }],
+      [{ priority: "urgent" as "batch" }], [{ speculation: true as false }], [{ speculation: { draft: "gpt2" as never } }],
+      [{ speculation: { draft: lm, length: 3 } as never }], [{ continueFrom: [1.5] }], [{ continueFrom: [[1], [2]] }],
       [{ continueFrom: [1], n: 2 }], [{ continueFrom: [1], numBeams: 2 }], [{ continueFrom: [300] }], [{ continueFrom: "ids" as never }],
     ];
     for (const [options] of wrong) assert.throws(() => lm.generate("x", options), hasCode("OPTION_INVALID"), JSON.stringify(options));

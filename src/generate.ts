@@ -1,6 +1,6 @@
 import { abortError } from "./errors.js";
 import { overDefaults } from "./generation-defaults.js";
-import { generateOptions, nativeOptions } from "./generation-options.js";
+import { generateOptions } from "./generation-options.js";
 import { GPT2, loadGPT2 } from "./gpt2.js";
 import { nativePrompts } from "./inputs.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
@@ -40,7 +40,7 @@ export function generate(prompt: Prompt, options: GenerateWithModelOptions = {})
   const { signal } = rest;
   const stream = signal?.aborted
     ? Promise.reject(abortError(signal))
-    : shared(model).then((loaded) => loaded.begin(prompts, nativeOptions(overDefaults(rest, loaded.info.generationDefaults))));
+    : shared(model).then((loaded) => loaded.begin(prompts, overDefaults(rest, loaded.info.generationDefaults)));
   return TokenStream.of(model, stream, signal);
 }
 

@@ -1,4 +1,5 @@
 /** From a user's generation options to the engine's. Types, and the ranges that need no model, are checked here. */
+import { Model } from "./model.js";
 import type { NativeGenerateOptions } from "./native.js";
 import { type Check, checks, isPlainObject, type OptionTable, show, TOKEN_ID } from "./options.js";
 import type { GenerateOptions, TokenIds } from "./types.js";
@@ -23,6 +24,9 @@ const isIds = (value: unknown) => value instanceof Uint32Array || (Array.isArray
 
 const continueFrom: Check = (value) =>
   isIds(value) || (Array.isArray(value) && value.every(isIds)) ? undefined : "must be token ids, or an array of token ids for each sequence";
+
+/** GPT2 itself uses this file. */
+const isGPT2 = (value: unknown) => value instanceof Model && "generate" in value;
 
 export const generateOptions: OptionTable<GenerateOptions> = {
   maxNewTokens: positive,
@@ -53,7 +57,10 @@ export const generateOptions: OptionTable<GenerateOptions> = {
   deadline: checks.number("above 0, up to a day of milliseconds", (value) => value > 0 && value <= 86_400_000),
   scope: checks.string,
   continueFrom,
-  speculation: checks.oneOf("lookup", false),
+  speculation: (value) =>
+    value === "lookup" || value === false || (isPlainObject(value) && Object.keys(value).join() === "draft" && isGPT2(value["draft"]))
+      ? undefined
+      : 'must be "lookup", false or { draft: a loaded GPT2 }',
   signal: checks.signal,
 };
 
@@ -70,7 +77,7 @@ export function nativeOptions(options: ResolvedOptions): NativeGenerateOptions {
     stop: typeof stop === "string" ? [stop] : stop?.slice(),
     stopTokenIds: stopTokenIds?.slice(),
     continueFrom: continueFrom && sequencesOf(continueFrom),
-    speculation: speculation === false ? "off" : speculation,
+    speculation: speculation === false ? "off" : undefined,
     earlyStopping: earlyStopping === undefined ? undefined : (String(earlyStopping) as "true" | "false" | "never"),
   };
 }

@@ -6,7 +6,6 @@ import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import {
   native,
-  type NativeGenerateOptions,
   type NativeGenerator,
   type NativePrompts,
   type NativeTokenStream,
@@ -109,11 +108,11 @@ export class GPT2 extends Model {
 
   /** @internal As {@link generate}, with options that were checked and other defaults than the model's general ones. */
   generateWith(prompt: Prompt, options: GenerateOptions, defaults: GenerationDefaults): TokenStream {
-    const request = nativeOptions(overDefaults(options, defaults));
+    const resolved = overDefaults(options, defaults);
     const prompts = nativePrompts("generate", prompt);
     const { signal } = options;
     this.checkOpen();
-    const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, request);
+    const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, resolved);
     return TokenStream.of(this.source, stream, signal);
   }
 
@@ -127,7 +126,7 @@ export class GPT2 extends Model {
       if (signal?.aborted) throw abortError(signal);
       const { prompts, options } = await make();
       if (signal?.aborted) throw abortError(signal);
-      return this.begin(nativePrompts("generate", prompts), nativeOptions(options));
+      return this.begin(nativePrompts("generate", prompts), options);
     };
     return TokenStream.of(this.source, begin(), signal);
   }
@@ -148,9 +147,11 @@ export class GPT2 extends Model {
   }
 
   /** @internal */
-  begin(prompts: NativePrompts, request: NativeGenerateOptions): NativeTokenStream {
+  begin(prompts: NativePrompts, options: ResolvedOptions): NativeTokenStream {
     this.checkOpen();
-    return callSync(() => this.#native.generate(prompts, request));
+    const { speculation } = options;
+    const draft = typeof speculation === "object" ? speculation.draft.#native : undefined;
+    return callSync(() => this.#native.generate(prompts, nativeOptions(options), draft));
   }
 
   /** What the model is doing: what runs and waits, its memory, its speed. Costs microseconds, and never waits. */

@@ -3,6 +3,8 @@
  * a comment names holds where the model's files (`info.generationDefaults`) do not name another.
  */
 
+import type { GPT2 } from "./gpt2.js";
+
 /** Text, several texts, the ids of one prompt, or those of several. */
 export type Prompt = string | readonly string[] | TokenIds | readonly TokenIds[];
 
@@ -94,9 +96,12 @@ export interface GenerateOptions {
   continueFrom?: TokenIds | readonly TokenIds[];
   /**
    * `"lookup"` (default) guesses tokens from what followed the same tokens before, where that pays, and verifies them
-   * in one pass: the same tokens and logprobs, sooner. `false`: no guesses.
+   * in one pass: the same tokens and logprobs, sooner. `{ draft }`: a smaller model of the same vocabulary, or the same
+   * model in a smaller dtype, guesses where that pays; the same tokens again. It is closed by whoever loaded it, and may
+   * serve its own requests meanwhile. A draft of another vocabulary, or with `numBeams`, is `OPTION_INVALID`. `false`:
+   * no guesses.
    */
-  speculation?: "lookup" | false;
+  speculation?: "lookup" | { readonly draft: GPT2 } | false;
   /** Aborting it ends the compute by the next token; iteration and result are rejected with code `ABORTED`. */
   signal?: AbortSignal;
 }

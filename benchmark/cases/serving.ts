@@ -96,5 +96,25 @@ export async function serving(context: Context): Promise<void> {
       );
       await measure(context, guesses);
     }
+    // The same weights in four bits guess for the model: the bits of f32 at nearer the speed of q4_0.
+    for (const [what, temperature] of [["greedy", 0], ["sampled", 1]] as const) {
+      const drafted = ([false, "draft"] as const).map(
+        (speculation): Measurement => ({
+          case: `serving, ${what} text, ${speculation ? "guesses of a q4_0 draft" : "no guesses, beside it"}`,
+          dtype,
+          unit: "tok/s",
+          contenders: own,
+          open: (contender) => ({ ...gpt2(dtype)(contender), draft: "q4_0" }),
+          async turn(child, contender, turn) {
+            if (contender.name === "before") return { values: [] };
+            const ids = randomIds(32, shape.vocabulary, turn + 1);
+            const { times } = await child.ask<Guessed>("guessed", { ids, temperature, speculation, tokens: context.quick ? 33 : 200, seed: turn });
+            return { values: ratesOf(times, 16) };
+          },
+          rounds,
+        }),
+      );
+      await measure(context, drafted);
+    }
   }
 }

@@ -9,6 +9,8 @@ const idOf = (token) => token.id;
 
 let gpt2;
 let bert;
+/** The same GPT-2 in a smaller dtype, that guesses. */
+let drafting;
 
 /** Most memory that this process has had, in bytes. */
 const peak = () => process.resourceUsage().maxRSS * 1024;
@@ -16,15 +18,17 @@ const peak = () => process.resourceUsage().maxRSS * 1024;
 await serve({
   hello: () => ({ version }),
 
-  async open({ kind, path, dtype, threads }) {
+  async open({ kind, path, dtype, threads, draft }) {
     if (kind === "bert") bert = await loadBERT(path, { dtype, threads });
     else gpt2 = await loadGPT2(path, { dtype, threads });
+    if (draft) drafting = await loadGPT2(path, { dtype: draft, threads });
   },
 
   async close() {
     await gpt2?.close();
     await bert?.close();
-    gpt2 = bert = undefined;
+    await drafting?.close();
+    gpt2 = bert = drafting = undefined;
   },
 
   async generate({ ids, tokens }) {
@@ -53,6 +57,7 @@ await serve({
 
   /** One sequence with guessed tokens or without, of a text or of ids. */
   async guessed({ ids, text, temperature, speculation, tokens, seed }) {
+    if (speculation === "draft") speculation = { draft: drafting };
     const options = { temperature, speculation, seed, ignoreEos: true, maxNewTokens: tokens };
     return timed(gpt2.generate(text ?? ids, options), tokens, performance.now(), idOf);
   },

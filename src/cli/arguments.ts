@@ -16,10 +16,12 @@ export function several<T>(read: (text: string) => T): (text: string, before: T[
   return (text, before = []) => [...before, read(text)];
 }
 
+export const DTYPES: readonly Dtype[] = ["f32", "f16", "q8_0", "q4_0"];
+
 /** How a model is loaded, as options of `command`; {@link loadOptions} reads them. */
 export function withLoadOptions(command: Command): Command {
   return command
-    .addOption(new Option("--dtype <type>", "how weights are held").choices(["f32", "f16", "q8_0", "q4_0"]))
+    .addOption(new Option("--dtype <type>", "how weights are held").choices(DTYPES))
     .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cpu", "cuda"]))
     .option("--threads <n>", "how many threads compute (default: one for each core)", number)
     .option("--revision <name>", "branch, tag or commit of a model on the hub")

@@ -32,7 +32,7 @@ pub use generation::options::{
 };
 pub use generation::result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
 pub use generation::score::TokenScore;
-pub use generation::speculative::Speculation;
+pub use generation::speculative::{DraftModel, Speculation};
 pub use generation::stream::{QUEUE_LIMIT, TokenStream};
 pub use runtime::admission::Limits;
 pub use runtime::cancel::CancelToken;

@@ -109,10 +109,14 @@ fn nobody_else_changes_a_byte() {
             let ask = |model: &Generator, i: usize, speculation| {
                 let mut request = (subject.request)(i);
                 without_tokenizer(&mut request, model);
-                request.options.speculation = speculation;
+                if request.options.num_beams == 1 {
+                    request.options.speculation = speculation;
+                }
                 request
             };
             let alone = subject.load(dtype, 1, None);
+            // Guesses for the others, in other numbers than theirs.
+            let drafting = subject.load(if dtype == Dtype::Q4_0 { Dtype::F32 } else { Dtype::Q4_0 }, 1, None);
             let expected: Vec<_> = (0..count)
                 .map(|i| {
                     // A scope of its own for each: nothing is shared.
@@ -130,22 +134,27 @@ fn nobody_else_changes_a_byte() {
                 let next = AtomicUsize::new(0);
                 std::thread::scope(|scope| {
                     for worker in 0..TOGETHER {
-                        let (model, next, expected, ask) = (&model, &next, &expected, &ask);
+                        let (model, next, expected, ask, drafting) =
+                            (&model, &next, &expected, &ask, &drafting);
                         scope.spawn(move || {
                             loop {
                                 let i = next.fetch_add(1, Ordering::SeqCst);
                                 if i >= count {
                                     return;
                                 }
-                                let speculation = [Speculation::Lookup, Speculation::Off][i % 5 / 4];
+                                let speculation = || match i % 5 {
+                                    0 | 1 => Speculation::Lookup,
+                                    2 | 3 => Speculation::Draft(drafting.as_draft()),
+                                    _ => Speculation::Off,
+                                };
                                 if hash(&[i as u32, worker as u32], 3).is_multiple_of(4) {
                                     // Somebody who leaves, now or after a token.
-                                    let stream = model.generate(ask(model, i + 1, speculation)).unwrap();
+                                    let stream = model.generate(ask(model, i + 1, speculation())).unwrap();
                                     if i % 2 == 0 {
                                         let _ = support::next(&stream, 1);
                                     }
                                 }
-                                let found = run(model, ask(model, i, speculation)).unwrap().sequences;
+                                let found = run(model, ask(model, i, speculation())).unwrap().sequences;
                                 assert!(
                                     found == expected[i],
                                     "{dtype:?}, {threads} threads, request {i}\n{:?}\n{:?}",

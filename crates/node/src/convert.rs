@@ -110,7 +110,7 @@ pub struct GenerateOptions {
     pub deadline: Option<f64>,
     pub scope: Option<String>,
     pub continue_from: Option<Vec<Uint32Array>>,
-    #[napi(ts_type = "'lookup' | 'off'")]
+    #[napi(ts_type = "'off'")]
     pub speculation: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! A causal language model as JavaScript sees it: the handle and the reading end of its streams.
 
 use candlewick_engine as engine;
-use engine::GenerateRequest;
+use engine::{GenerateRequest, Speculation};
 use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
 
@@ -46,10 +46,19 @@ impl Generator {
         self.generator.stats().into()
     }
 
-    /// Options are checked at once; what is wrong with a prompt comes through the stream.
+    /// Options are checked at once; what is wrong with a prompt comes through the stream. `draft` guesses for this
+    /// model.
     #[napi]
-    pub fn generate(&self, prompts: Prompts, options: GenerateOptions) -> Result<TokenStream> {
-        let request = GenerateRequest { prompts: prompts.into(), options: options.into() };
+    pub fn generate(
+        &self,
+        prompts: Prompts,
+        options: GenerateOptions,
+        draft: Option<&Generator>,
+    ) -> Result<TokenStream> {
+        let mut request = GenerateRequest { prompts: prompts.into(), options: options.into() };
+        if let Some(draft) = draft {
+            request.options.speculation = Speculation::Draft(draft.generator.as_draft());
+        }
         self.generator.generate(request).map(|stream| TokenStream { stream }).map_err(thrown)
     }
 

@@ -10,7 +10,7 @@ use crate::generation::sampling::beam::{BeamSearch, Finished};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::sampling::sample::{Logprobs, choose};
 use crate::generation::sequence::{Growth, Sequence};
-use crate::generation::speculative::{Speculation, Speculator};
+use crate::generation::speculative::Speculator;
 use crate::logits;
 
 /// The output of a group's step.
@@ -62,8 +62,9 @@ impl SequenceGroup {
         let prompt = tokens.len();
         let (width, base) = (plan.width(), (index * plan.width()) as u32);
         let mut first = Sequence::new(tokens, block, growth);
-        let guesses = beams.is_none() && plan.options.speculation == Speculation::Lookup;
-        first.speculator = guesses.then(Speculator::new);
+        if beams.is_none() {
+            first.speculator = Speculator::new(&plan.options.speculation);
+        }
         let mut group =
             Self { sequences: vec![first], serial, started: false, base, width, prompt, room, beams };
         group.go_on(plan, existing)?;

@@ -12,6 +12,8 @@ use crate::generation::options::{GenerateOptions, Prompt, Truncate};
 use crate::generation::request::{Deadline, Job};
 use crate::generation::scheduler::{Command, Scheduler};
 use crate::generation::score::{ScoreJob, TokenScore};
+use crate::generation::speculative::Speculation;
+use crate::generation::speculative::draft::{DraftModel, DraftSpeed};
 use crate::generation::stream::{Producer, TokenStream};
 use crate::runtime::admission::{Limits, Queue};
 use crate::runtime::cancel::CancelToken;
@@ -44,6 +46,8 @@ struct Inner {
     queue: Arc<Queue>,
     board: Arc<Board<GeneratorStats>>,
     kv: KvSpec,
+    codec: Option<Codec>,
+    draft_speed: Arc<DraftSpeed>,
 }
 
 impl Drop for Inner {
@@ -89,9 +93,22 @@ impl Generator {
         let life = Life::start(codec.clone(), slot, closing.clone(), wake)?;
         let queue = Queue::new(limits);
         let board = Arc::new(Board::new(queue.clone()));
-        let scheduler = Scheduler::new(model, codec, inbox, closing.clone(), queue.clone(), board.clone());
-        let clients = AtomicU64::new(0);
-        let inner = Inner { info, vocabulary, tokenizer, commands, closing, life, clients, queue, board, kv };
+        let scheduler =
+            Scheduler::new(model, codec.clone(), inbox, closing.clone(), queue.clone(), board.clone());
+        let inner = Inner {
+            info,
+            vocabulary,
+            tokenizer,
+            commands,
+            closing,
+            life,
+            clients: AtomicU64::new(0),
+            queue,
+            board,
+            kv,
+            codec,
+            draft_speed: Arc::default(),
+        };
         Ok((Generator(Arc::new(inner)), scheduler))
     }
 
@@ -109,6 +126,18 @@ impl Generator {
         self.0.tokenizer.clone()
     }
 
+    /// This model as one that guesses for others.
+    pub fn as_draft(&self) -> DraftModel {
+        let inner = self.0.clone();
+        DraftModel {
+            vocab_size: inner.info.vocab_size,
+            codec: inner.codec.clone(),
+            closing: inner.closing.clone(),
+            speed: inner.draft_speed.clone(),
+            send: Arc::new(move |command| inner.commands.send(Command::Draft(command)).is_ok()),
+        }
+    }
+
     /// Starts a generation. Options are checked at once; what is wrong with a prompt comes through the stream.
     pub fn generate(&self, request: GenerateRequest) -> Result<TokenStream> {
         let inner = &self.0;
@@ -118,12 +147,16 @@ impl Generator {
         let GenerateRequest { prompts, options } = request;
         options.validate(&inner.info, inner.vocabulary.is_some())?;
         options.check_continued(prompts.len())?;
+        if let Speculation::Draft(draft) = &options.speculation {
+            draft.check(&inner.info, &inner.closing)?;
+        }
         if prompts.is_empty() {
             return Err(EngineError::PromptEmpty);
         }
         let submitted = Instant::now();
         // Ids need no tokenizing, so they skip the queue of the text thread.
-        let needs_text = prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
+        let is_drafted = matches!(options.speculation, Speculation::Draft(_));
+        let needs_text = is_drafted || prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
         let wake = waker(&inner.commands);
         let (stream, producer) =
             TokenStream::new(options.cancel.clone(), inner.closing.clone(), wake, self.clone());
@@ -143,6 +176,11 @@ impl Generator {
             }
         };
         let tokenise = move |codec: Option<&Codec>| {
+            if let Speculation::Draft(draft) = &options.speculation
+                && let Err(error) = draft.check_tokens(codec)
+            {
+                return producer.finish(Err(error));
+            }
             let ids = |prompt| {
                 let prompt = prompt_ids(prompt, codec, &producer, &options, n_positions, vocab_size)?;
                 fits(&prompt, &options, kv).map(|()| prompt)

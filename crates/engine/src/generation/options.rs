@@ -261,6 +261,9 @@ impl GenerateOptions {
         }
         if self.num_beams > 1 {
             let reason = "beam search does not sample";
+            if matches!(self.speculation, Speculation::Draft(_)) {
+                return refuse("speculation", "nothing is guessed in a beam search");
+            }
             if self.n > 1 {
                 return refuse("n", "beam search returns numReturnSequences");
             }

@@ -2,6 +2,7 @@
 //! prompts and of what is scored as fits in a step's time, in one pass over the weights. A sequence's result does not
 //! depend on what shares a step with it.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +12,14 @@ use std::time::Instant;
 use candlewick_models::{CausalBackend, ModelError, StepLogits};
 
 use crate::error::{EngineError, Result};
+use crate::generation::guess::Guesser;
 use crate::generation::kv::memory::Memory;
 use crate::generation::request::{Job, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::{ScoreJob, ScoreRun};
 use crate::generation::speculative::Cost;
+use crate::generation::speculative::draft::{DraftCommand, DraftJob};
+use crate::generation::speculative::drafting::draft;
 use crate::generation::work::Work;
 use crate::runtime::admission::Queue;
 use crate::runtime::codec::Codec;
@@ -31,6 +35,8 @@ const MOST: usize = 256;
 pub(crate) enum Command {
     Start(Box<Job>),
     Score(Box<ScoreJob>),
+    /// Of another model, for which this one guesses.
+    Draft(DraftCommand),
     /// Wakes the thread to check its flags: a request was cancelled, the model closed, or a queue was read.
     Wake,
 }
@@ -44,6 +50,11 @@ pub(crate) struct Scheduler {
     memory: Memory,
     pace: Pace,
     cost: Cost,
+    guesser: Guesser,
+    /// Guesses that other models wait for.
+    drafts: Vec<DraftJob>,
+    /// Keeps the model's helper threads awake.
+    active: Option<Box<dyn Any>>,
     scratch: Scratch,
     /// Groups started so far.
     serial: u64,
@@ -75,6 +86,9 @@ impl Scheduler {
             memory,
             pace: Pace::new(queue.limits().max_step, MOST),
             cost: Cost::default(),
+            guesser: Guesser::default(),
+            drafts: Vec::new(),
+            active: None,
             scratch: Scratch::default(),
             serial: 0,
             queue,
@@ -85,11 +99,10 @@ impl Scheduler {
     /// Serves until the model is closed. Requests left over are dropped, and their streams say so.
     pub fn run(mut self) {
         while self.receive() {
-            let guard = self.model.active();
             while !self.closing.load(Ordering::Acquire) && self.guarded_turn() {
                 self.drain();
             }
-            drop(guard);
+            self.active = None;
             if self.closing.load(Ordering::Acquire) {
                 return;
             }
@@ -113,6 +126,8 @@ impl Scheduler {
     fn accept(&mut self, command: Command) {
         match command {
             Command::Wake => {}
+            Command::Draft(DraftCommand::Draft(job)) => self.drafts.push(job),
+            Command::Draft(DraftCommand::Forget(sequence)) => self.memory.guests.forget(sequence),
             Command::Score(job) => self.work.scoring.push(ScoreRun::new(*job)),
             Command::Start(job) => {
                 let request = Request::new(*job, self.model.info(), self.codec.clone());
@@ -140,17 +155,30 @@ impl Scheduler {
     /// `false`: nothing to do until a command comes.
     fn turn(&mut self) -> bool {
         self.drain();
+        self.wake();
+        for job in std::mem::take(&mut self.drafts) {
+            let closing = || self.closing.load(Ordering::Acquire);
+            draft(self.model.as_mut(), &mut self.memory, job, &closing);
+        }
         self.work.end_stopped();
         self.admit();
         let alone = self.work.is_alone();
         let budget = self.pace.tokens(alone);
         self.work.end_complete();
-        let size = self.work.schedule(&mut self.memory, budget, &self.cost);
+        // While another model guesses, this one's threads sleep.
+        let patience = self.queue.limits().max_step;
+        self.guesser.guess(&mut self.work.requests, &self.cost, patience, || self.active = None);
+        self.wake();
+        let size = self.work.schedule(&mut self.memory, budget);
         if let Some(size) = size {
             self.step(size, alone);
         }
         self.show();
         size.is_some()
+    }
+
+    fn wake(&mut self) {
+        self.active.get_or_insert_with(|| self.model.active());
     }
 
     /// Starts waiting prompts while there is room, first those of the request that has the fewest running.

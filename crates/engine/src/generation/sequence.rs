@@ -7,7 +7,7 @@ use crate::generation::kv::table::Table;
 use crate::generation::plan::{Ended, Plan};
 use crate::generation::result::{FinishReason, TokenEvent};
 use crate::generation::sampling::sample::Logprobs;
-use crate::generation::speculative::{Cost, Speculator};
+use crate::generation::speculative::Speculator;
 
 pub(crate) struct Sequence {
     /// What is known, then `draft` tokens that are guessed.
@@ -80,13 +80,10 @@ impl Sequence {
         self.tokens.len() - self.table.len()
     }
 
-    /// Guesses tokens after the last known one, at most `most`. `rows`: of the step without them.
-    pub fn speculate(&mut self, most: usize, rows: usize, cost: &Cost) {
-        if let Some(speculator) = &mut self.speculator {
-            let guess = speculator.draft(&self.tokens, most, rows, cost).to_vec();
-            self.draft = guess.len();
-            self.tokens.extend(guess);
-        }
+    /// Its next tokens are guessed to be these.
+    pub fn guessed(&mut self, guess: Vec<u32>) {
+        self.draft = guess.len();
+        self.tokens.extend(guess);
     }
 
     /// Takes part in the step with `tokens` tokens; a draft that does not fit is cut.

@@ -14,7 +14,6 @@ use crate::generation::request::{Deadline, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::ScoreRun;
 use crate::generation::sequence::Sequence;
-use crate::generation::speculative::Cost;
 use crate::generation::stream::Shared;
 use crate::runtime::cancel::CancelToken;
 
@@ -56,8 +55,7 @@ pub(crate) struct Work {
 
 impl Work {
     /// Decides what takes part in the next step. `None`: nothing can.
-    pub fn schedule(&mut self, memory: &mut Memory, budget: usize, cost: &Cost) -> Option<StepSize> {
-        self.speculate(cost);
+    pub fn schedule(&mut self, memory: &mut Memory, budget: usize) -> Option<StepSize> {
         let mut entries = self.wants(memory, budget);
         // Who decodes comes before who reads a prompt, then who is older.
         entries.sort_by_key(|entry| (entry.reads, entry.age));
@@ -71,25 +69,6 @@ impl Work {
             self.give_blocks(memory, entry, tokens);
         }
         self.number_rows()
-    }
-
-    /// Guesses tokens of those who decode, where that pays beside so many others.
-    fn speculate(&mut self, cost: &Cost) {
-        let decodes = |sequence: &Sequence| sequence.unseen() == 1 && !sequence.paused;
-        let running = || self.requests.iter().filter(|request| !request.paused);
-        let groups = running().flat_map(|request| &request.groups).filter(|group| group.started);
-        let rows = groups.flat_map(|group| &group.sequences).filter(|sequence| decodes(sequence)).count();
-        for request in self.requests.iter_mut().filter(|request| !request.paused) {
-            for group in request.groups.iter_mut().filter(|group| group.started) {
-                for index in 0..group.sequences.len() {
-                    let most = group.guesses(&group.sequences[index]);
-                    let sequence = &mut group.sequences[index];
-                    if decodes(sequence) {
-                        sequence.speculate(most, rows, cost);
-                    }
-                }
-            }
-        }
     }
 
     /// What wants to take part.

@@ -1,9 +1,10 @@
 //! Text to ids and back, on a thread of its own: a 1 MB line takes a second, and neither the caller nor the model
 //! waits.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use candlewick_models::{Cut, Encoded, EncoderInput, ModelError, Tokenizer, Window};
@@ -104,6 +105,7 @@ pub(crate) struct Codec {
     pub byte_level: bool,
     /// Bytes of the longest token of a byte-level vocabulary.
     longest: usize,
+    fingerprint: Arc<OnceLock<u64>>,
 }
 
 impl Codec {
@@ -115,7 +117,16 @@ impl Codec {
         let bytes = |id| text.token_bytes(id).map_or(0, |bytes| bytes.len());
         let longest =
             if byte_level { (0..text.vocab_size() as u32).map(bytes).max().unwrap_or(0) } else { 0 };
-        Self { text, byte_level, longest }
+        Self { text, byte_level, longest, fingerprint: Arc::default() }
+    }
+
+    /// A number that two vocabularies share only if the same ids stand for the same tokens. Found once, in milliseconds.
+    pub fn fingerprint(&self) -> u64 {
+        *self.fingerprint.get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            (0..self.text.vocab_size() as u32).for_each(|id| self.text.id_to_token(id).hash(&mut hasher));
+            hasher.finish()
+        })
     }
 
     /// Tokens that `text` has at the least, known without tokenising it: so that a prompt of megabytes, which cannot

@@ -32,8 +32,21 @@ impl Cost {
     /// The share of a pass of `rows` rows that its rows cost: 0 if a row is free, 1 if the rest is.
     pub fn share_of_row(&self, rows: usize) -> f64 {
         let rows = rows.max(1) as f64;
+        match self.line() {
+            Some((fixed, row)) => row * rows / (fixed + row * rows),
+            None => BELIEF * rows / (1.0 - BELIEF + BELIEF * rows),
+        }
+    }
+
+    /// Seconds of a pass of `rows` rows; `None`: no step was seen.
+    pub fn seconds(&self, rows: usize) -> Option<f64> {
+        self.line().map(|(fixed, row)| fixed + row * rows as f64)
+    }
+
+    /// Seconds of a pass without rows, and of a row.
+    fn line(&self) -> Option<(f64, f64)> {
         if self.count == 0.0 {
-            return BELIEF * rows / (1.0 - BELIEF + BELIEF * rows);
+            return None;
         }
         let (mean, seconds) = (self.rows / self.count, self.seconds / self.count);
         let variance = (self.squares / self.count - mean * mean).max(0.0);
@@ -42,8 +55,7 @@ impl Cost {
         let row = (covariance + WEIGHT * believed) / (variance + WEIGHT);
         // Neither free nor more than the whole, whatever disturbed the clock.
         let row = row.clamp(0.02 * believed / BELIEF, seconds / mean);
-        let fixed = seconds - row * mean;
-        row * rows / (fixed + row * rows)
+        Some((seconds - row * mean, row))
     }
 }
 
@@ -64,5 +76,6 @@ mod tests {
         }
         assert!((cost.share_of_row(1) - 0.002 / 0.012).abs() < 0.02, "{}", cost.share_of_row(1));
         assert!((cost.share_of_row(8) - 0.016 / 0.026).abs() < 0.02, "{}", cost.share_of_row(8));
+        assert!((cost.seconds(4).unwrap() - 0.018).abs() < 0.001);
     }
 }
