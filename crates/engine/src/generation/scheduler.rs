@@ -177,6 +177,7 @@ impl Scheduler {
         size.is_some()
     }
 
+    /// Wakes the model's helper threads, which spin for work from then on.
     fn wake(&mut self) {
         self.active.get_or_insert_with(|| self.model.active());
     }
