@@ -96,8 +96,9 @@ export async function serving(context: Context): Promise<void> {
       );
       await measure(context, guesses);
     }
-    // The same weights in four bits guess for the model: the bits of f32 at nearer the speed of q4_0.
-    for (const [what, temperature] of [["greedy", 0], ["sampled", 1]] as const) {
+    // The same weights in four bits guess for the model. Random weights draw from nearly flat distributions, of which no
+    // draft guesses anything: the sampled text shows what trying costs.
+    for (const [what, temperature] of dtype === "f32" ? ([["greedy", 0], ["sampled", 1]] as const) : []) {
       const drafted = ([false, "draft"] as const).map(
         (speculation): Measurement => ({
           case: `serving, ${what} text, ${speculation ? "guesses of a q4_0 draft" : "no guesses, beside it"}`,

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use candlewick_kernels::Layout;
 
 use crate::files::adapter::LoraWeights;
-use crate::files::checkpoint::StoredTensor;
 use crate::files::floats::decode;
+use crate::files::tensors::StoredTensor;
 use crate::{ModelError, Result};
 
 /// Values that are read, changed and handed on at once.

@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use candlewick_kernels::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
 
 use crate::files::foreign;
 use crate::files::reading::{corrupt, file_name, open_regular, read_exact_at, refuse_foreign};
+use crate::files::tensors::{Entry, OpenFile, Place, Tensors, check_apart};
 use crate::{Dtype, ModelError, Result};
 
 /// Entries of a vocabulary or of a list of merges: far above any GPT-2's, and a bound on what a hostile file can make
@@ -82,8 +84,9 @@ fn checkpoint_name(name: &str) -> String {
     format!("{stem}.{end}")
 }
 
+/// Where a tensor lies.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Extent {
     /// Outermost first, as everywhere else; the file has them innermost first.
     pub shape: Vec<usize>,
     pub kind: Dtype,
@@ -95,7 +98,8 @@ pub struct Gguf {
     pub name: String,
     pub file: File,
     pub metadata: HashMap<String, Meta>,
-    pub tensors: HashMap<String, Entry>,
+    /// By the checkpoint's names.
+    pub tensors: HashMap<String, Extent>,
 }
 
 struct Reader<'a> {
@@ -265,8 +269,8 @@ impl Gguf {
         }
         let mut tensors = HashMap::with_capacity(tensor_count as usize);
         for _ in 0..tensor_count {
-            let (tensor, entry) = read_entry(&mut reader)?;
-            if tensors.insert(checkpoint_name(&tensor), entry).is_some() {
+            let (tensor, extent) = read_extent(&mut reader)?;
+            if tensors.insert(checkpoint_name(&tensor), extent).is_some() {
                 return Err(reader.bad(format!("{tensor} is there twice")));
             }
         }
@@ -326,13 +330,25 @@ impl Gguf {
         Ok(true)
     }
 
+    pub(crate) fn into_tensors(self) -> Tensors {
+        let file = Arc::new(OpenFile { name: self.name, file: self.file });
+        let entry = |extent: Extent| Entry {
+            source: Some(extent.kind.into()),
+            dtype: format!("{:?}", extent.kind),
+            shape: extent.shape,
+            bytes: extent.bytes,
+            place: Place::File(file.clone(), extent.begin),
+        };
+        self.tensors.into_iter().map(|(name, extent)| (name, entry(extent))).collect()
+    }
+
     pub fn float(&self, key: &str) -> Option<f64> {
         if let Some(&Meta::Float(value)) = self.metadata.get(key) { Some(value) } else { None }
     }
 }
 
 /// A tensor's description; `begin` is still relative to the data.
-fn read_entry(reader: &mut Reader) -> Result<(String, Entry)> {
+fn read_extent(reader: &mut Reader) -> Result<(String, Extent)> {
     let name = reader.text()?;
     let dimensions = reader.u32()?;
     if dimensions > 4 {
@@ -352,28 +368,24 @@ fn read_entry(reader: &mut Reader) -> Result<(String, Entry)> {
     let bytes = (count / block).checked_mul(block_bytes).filter(|&b| b <= reader.size).ok_or_else(huge)?;
     shape.reverse();
     let shape = shape.into_iter().map(|d| d as usize).collect();
-    Ok((name, Entry { shape, kind, begin, bytes: bytes as usize }))
+    Ok((name, Extent { shape, kind, begin, bytes: bytes as usize }))
 }
 
 /// Makes the tensors' places absolute and checks them: inside the file, none over another.
-fn place(tensors: &mut HashMap<String, Entry>, name: &str, data: u64, size: u64) -> Result<()> {
+fn place(tensors: &mut HashMap<String, Extent>, name: &str, data: u64, size: u64) -> Result<()> {
     let mut ranges = Vec::with_capacity(tensors.len());
-    for (tensor, entry) in tensors.iter_mut() {
-        let begin = data.checked_add(entry.begin);
-        let end = begin.and_then(|begin| begin.checked_add(entry.bytes as u64));
+    for (tensor, extent) in tensors.iter_mut() {
+        let begin = data.checked_add(extent.begin);
+        let end = begin.and_then(|begin| begin.checked_add(extent.bytes as u64));
         match (begin, end) {
             (Some(begin), Some(end)) if end <= size => {
-                entry.begin = begin;
+                extent.begin = begin;
                 ranges.push((begin, end));
             }
             _ => return Err(corrupt(name, format!("{tensor} lies outside the file"))),
         }
     }
-    ranges.sort_unstable();
-    if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-        return Err(corrupt(name, "tensors overlap"));
-    }
-    Ok(())
+    check_apart(ranges, name)
 }
 
 #[cfg(test)]

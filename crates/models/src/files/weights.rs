@@ -8,9 +8,10 @@ use candlewick_kernels::{Layout, SourceType};
 
 use crate::contract::dtype::Dtype;
 use crate::files::adapter::{Adapter, LoraWeights};
-use crate::files::checkpoint::{Checkpoint, StoredTensor};
+use crate::files::checkpoint::Checkpoint;
 use crate::files::delta::Delta;
 use crate::files::gguf::Gguf;
+use crate::files::tensors::StoredTensor;
 use crate::files::values::Values;
 use crate::{ModelError, Result};
 

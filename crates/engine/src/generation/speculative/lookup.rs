@@ -7,6 +7,11 @@ use super::rate::Rate;
 const MOST: usize = 16;
 /// By how much a row must be worth more than it costs.
 const MARGIN: f64 = 1.15;
+/// What is believed of each kind of guess, and how many tries that is worth.
+const BELIEFS: [f64; 4] = [0.1, 0.3, 0.55, 0.8];
+const WEIGHT: f64 = 1.5;
+/// A guess that is so many guesses old counts half as much: 1 - 1/12.
+const FADE: f64 = 0.92;
 
 /// A sequence's guesses so far.
 #[derive(Debug, Clone)]
@@ -19,7 +24,7 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     pub fn new() -> Self {
-        Self { rates: [0.1, 0.3, 0.55, 0.8].map(Rate::new), kind: 0 }
+        Self { rates: BELIEFS.map(|belief| Rate::new(belief, WEIGHT, FADE)), kind: 0 }
     }
 
     /// A guess of at most `most` tokens after `tokens`; empty if none pays. `rows`: of the pass without it.
