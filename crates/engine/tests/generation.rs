@@ -75,7 +75,7 @@ fn no_step_takes_longer_than_it_may() {
 /// again in shorter ones.
 #[test]
 fn a_newcomer_ends_a_long_step() {
-    let toy = Toy::hashed().with(|info| info.n_layer = 100);
+    let toy = Toy::hashed().with(|info| info.layers = 100);
     let watch = toy.watch();
     let model = toy.start();
     let expected = run_one(&Toy::hashed().start(), &"long ".repeat(150), |_| {}).unwrap();

@@ -31,7 +31,7 @@ fn close_ends_running_streams_and_frees_the_model() {
 
 #[test]
 fn close_does_not_wait_for_a_long_prefill() {
-    let toy = Toy::hashed().with(|info| info.n_layer = 1000);
+    let toy = Toy::hashed().with(|info| info.layers = 1000);
     let watch = toy.watch();
     let model = toy.start();
     watch.hold();

@@ -285,7 +285,7 @@ fn a_deadline_ends_a_request_wherever_it_is() {
     let stalled = begin(&model, "stalled", late);
     assert_eq!(code(wait(|done| stalled.result(done))), "DEADLINE_EXCEEDED");
     // In the middle of a prefill.
-    let toy = Toy::hashed().with(|info| info.n_layer = 1000);
+    let toy = Toy::hashed().with(|info| info.layers = 1000);
     let watch = toy.watch();
     let model = toy.start();
     watch.hold();

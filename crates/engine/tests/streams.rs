@@ -222,7 +222,7 @@ fn a_paused_stream_can_be_cancelled() {
 
 #[test]
 fn a_prefill_is_left_within_a_layer() {
-    let toy = Toy::hashed().with(|info| info.n_layer = 100);
+    let toy = Toy::hashed().with(|info| info.layers = 100);
     let watch = toy.watch();
     let model = toy.start();
     watch.hold();

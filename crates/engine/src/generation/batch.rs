@@ -1,6 +1,9 @@
 //! Divides the tokens of a step among those who want some. Pure: no model, no clock.
 //!
-//! Deficit round robin between clients (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin",
+//! Who decodes comes first, because somebody reads along: one token of a sequence in every step, as long as prompts get
+//! a part of it. The rest is divided by
+//!
+//! deficit round robin between clients (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin",
 //! SIGCOMM 1995): in turn each gets a quantum of tokens, which it spends on what it wants in its own order. So a
 //! client with a thousand prompts and a client with one get as many tokens each while both want them, and one that
 //! wants little leaves the rest to the others.
@@ -23,10 +26,14 @@ pub(crate) struct Want {
     pub tokens: usize,
     /// All of them or none: the beams of a search move together.
     pub whole: bool,
+    /// It decodes.
+    pub urgent: bool,
 }
 
 /// Tokens that a client may spend when its turn comes.
 const QUANTUM: isize = 16;
+/// The most that it owes for having decoded.
+const DEBT: isize = 4 * QUANTUM;
 
 #[derive(Default)]
 pub(crate) struct Planner {
@@ -43,29 +50,52 @@ impl Planner {
         let mut left = budget;
         self.deficits.retain(|client, _| wants.iter().any(|want| want.client == *client));
         for priority in [Priority::Interactive, Priority::Batch] {
+            self.serve_urgent(wants, priority, &mut taken, &mut left);
             self.divide(wants, priority, &mut taken, &mut left);
         }
         taken
     }
 
-    fn divide(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
-        let mut ring: VecDeque<(u64, VecDeque<usize>)> = VecDeque::new();
-        for (index, want) in wants.iter().enumerate().filter(|(_, want)| want.priority == priority) {
-            match ring.iter_mut().find(|(client, _)| *client == want.client) {
-                Some((_, queue)) => queue.push_back(index),
-                None => ring.push_back((want.client, [index].into())),
+    /// What is urgent, one want of each client after the other. Three quarters of the step at the most, if others want
+    /// tokens too. A client that has prompts too gets less for these.
+    fn serve_urgent(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
+        let mine = || wants.iter().enumerate().filter(|(_, want)| want.priority == priority);
+        let others: usize = mine().filter(|(_, want)| !want.urgent).map(|(_, want)| want.tokens).sum();
+        let mut room = *left - others.min(*left / 4);
+        let mut ring = ring(mine().filter(|(_, want)| want.urgent));
+        rotate(&mut ring, self.next[priority as usize]);
+        while let Some((client, mut queue)) = ring.pop_front() {
+            let Some(index) = queue.pop_front() else { continue };
+            let Want { tokens, whole, .. } = wants[index];
+            let amount = if whole && tokens > room { 0 } else { tokens.min(room) };
+            taken[index] = amount;
+            room -= amount;
+            *left -= amount;
+            if mine().any(|(_, want)| want.client == client && !want.urgent) {
+                let deficit = self.deficits.entry(client).or_default();
+                *deficit = (*deficit - amount as isize).max(-DEBT);
             }
+            ring.push_back((client, queue));
         }
-        if let Some(at) = ring.iter().position(|(client, _)| Some(*client) == self.next[priority as usize]) {
-            ring.rotate_left(at);
-        }
+    }
+
+    fn divide(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
+        // Of what is urgent, what is whole and did not fit.
+        let open = |(index, want): &(usize, &Want)| {
+            want.priority == priority && (!want.urgent || want.whole && taken[*index] == 0)
+        };
+        let mut ring = ring(wants.iter().enumerate().filter(open));
+        rotate(&mut ring, self.next[priority as usize]);
         while let Some((client, mut queue)) = ring.pop_front() {
             if *left == 0 {
                 self.next[priority as usize] = Some(client);
                 return;
             }
             let deficit = self.deficits.entry(client).or_default();
-            *deficit = (*deficit + QUANTUM).min(QUANTUM);
+            // Else the step before was full in the middle of its turn.
+            if *deficit <= 0 {
+                *deficit += QUANTUM;
+            }
             let mut waits = false;
             while let Some(&index) = queue.front() {
                 let want = &wants[index];
@@ -93,8 +123,8 @@ impl Planner {
             if queue.is_empty() {
                 // What is left of a quantum is lost; a debt is not.
                 *deficit = (*deficit).min(0);
-            } else if waits {
-                // It does not fit in what is left of this step: first in the next.
+            } else if waits || *left == 0 && *deficit > 0 {
+                // Its turn goes on in the next step.
                 self.next[priority as usize] = Some(client);
                 return;
             } else {
@@ -104,13 +134,34 @@ impl Planner {
     }
 }
 
+/// Clients, each with what it wants.
+type Ring = VecDeque<(u64, VecDeque<usize>)>;
+
+fn ring<'a>(wants: impl Iterator<Item = (usize, &'a Want)>) -> Ring {
+    let mut ring = Ring::new();
+    for (index, want) in wants {
+        match ring.iter_mut().find(|(client, _)| *client == want.client) {
+            Some((_, queue)) => queue.push_back(index),
+            None => ring.push_back((want.client, [index].into())),
+        }
+    }
+    ring
+}
+
+/// Begins with `next`, if it is there.
+fn rotate(ring: &mut Ring, next: Option<u64>) {
+    if let Some(at) = ring.iter().position(|(client, _)| Some(*client) == next) {
+        ring.rotate_left(at);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::generation::sampling::rng::uniform;
 
     fn want(client: u64, tokens: usize) -> Want {
-        Want { client, priority: Priority::Interactive, tokens, whole: false }
+        Want { client, priority: Priority::Interactive, tokens, whole: false, urgent: false }
     }
 
     /// Runs steps until nothing is wanted; returns for each step what each client got.
@@ -145,6 +196,7 @@ mod tests {
                     priority: [Priority::Interactive, Priority::Batch][random(100 + i, 2.0)],
                     tokens: 1 + random(200 + i, 300.0),
                     whole: false,
+                    urgent: random(300 + i, 2.0) == 1,
                 })
                 .collect();
             let total: usize = wants.iter().map(|want| want.tokens).sum();
@@ -167,14 +219,25 @@ mod tests {
 
     #[test]
     fn who_decodes_moves_in_every_step_beside_a_long_prompt() {
+        let decodes = |client| Want { urgent: true, ..want(client, 1) };
         let mut planner = Planner::default();
-        let mut wants: Vec<Want> = (0..8).map(|client| want(client, 1)).collect();
-        wants.push(want(8, 1000));
-        for _ in 0..20 {
+        let mut wants: Vec<Want> = (0..8).map(decodes).collect();
+        wants.extend((8..20).map(|client| want(client, 1000)));
+        let mut got = [0; 12];
+        for _ in 0..30 {
             let taken = planner.plan(&wants, 32);
             assert_eq!(taken[..8], [1; 8]);
-            assert_eq!(taken[8], 24);
+            assert_eq!(taken[8..].iter().sum::<usize>(), 24);
+            got.iter_mut().zip(&taken[8..]).for_each(|(got, taken)| *got += taken);
         }
+        assert!(got.iter().all(|tokens| (44..=76).contains(tokens)), "{got:?}");
+        // More of them than a step has tokens: a prompt gets its part, and each of them its turn.
+        let mut wants: Vec<Want> = (0..100).map(|i| decodes(i % 10)).collect();
+        wants.push(want(10, 1000));
+        let taken = planner.plan(&wants, 40);
+        assert_eq!(taken[100], 10);
+        let of = |client| (0..100).filter(|i| i % 10 == client).map(|i| taken[i]).sum::<usize>();
+        assert!((0..10).all(|client| of(client) == 3), "{taken:?}");
     }
 
     #[test]

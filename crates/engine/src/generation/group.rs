@@ -31,7 +31,7 @@ pub(crate) struct Prompt {
     pub index: usize,
     pub tokens: Vec<u32>,
     /// Tokens that may follow.
-    pub room: usize,
+    pub max_new_tokens: usize,
     /// Of each sample what exists already; empty: nothing.
     pub existing: Vec<Vec<u32>>,
 }
@@ -48,25 +48,34 @@ pub(crate) struct SequenceGroup {
     width: usize,
     pub prompt: usize,
     /// Tokens that may follow the prompt.
-    room: usize,
+    max_new_tokens: usize,
     beams: Option<BeamSearch<Growth>>,
 }
 
 impl SequenceGroup {
     /// `block`: positions of a block of keys and values.
     pub fn new(plan: &Plan, prompt: Prompt, block: usize, serial: u64) -> Result<Self> {
-        let Prompt { index, tokens, room, existing } = prompt;
+        let Prompt { index, tokens, max_new_tokens, existing } = prompt;
         let text = Detokenizer::new(plan.codec.as_ref(), plan.stops.clone(), &tokens);
         let growth = Growth::new(text);
-        let beams = plan.is_beam_search().then(|| BeamSearch::new(plan.beams(room), growth.clone()));
+        let beams =
+            plan.is_beam_search().then(|| BeamSearch::new(plan.beams(max_new_tokens), growth.clone()));
         let prompt = tokens.len();
         let (width, base) = (plan.width(), (index * plan.width()) as u32);
         let mut first = Sequence::new(tokens, block, growth);
         if beams.is_none() {
             first.speculator = Speculator::new(&plan.options.speculation);
         }
-        let mut group =
-            Self { sequences: vec![first], serial, started: false, base, width, prompt, room, beams };
+        let mut group = Self {
+            sequences: vec![first],
+            serial,
+            started: false,
+            base,
+            width,
+            prompt,
+            max_new_tokens,
+            beams,
+        };
         group.go_on(plan, existing)?;
         Ok(group)
     }
@@ -84,7 +93,8 @@ impl SequenceGroup {
                     let reason = format!("{} tokens after the end of a sequence", ids.len() - at);
                     return Err(EngineError::option("continueFrom", reason));
                 }
-                sequence.end = sequence.growth.add(*id, self.base + sequence.lane, None, plan, self.room)?;
+                sequence.end =
+                    sequence.growth.add(*id, self.base + sequence.lane, None, plan, self.max_new_tokens)?;
             }
             sequence.tokens.extend(ids);
         }
@@ -113,7 +123,7 @@ impl SequenceGroup {
 
     /// Tokens that may be guessed of a sequence: the last of its tokens has none after it.
     pub fn guesses(&self, sequence: &Sequence) -> usize {
-        self.room.saturating_sub(sequence.growth.tokens.len() + 1)
+        self.max_new_tokens.saturating_sub(sequence.growth.tokens.len() + 1)
     }
 
     pub fn is_over(&self) -> bool {
@@ -183,7 +193,7 @@ impl SequenceGroup {
                 let id = choose(&plan.processors, scores, tokens, self.prompt, (plan.seed, *lane), scratch)
                     .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
                 let logprob = logprobs.as_ref().zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all));
-                *end = growth.add(id, self.base + *lane, logprob, plan, self.room)?;
+                *end = growth.add(id, self.base + *lane, logprob, plan, self.max_new_tokens)?;
                 tokens.push(id);
                 output.events.extend(growth.tokens.last().cloned());
                 let right = draft.get(row) == Some(&id);
@@ -229,7 +239,7 @@ impl SequenceGroup {
             let logprob = scores.at(raw[parent][id as usize]);
             let logprob = plan.options.logprobs.map(|_| (logprob, scores));
             let mut growth = growth.clone();
-            let end = growth.add(id, 0, logprob, plan, self.room)?;
+            let end = growth.add(id, 0, logprob, plan, self.max_new_tokens)?;
             Ok::<_, EngineError>((growth, end))
         })?;
         if search.is_done() {

@@ -322,16 +322,16 @@ fn prompt_ids(
 
 /// Whether a beam search has memory enough if it runs alone and its beams part after the prompt. (Samples need not run
 /// side by side, and one sequence always fits.)
-fn fits((ids, room): &(Vec<u32>, usize), options: &GenerateOptions, kv: KvSpec) -> Result<()> {
+fn fits((ids, max_new_tokens): &(Vec<u32>, usize), options: &GenerateOptions, kv: KvSpec) -> Result<()> {
     let beams = options.num_beams;
-    let blocks = ids.len() / kv.positions + beams * (room.div_ceil(kv.positions) + 1);
+    let blocks = ids.len() / kv.positions + beams * (max_new_tokens.div_ceil(kv.positions) + 1);
     if beams == 1 || blocks <= kv.blocks {
         return Ok(());
     }
     let (need, have) = (blocks as u64 * kv.bytes as u64, kv.blocks as u64 * kv.bytes as u64);
     Err(EngineError::OutOfMemory(format!(
         "{beams} beams of {} tokens may need {need} bytes for keys and values, kvCacheBytes is {have}",
-        ids.len() + room
+        ids.len() + max_new_tokens
     )))
 }
 

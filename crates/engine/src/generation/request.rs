@@ -96,9 +96,9 @@ impl Request {
             Usage { prompt_tokens: job.prompts.iter().map(|(ids, _)| ids.len()).sum(), ..Usage::default() };
         let results = (0..job.prompts.len() * plan.width()).map(|_| None).collect();
         let mut existing = std::mem::take(&mut plan.options.continue_from);
-        let waiting = job.prompts.into_iter().enumerate().map(|(index, (tokens, room))| {
+        let waiting = job.prompts.into_iter().enumerate().map(|(index, (tokens, max_new_tokens))| {
             let count = plan.width().min(existing.len());
-            Prompt { index, tokens, room, existing: existing.drain(..count).collect() }
+            Prompt { index, tokens, max_new_tokens, existing: existing.drain(..count).collect() }
         });
         let waiting = waiting.collect();
         let scope = plan.options.scope.as_deref().map(Arc::from);

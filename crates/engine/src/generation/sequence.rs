@@ -30,6 +30,8 @@ pub(crate) struct Sequence {
     /// Its whole blocks in the tree of prefixes, and the place of the last.
     published: usize,
     at: Option<NodeId>,
+    /// The tree's version when nothing in it was of use, and the positions that were computed by then.
+    found_nothing: Option<(u64, usize)>,
 }
 
 impl Sequence {
@@ -48,6 +50,7 @@ impl Sequence {
             speculator: None,
             published: 0,
             at: None,
+            found_nothing: None,
         }
     }
 
@@ -67,6 +70,7 @@ impl Sequence {
             speculator: self.speculator.clone(),
             published: self.published,
             at: self.at,
+            found_nothing: None,
         }
     }
 
@@ -107,7 +111,10 @@ impl Sequence {
     /// token is never among them, because its logits are needed.
     pub fn share(&mut self, prefixes: &mut Prefixes, realm: &Realm) -> usize {
         let (size, from) = (self.table.size(), self.table.len());
-        if from != self.published * size || from >= self.known() {
+        if from != self.published * size
+            || from >= self.known()
+            || self.found_nothing == Some((prefixes.version(), from))
+        {
             return 0;
         }
         let chunks = self.tokens[from..self.known() - 1].chunks_exact(size);
@@ -129,7 +136,10 @@ impl Sequence {
                 self.table.share_part(block, count);
                 tokens + count
             }
-            None => tokens,
+            None => {
+                self.found_nothing = Some((prefixes.version(), self.table.len()));
+                tokens
+            }
         }
     }
 
@@ -194,7 +204,7 @@ impl Growth {
         sequence: u32,
         logprob: Option<(f32, &Logprobs)>,
         plan: &Plan,
-        room: usize,
+        max_new_tokens: usize,
     ) -> Result<Option<FinishReason>> {
         let count = self.tokens.len() + 1;
         let may_stop = count >= plan.options.min_new_tokens;
@@ -206,7 +216,7 @@ impl Growth {
             self.stop = piece.stop;
             end = match piece.stop {
                 Some(_) => Some(FinishReason::Stop),
-                None => (count >= room).then_some(FinishReason::Length),
+                None => (count >= max_new_tokens).then_some(FinishReason::Length),
             };
         }
         if end.is_some() && self.stop.is_none() {

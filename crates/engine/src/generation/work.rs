@@ -82,8 +82,13 @@ impl Work {
             for (g, group) in request.groups.iter_mut().enumerate() {
                 let serial = group.serial;
                 let fresh = !group.started;
-                let mut add = |place, tokens, whole, age, reads| {
-                    entries.push(Entry { place, want: Want { client, priority, tokens, whole }, age, reads });
+                let mut add = |place, tokens, whole, age, reads: bool| {
+                    entries.push(Entry {
+                        place,
+                        want: Want { client, priority, tokens, whole, urgent: !reads },
+                        age,
+                        reads,
+                    });
                 };
                 if group.is_together() {
                     let count = group.sequences.len();
@@ -132,6 +137,7 @@ impl Work {
                         priority: Priority::Batch,
                         tokens: part.unseen(),
                         whole: false,
+                        urgent: false,
                     };
                     let (place, age) = (Place::Score(c, p), (u64::MAX, c << 32 | p));
                     entries.push(Entry { place, want, age, reads: true });

@@ -108,9 +108,9 @@ impl Toy {
             model_type: "toy",
             vocab_size: VOCAB,
             n_positions: 1024,
-            n_layer: 4,
-            n_embd: 8,
-            n_head: 1,
+            layers: 4,
+            hidden_size: 8,
+            heads: 1,
             parameters: 0,
             weight_bytes: 0,
             bos_token_id: None,
@@ -218,7 +218,7 @@ impl CausalBackend for Toy {
                 assert!(writers.get(id).is_none_or(|writer| *writer == index), "another step writes to {id}");
             }
         }
-        for _ in 0..self.info.n_layer {
+        for _ in 0..self.info.layers {
             if stop() {
                 return Err(ModelError::Stopped);
             }

@@ -18,9 +18,9 @@ pub struct CausalInfo {
     pub vocab_size: usize,
     /// Positions the model has; prompt and continuation together fit in them.
     pub n_positions: usize,
-    pub n_layer: usize,
-    pub n_embd: usize,
-    pub n_head: usize,
+    pub layers: usize,
+    pub hidden_size: usize,
+    pub heads: usize,
     pub parameters: u64,
     /// Bytes of weights in memory.
     pub weight_bytes: u64,

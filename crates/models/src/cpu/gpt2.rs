@@ -148,7 +148,7 @@ impl CpuGpt2 {
 
     /// Runs the blocks over all `m` rows; the result is in `space.x`.
     fn blocks<'a>(&mut self, steps: &[Step<'a>], m: usize, stop: &dyn Fn() -> bool) -> Result<()> {
-        let (d, heads, cpu) = (self.info.n_embd, self.info.n_head, &mut self.cpu);
+        let (d, heads, cpu) = (self.info.hidden_size, self.info.heads, &mut self.cpu);
         let x = space(&mut self.space.x, m * d);
         let y = space(&mut self.space.y, m * d);
         let normal = space(&mut self.space.normal, m * d);
@@ -220,7 +220,7 @@ impl CpuGpt2 {
 
     /// ln_f and the head for the rows that want logits, which are in `space.logits` then; returns how many.
     fn head(&mut self, steps: &[Step<'_>]) -> usize {
-        let (d, v, cpu) = (self.info.n_embd, self.info.vocab_size, &mut self.cpu);
+        let (d, v, cpu) = (self.info.hidden_size, self.info.vocab_size, &mut self.cpu);
         let rows = steps.iter().map(|step| step.logits).sum();
         let gathered = space(&mut self.space.y, rows * d);
         let (mut gather, mut end) = (gathered.chunks_exact_mut(d), 0);

@@ -28,7 +28,7 @@ pub struct CandleGpt2 {
 
 impl CandleGpt2 {
     pub fn new(model: Gpt2, info: CausalInfo, options: &LoadOptions) -> Result<Self> {
-        let bytes = 2 * size_of::<f32>() * BLOCK * info.n_layer * info.n_embd;
+        let bytes = 2 * size_of::<f32>() * BLOCK * info.layers * info.hidden_size;
         let spec = kv_spec(options.kv_cache_bytes, BLOCK, bytes, info.n_positions)?;
         Ok(Self { model, info, spec, blocks: vec![Vec::new(); spec.blocks], logits: Vec::new() })
     }
@@ -46,7 +46,7 @@ impl CandleGpt2 {
             }
             Ok(if keys.is_empty() { None } else { Some((Tensor::cat(&keys, 2)?, Tensor::cat(&values, 2)?)) })
         };
-        (0..self.info.n_layer).map(layer).collect()
+        (0..self.info.layers).map(layer).collect()
     }
 
     /// Puts the positions from `start` on into their blocks, with those before them in the first block.

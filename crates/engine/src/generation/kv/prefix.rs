@@ -74,6 +74,11 @@ impl Prefixes {
         Some((count, self.nodes.get(&child)?.block.clone()?))
     }
 
+    /// Grows with every block that is offered: what was not there is not there before it grows.
+    pub fn version(&self) -> u64 {
+        self.last_id
+    }
+
     /// Offers a computed block of `tokens` after `at`. Returns its place, and the block that is there: another one if
     /// somebody has computed the same tokens before. `None`: `at` has gone.
     pub fn insert(
