@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- decode|prefill|encode|batch|serving|context|lag|load|pipelines|train|all`: Candlewick and its
+ * `npm run bench -- decode|prefill|encode|batch|serving|context|lag|load|memory|pipelines|train|all`: Candlewick and its
  * peers, measured in turns. `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of earlier
  * runs. docs/benchmarks/README.md explains.
  */
@@ -11,6 +11,7 @@ import { batch, context, decode, prefill } from "./cases/generation.js";
 import { lag } from "./cases/lag.js";
 import { load } from "./cases/load.js";
 import { pipelines } from "./cases/pipelines.js";
+import { memory } from "./cases/memory.js";
 import { serving } from "./cases/serving.js";
 import { train } from "./cases/train.js";
 import { compareWith, Contenders, contenderNames, limitsProcess } from "./contenders.js";
@@ -21,7 +22,7 @@ import { merge, setLimits, writeDocs } from "./report.js";
 import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
 
-const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, serving, context, lag, load, pipelines, train };
+const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, serving, context, lag, load, memory, pipelines, train };
 const dtypes: readonly Dtype[] = ["f32", "f16", "q8_0", "q4_0"];
 
 const USAGE = `npm run bench -- WHAT… [options]

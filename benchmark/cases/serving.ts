@@ -76,7 +76,7 @@ export async function serving(context: Context): Promise<void> {
     ];
     await measure(context, both);
     // A model with random weights repeats itself when it is greedy: what a text is like that is copied or filled in.
-    for (const [what, model, temperature] of [["repetitive text", gpt2(dtype), 0], ["free text of the shipped model", shipped(dtype), 1]] as const) {
+    for (const [what, model, temperature] of [["repetitive text", gpt2(dtype), 0], ["greedy text of the shipped model", shipped(dtype), 0], ["free text of the shipped model", shipped(dtype), 1]] as const) {
       const guesses = ([false, "lookup"] as const).map(
         (speculation): Measurement => ({
           case: `serving, ${what}, ${speculation ? "guesses" : "no guesses"}`,
@@ -86,7 +86,7 @@ export async function serving(context: Context): Promise<void> {
           open: model,
           async turn(child, contender, turn) {
             if (contender.name === "before") return { values: [] };
-            const text = temperature === 0 ? undefined : ["Once upon a time", "The", "今天", "In the morning", "She"][turn % 5];
+            const text = what === "repetitive text" ? undefined : ["Once upon a time", "The", "今天", "In the morning", "She"][turn % 5];
             const ids = randomIds(32, shape.vocabulary, turn + 1);
             const { times } = await child.ask<Guessed>("guessed", { ids, text, temperature, speculation, tokens: context.quick ? 33 : 200, seed: turn });
             return { values: ratesOf(times, 16) };

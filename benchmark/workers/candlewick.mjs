@@ -132,6 +132,24 @@ await serve({
     return { ms, loaded, before, peak: peak(), weights: model.info.weightBytes };
   },
 
+  /** In a fresh process: the most memory that generations at once hold. */
+  async hold({ path, dtype, threads, prompts, numBeams, tokens }) {
+    const model = await loadGPT2(path, { dtype, threads });
+    await model.generate(prompts[0].slice(0, 16), greedy(2)).result;
+    const before = process.memoryUsage.rss();
+    const begin = performance.now();
+    let [kv, most] = [0, before];
+    const look = () => {
+      const { blocks, freeBlocks, blockBytes } = model.stats();
+      kv = Math.max(kv, (blocks - freeBlocks) * blockBytes);
+      most = Math.max(most, process.memoryUsage.rss());
+    };
+    const timer = setInterval(look, 5);
+    await Promise.all(prompts.map((ids) => model.generate(ids, { ...greedy(tokens), numBeams }).result));
+    clearInterval(timer);
+    return { kv, rss: most - before, ms: performance.now() - begin };
+  },
+
   /** In a fresh process, which is ended afterwards: steps of a model with new weights. */
   async train({ model, task, rows, output, batch, length, steps, threads }) {
     const ms = [];

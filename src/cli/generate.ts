@@ -85,7 +85,7 @@ async function generate(words: string[], options: Arguments): Promise<void> {
     `${device}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
   ];
   say(dim(facts.join("; ")));
-  await using draft = options.draft === undefined ? undefined : await library().loadGPT2(options.draft, loadOptions({ ...options, dtype: options.draftDtype }));
+  await using draft = options.draft === undefined ? undefined : await library().loadGPT2(options.draft, loadOptions({ ...options, dtype: options.draftDtype, revision: undefined }));
   const generation = { ...generationOf(options, model, own), ...(draft && { speculation: { draft } }) };
   const out = sink(options.output);
   try {

@@ -1,12 +1,11 @@
 //! Divides the tokens of a step among those who want some. Pure: no model, no clock.
 //!
-//! Who decodes comes first, because somebody reads along: one token of a sequence in every step, as long as prompts get
-//! a part of it. The rest is divided by
-//!
-//! deficit round robin between clients (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin",
-//! SIGCOMM 1995): in turn each gets a quantum of tokens, which it spends on what it wants in its own order. So a
-//! client with a thousand prompts and a client with one get as many tokens each while both want them, and one that
-//! wants little leaves the rest to the others.
+//! Who decodes comes first, because somebody reads along: a token of each sequence, then its guesses; three quarters of
+//! the step at the most while prompts of the same priority want tokens. The rest is divided by deficit round robin
+//! between clients (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995): in turn
+//! each gets a quantum of tokens, which it spends on what it wants in its own order. So a client with a thousand prompts
+//! and a client with one get as many tokens each while both want them, and one that wants little leaves the rest to the
+//! others.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -41,11 +40,20 @@ pub(crate) struct Planner {
     deficits: HashMap<u64, isize>,
     /// Whose turn it was when the last step was full, by priority.
     next: [Option<u64>; 2],
+    /// Who was the first that decodes and had no place in the last step.
+    next_urgent: [Option<u64>; 2],
+    /// What the last step had of urgent tokens beyond its part.
+    excess: [usize; 2],
 }
 
 impl Planner {
     /// How many tokens of each want the step takes; together at most `budget`, unless a single whole want has more.
     pub fn plan(&mut self, wants: &[Want], budget: usize) -> Vec<usize> {
+        if wants.iter().map(|want| want.tokens).sum::<usize>() <= budget {
+            // There is nothing to divide, and nobody owes anything for what nobody else wanted.
+            self.deficits.clear();
+            return wants.iter().map(|want| want.tokens).collect();
+        }
         let mut taken = vec![0; wants.len()];
         let mut left = budget;
         self.deficits.retain(|client, _| wants.iter().any(|want| want.client == *client));
@@ -56,34 +64,58 @@ impl Planner {
         taken
     }
 
-    /// What is urgent, one want of each client after the other. Three quarters of the step at the most, if others want
-    /// tokens too. A client that has prompts too gets less for these.
+    /// One token of everything that is urgent, and all of what is whole, client by client; then its guesses. If others
+    /// want tokens too, three quarters of the step at the most: what is whole and more than that is made up for by steps
+    /// without. A client that has prompts too gets less for these.
     fn serve_urgent(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
         let mine = || wants.iter().enumerate().filter(|(_, want)| want.priority == priority);
         let others: usize = mine().filter(|(_, want)| !want.urgent).map(|(_, want)| want.tokens).sum();
-        let mut room = *left - others.min(*left / 4);
+        let allowed = *left - others.min(*left / 4);
+        let excess = if others > 0 { self.excess[priority as usize] } else { 0 };
+        let mut room = allowed.saturating_sub(excess);
+        let mut over = excess.saturating_sub(allowed);
         let mut ring = ring(mine().filter(|(_, want)| want.urgent));
-        rotate(&mut ring, self.next[priority as usize]);
+        rotate(&mut ring, self.next_urgent[priority as usize].take());
+        let mut guesses = Vec::new();
+        let mut nothing_yet = excess == 0 && taken.iter().all(|count| *count == 0);
         while let Some((client, mut queue)) = ring.pop_front() {
             let Some(index) = queue.pop_front() else { continue };
             let Want { tokens, whole, .. } = wants[index];
-            let amount = if whole && tokens > room { 0 } else { tokens.min(room) };
-            taken[index] = amount;
-            room -= amount;
-            *left -= amount;
-            if mine().any(|(_, want)| want.client == client && !want.urgent) {
-                let deficit = self.deficits.entry(client).or_default();
-                *deficit = (*deficit - amount as isize).max(-DEBT);
+            let amount = if whole { tokens } else { 1 };
+            if amount <= room || whole && nothing_yet {
+                nothing_yet = false;
+                over += amount.saturating_sub(room);
+                self.give(wants, index, amount, taken, left);
+                room = room.saturating_sub(amount);
+                if tokens > amount {
+                    guesses.push(index);
+                }
+            } else {
+                // First in the next step.
+                self.next_urgent[priority as usize].get_or_insert(client);
             }
             ring.push_back((client, queue));
+        }
+        for index in guesses {
+            let amount = (wants[index].tokens - taken[index]).min(room);
+            self.give(wants, index, amount, taken, left);
+            room -= amount;
+        }
+        self.excess[priority as usize] = over;
+    }
+
+    fn give(&mut self, wants: &[Want], index: usize, amount: usize, taken: &mut [usize], left: &mut usize) {
+        taken[index] += amount;
+        *left = left.saturating_sub(amount);
+        let client = wants[index].client;
+        if wants.iter().any(|want| want.client == client && !want.urgent) {
+            let deficit = self.deficits.entry(client).or_default();
+            *deficit = (*deficit - amount as isize).max(-DEBT);
         }
     }
 
     fn divide(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
-        // Of what is urgent, what is whole and did not fit.
-        let open = |(index, want): &(usize, &Want)| {
-            want.priority == priority && (!want.urgent || want.whole && taken[*index] == 0)
-        };
+        let open = |(_, want): &(usize, &Want)| want.priority == priority && !want.urgent;
         let mut ring = ring(wants.iter().enumerate().filter(open));
         rotate(&mut ring, self.next[priority as usize]);
         while let Some((client, mut queue)) = ring.pop_front() {
@@ -92,7 +124,7 @@ impl Planner {
                 return;
             }
             let deficit = self.deficits.entry(client).or_default();
-            // Else the step before was full in the middle of its turn.
+            // A client that has some left was cut in its turn, because the step before was full.
             if *deficit <= 0 {
                 *deficit += QUANTUM;
             }
@@ -231,6 +263,17 @@ mod tests {
             got.iter_mut().zip(&taken[8..]).for_each(|(got, taken)| *got += taken);
         }
         assert!(got.iter().all(|tokens| (44..=76).contains(tokens)), "{got:?}");
+        // One step after the other is full of guesses: everybody has a token in each.
+        let guessing = |client, tokens| Want { tokens, ..decodes(client) };
+        let wants: Vec<Want> = [guessing(0, 17), guessing(1, 1), guessing(2, 1)].into();
+        (0..10).for_each(|_| assert_eq!(planner.plan(&wants, 8), [6, 1, 1]));
+        // More than have a place in a step move in turn.
+        let wants: Vec<Want> = (0..12).map(decodes).collect();
+        let mut got = [0; 12];
+        for _ in 0..30 {
+            got.iter_mut().zip(planner.plan(&wants, 8)).for_each(|(got, taken)| *got += taken);
+        }
+        assert!(got.iter().all(|tokens| (16..=24).contains(tokens)), "{got:?}");
         // More of them than a step has tokens: a prompt gets its part, and each of them its turn.
         let mut wants: Vec<Want> = (0..100).map(|i| decodes(i % 10)).collect();
         wants.push(want(10, 1000));
@@ -265,5 +308,20 @@ mod tests {
         }
         let most = *got.iter().max().unwrap();
         assert!(got.iter().all(|tokens| 2 * tokens >= most), "{got:?}");
+        // Beams that decode beside a stream and a prompt.
+        for (beams, budget) in [(8, 8), (16, 8), (64, 64), (4, 64)] {
+            let wants = [
+                Want { urgent: true, ..want(1, 1) },
+                Want { urgent: true, ..whole(2, beams) },
+                want(3, 100_000),
+            ];
+            let mut moved = [0; 3];
+            for _ in 0..120 {
+                let taken = planner.plan(&wants, budget);
+                assert!([0, beams].contains(&taken[1]));
+                (0..3).for_each(|i| moved[i] += usize::from(taken[i] > 0));
+            }
+            assert!(moved.iter().all(|steps| *steps >= 20), "{beams} beams, {budget}: {moved:?}");
+        }
     }
 }

@@ -16,9 +16,13 @@ use crate::generation::speculative::{Cost, Speculator};
 /// Guesses, and what is known of the models that are asked for them.
 #[derive(Default)]
 pub(crate) struct Guesser {
-    /// Models whose answer did not come in time. They are not asked before it is there.
-    late: Vec<(DraftModel, mpsc::Receiver<Drafted>)>,
+    /// Models, by their flags, whose answer did not come in time. They are not asked before it is there.
+    late: Vec<(Arc<AtomicBool>, mpsc::Receiver<Drafted>)>,
 }
+
+/// Answers are waited for so many times as long as a pass takes, and a little.
+const PATIENCE: f64 = 4.0;
+const A_LITTLE: f64 = 0.005;
 
 /// What one draft model is asked: the sequences by request, group and place, and an item for each.
 struct Ask {
@@ -40,6 +44,10 @@ impl Guesser {
         let running = || requests.iter().filter(|request| !request.paused);
         let groups = running().flat_map(|request| &request.groups).filter(|group| group.started);
         let rows = groups.flat_map(|group| &group.sequences).filter(|sequence| decodes(sequence)).count();
+        let patience = match cost.seconds(rows) {
+            Some(seconds) => patience.min(Duration::from_secs_f64(PATIENCE * seconds + A_LITTLE)),
+            None => patience,
+        };
         let mut asks: Vec<Ask> = Vec::new();
         for (r, request) in requests.iter_mut().enumerate().filter(|(_, request)| !request.paused) {
             let plan = &request.plan;
@@ -62,7 +70,7 @@ impl Guesser {
                                 continue;
                             }
                             let choose = || chooser(plan.clone(), prompt, *lane);
-                            if let Some(item) = drafter.ask(tokens, most, rows, cost, choose) {
+                            if let Some(item) = drafter.ask(tokens, most, rows, cost, patience, choose) {
                                 let model = drafter.model();
                                 let index = asks.iter().position(|ask| ask.model.is(model));
                                 let index = index.unwrap_or_else(|| {
@@ -84,30 +92,29 @@ impl Guesser {
         if !asks.is_empty() {
             rest();
         }
-        for ask in asks {
-            self.ask(requests, ask, patience);
+        let start = Instant::now();
+        // All of them guess at the same time.
+        let asked: Vec<_> = asks.into_iter().map(Ask::send).collect();
+        for asked in asked {
+            self.wait(requests, asked, start, patience);
         }
     }
 
     /// Whether an answer of `model` is still on its way. Of one that has come too late nothing is taken.
     fn is_late(&mut self, model: &DraftModel) -> bool {
         self.late.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
-        self.late.iter().any(|(late, _)| late.is(model))
+        self.late.iter().any(|(late, _)| Arc::ptr_eq(late, &model.closing))
     }
 
-    fn ask(&mut self, requests: &mut [Request], ask: Ask, patience: Duration) {
-        let Ask { model, places, items } = ask;
-        let start = Instant::now();
-        let (answer, drafted) = mpsc::channel();
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let job = DraftJob { items, answer, abandoned: abandoned.clone() };
-        // A model that was closed drops the job, and with it the sender.
-        (model.send)(DraftCommand::Draft(job));
-        let Drafted { items, passes, tokens } = match drafted.recv_timeout(patience) {
+    fn wait(&mut self, requests: &mut [Request], asked: Asked, start: Instant, patience: Duration) {
+        let Asked { model, places, drafted, abandoned } = asked;
+        let left = patience.saturating_sub(start.elapsed());
+        let Drafted { items, passes, tokens } = match drafted.recv_timeout(left) {
             Ok(drafted) => drafted,
             Err(RecvTimeoutError::Timeout) => {
                 abandoned.store(true, Ordering::Release);
-                return self.late.push((model, drafted));
+                model.speed.took(1, patience.as_secs_f64());
+                return self.late.push((model.closing.clone(), drafted));
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
@@ -118,10 +125,29 @@ impl Guesser {
         for ((r, g, s), item) in places.into_iter().zip(items) {
             let sequence = &mut requests[r].groups[g].sequences[s];
             if let Some(Speculator::Draft(drafter)) = &mut sequence.speculator {
-                drafter.answered(item.choose);
+                drafter.answered(item.choose, item.tokens.len());
             }
             sequence.guessed(item.tokens);
         }
+    }
+}
+
+/// A question that is on its way.
+struct Asked {
+    model: DraftModel,
+    places: Vec<(usize, usize, usize)>,
+    drafted: mpsc::Receiver<Drafted>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Ask {
+    fn send(self) -> Asked {
+        let Self { model, places, items } = self;
+        let (answer, drafted) = mpsc::channel();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        // A model that was closed drops the job, and with it the sender.
+        (model.send)(DraftCommand::Draft(DraftJob { items, answer, abandoned: abandoned.clone() }));
+        Asked { model, places, drafted, abandoned }
     }
 }
 

@@ -134,7 +134,8 @@ impl Generator {
             codec: inner.codec.clone(),
             closing: inner.closing.clone(),
             speed: inner.draft_speed.clone(),
-            send: Arc::new(move |command| inner.commands.send(Command::Draft(command)).is_ok()),
+            n_positions: inner.info.n_positions,
+            send: Arc::new(move |command| drop(inner.commands.send(Command::Draft(command)))),
         }
     }
 

@@ -3,6 +3,7 @@
 //! depend on what shares a step with it.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,14 @@ use candlewick_models::{CausalBackend, ModelError, StepLogits};
 
 use crate::error::{EngineError, Result};
 use crate::generation::guess::Guesser;
+use crate::generation::kv::guests::Guests;
 use crate::generation::kv::memory::Memory;
 use crate::generation::request::{Job, Request, StepSize};
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::score::{ScoreJob, ScoreRun};
 use crate::generation::speculative::Cost;
-use crate::generation::speculative::draft::{DraftCommand, DraftJob};
-use crate::generation::speculative::drafting::draft;
+use crate::generation::speculative::draft::DraftCommand;
+use crate::generation::speculative::drafting::Drafting;
 use crate::generation::work::Work;
 use crate::runtime::admission::Queue;
 use crate::runtime::codec::Codec;
@@ -52,7 +54,7 @@ pub(crate) struct Scheduler {
     cost: Cost,
     guesser: Guesser,
     /// Guesses that other models wait for.
-    drafts: Vec<DraftJob>,
+    drafts: VecDeque<Drafting>,
     /// Keeps the model's helper threads awake.
     active: Option<Box<dyn Any>>,
     scratch: Scratch,
@@ -87,7 +89,7 @@ impl Scheduler {
             pace: Pace::new(queue.limits().max_step, MOST),
             cost: Cost::default(),
             guesser: Guesser::default(),
-            drafts: Vec::new(),
+            drafts: VecDeque::new(),
             active: None,
             scratch: Scratch::default(),
             serial: 0,
@@ -126,8 +128,13 @@ impl Scheduler {
     fn accept(&mut self, command: Command) {
         match command {
             Command::Wake => {}
-            Command::Draft(DraftCommand::Draft(job)) => self.drafts.push(job),
-            Command::Draft(DraftCommand::Forget(sequence)) => self.memory.guests.forget(sequence),
+            Command::Draft(DraftCommand::Draft(job)) => {
+                self.drafts.push_back(Drafting::begin(job, &mut self.memory));
+            }
+            Command::Draft(DraftCommand::Forget(sequence)) => {
+                self.memory.guests.forget(sequence);
+                self.drafts.iter_mut().for_each(|drafting| drafting.forget(sequence));
+            }
             Command::Score(job) => self.work.scoring.push(ScoreRun::new(*job)),
             Command::Start(job) => {
                 let request = Request::new(*job, self.model.info(), self.codec.clone());
@@ -147,6 +154,7 @@ impl Scheduler {
     fn guarded_turn(&mut self) -> bool {
         catch_unwind(AssertUnwindSafe(|| self.turn())).unwrap_or_else(|panic| {
             self.work.fail_all(&EngineError::panicked(&*panic));
+            self.drafts.clear();
             self.memory = Memory::new(self.model.kv());
             true
         })
@@ -156,10 +164,7 @@ impl Scheduler {
     fn turn(&mut self) -> bool {
         self.drain();
         self.wake();
-        for job in std::mem::take(&mut self.drafts) {
-            let closing = || self.closing.load(Ordering::Acquire);
-            draft(self.model.as_mut(), &mut self.memory, job, &closing);
-        }
+        self.draft();
         self.work.end_stopped();
         self.admit();
         let alone = self.work.is_alone();
@@ -174,7 +179,21 @@ impl Scheduler {
             self.step(size, alone);
         }
         self.show();
-        size.is_some()
+        size.is_some() || !self.drafts.is_empty()
+    }
+
+    /// One pass of guesses for another model.
+    fn draft(&mut self) {
+        let Some(mut drafting) = self.drafts.pop_front() else { return };
+        let Self { model, memory, closing, .. } = self;
+        let stop = || closing.load(Ordering::Acquire);
+        let pass = || drafting.pass(model.as_mut(), memory, &stop);
+        match catch_unwind(AssertUnwindSafe(pass)) {
+            Ok(Ok(true)) => self.drafts.push_front(drafting),
+            Ok(_) => drafting.finish(&mut self.memory),
+            // What it has computed is not trusted; whoever waits for it goes on without.
+            Err(_) => drop(drafting),
+        }
     }
 
     /// Wakes the model's helper threads, which spin for work from then on.
@@ -255,6 +274,7 @@ impl Scheduler {
             Err(error) => {
                 if matches!(error, EngineError::Internal(_)) {
                     memory.prefixes.clear();
+                    memory.guests = Guests::default();
                 }
                 work.fail(&error);
             }

@@ -1,7 +1,7 @@
 //! Keys and values of sequences that this model only guesses for. Whoever needs their blocks gets them: what is lost
 //! is computed again with the next guess.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::table::Table;
 
@@ -30,13 +30,11 @@ impl Past {
 }
 
 impl Guests {
-    /// The past of `sequence`, which is its guest until [`put`](Self::put): nobody else can have its blocks. If there
-    /// is none, that of `parent`; `block`: positions a block.
-    pub fn take(&mut self, sequence: u64, parent: Option<u64>, block: usize) -> Past {
-        let own = self.pasts.remove(&sequence);
-        let fork = |past: &Past| Past { tokens: past.tokens.clone(), table: past.table.fork(), used: 0 };
-        let others = || parent.and_then(|parent| self.pasts.get(&parent)).map(fork);
-        own.or_else(others).unwrap_or_else(|| Past { tokens: Vec::new(), table: Table::new(block), used: 0 })
+    /// The past of `sequence`, of which nobody else can have the blocks until [`put`](Self::put). `block`: positions a
+    /// block.
+    pub fn take(&mut self, sequence: u64, block: usize) -> Past {
+        let past = self.pasts.remove(&sequence);
+        past.unwrap_or_else(|| Past { tokens: Vec::new(), table: Table::new(block), used: 0 })
     }
 
     /// Keeps the past of `sequence`, which is that of the first of `tokens`.
@@ -52,8 +50,7 @@ impl Guests {
         self.pasts.remove(&sequence);
     }
 
-    /// Gives up the past that was used least recently; `false`: there is none. Its blocks are free, but for those that
-    /// another past shares.
+    /// Gives up the past that was used least recently; `false`: there is none.
     pub fn evict(&mut self) -> bool {
         let oldest = self.pasts.iter().min_by_key(|(_, past)| past.used).map(|(sequence, _)| *sequence);
         oldest.is_some_and(|sequence| self.pasts.remove(&sequence).is_some())
@@ -61,7 +58,6 @@ impl Guests {
 
     /// Blocks that [`evict`](Self::evict) can free.
     pub fn blocks(&self) -> usize {
-        let ids: HashSet<_> = self.pasts.values().flat_map(|past| past.table.ids()).collect();
-        ids.len()
+        self.pasts.values().map(|past| past.table.ids().len()).sum()
     }
 }

@@ -24,14 +24,26 @@ impl Memory {
         }
     }
 
-    /// A free block, or else one of a prefix that nobody uses, or else of a past that only serves for guesses. `None`:
+    /// A free block, or else one of a past that only serves for guesses, or else of a prefix that nobody uses. `None`:
     /// sequences hold them all.
     pub fn take(&mut self) -> Option<Block> {
         loop {
             if let Some(block) = self.allocator.take() {
                 return Some(block);
             }
-            if !self.prefixes.evict() && !self.guests.evict() {
+            if !self.guests.evict() && !self.prefixes.evict() {
+                return None;
+            }
+        }
+    }
+
+    /// A block for a guess, which takes nothing from anybody but other guesses.
+    pub fn take_for_guess(&mut self) -> Option<Block> {
+        loop {
+            if let Some(block) = self.allocator.take() {
+                return Some(block);
+            }
+            if !self.guests.evict() {
                 return None;
             }
         }

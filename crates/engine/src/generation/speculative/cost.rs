@@ -1,6 +1,6 @@
 //! What a row costs a pass over the weights: a line through the times of the last steps.
 
-/// A step that is so many steps old counts half as much: 1 - 1/64.
+/// A step counts half as much 69 steps later.
 const FADE: f64 = 0.99;
 /// What a row is believed to cost before steps of different sizes were seen, as a share of a pass of one row.
 const BELIEF: f64 = 0.15;

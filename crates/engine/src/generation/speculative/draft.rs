@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use candlewick_models::CausalInfo;
 
@@ -17,21 +18,20 @@ use crate::runtime::codec::Codec;
 const MOST: usize = 16;
 /// By how much guessing must be faster than not guessing.
 const MARGIN: f64 = 1.03;
-/// The length of the first guess, by which the model's speed is measured.
-const FIRST: usize = 4;
 /// What is believed of a draft model's guesses, and how many tries that is worth: more than with lookup, because a
 /// draft that was given up is tried again rarely.
 const BELIEF: f64 = 0.6;
 const WEIGHT: f64 = 5.0;
-/// A guess that is so many guesses old counts half as much: 1 - 1/24.
+/// A guess counts half as much 17 guesses later.
 const FADE: f64 = 0.96;
 
 /// A loaded model that guesses for another. Holding it keeps the model open; if somebody closes it, nobody guesses.
 #[derive(Clone)]
 pub struct DraftModel {
-    /// `false`: the model is closed.
-    pub(crate) send: Arc<dyn Fn(DraftCommand) -> bool + Send + Sync>,
+    /// A model that is closed drops what it is sent.
+    pub(crate) send: Arc<dyn Fn(DraftCommand) + Send + Sync>,
     pub(crate) vocab_size: usize,
+    pub(crate) n_positions: usize,
     pub(crate) codec: Option<Codec>,
     /// The model's own flag, by which it is known.
     pub(crate) closing: Arc<AtomicBool>,
@@ -63,7 +63,7 @@ impl DraftModel {
         Ok(())
     }
 
-    /// Whether its tokens are those of `codec`, as far as both have names for them. Milliseconds the first time.
+    /// Whether its ids stand for the tokens of `codec`, if both have tokenizers. Milliseconds the first time.
     pub(crate) fn check_tokens(&self, codec: Option<&Codec>) -> Result<()> {
         match (&self.codec, codec) {
             (Some(own), Some(other)) if own.fingerprint() != other.fingerprint() => {
@@ -92,6 +92,13 @@ impl DraftSpeed {
         self.nanoseconds.store((mixed * 1e9).max(1.0) as u64, Ordering::Relaxed);
     }
 
+    /// Nobody asks a model that is believed to be slow, so that nothing is measured: the belief fades.
+    fn fade(&self) {
+        if let Some(seconds) = self.seconds() {
+            self.nanoseconds.store((seconds * 0.998 * 1e9).max(1.0) as u64, Ordering::Relaxed);
+        }
+    }
+
     fn seconds(&self) -> Option<f64> {
         let nanoseconds = self.nanoseconds.load(Ordering::Relaxed);
         (nanoseconds > 0).then_some(nanoseconds as f64 / 1e9)
@@ -116,9 +123,7 @@ pub(crate) struct DraftJob {
 pub(crate) type Choose = Box<dyn FnMut(&mut [f32], &[u32]) -> Option<u32> + Send>;
 
 pub(crate) struct DraftItem {
-    /// Which sequence it is, and of which it was a copy when it had no past of its own.
     pub sequence: u64,
-    pub parent: Option<u64>,
     /// All of its tokens, then the guessed ones.
     pub tokens: Vec<u32>,
     /// How many tokens to guess.
@@ -146,13 +151,12 @@ pub(crate) struct Drafter {
 struct DraftPast {
     model: DraftModel,
     id: u64,
-    parent: Option<u64>,
 }
 
 impl DraftPast {
-    fn new(model: DraftModel, parent: Option<u64>) -> Self {
+    fn new(model: DraftModel) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { model, id: NEXT.fetch_add(1, Ordering::Relaxed), parent }
+        Self { model, id: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -165,14 +169,14 @@ impl Drop for DraftPast {
 impl Clone for Drafter {
     /// For a copy of the sequence.
     fn clone(&self) -> Self {
-        let past = DraftPast::new(self.past.model.clone(), Some(self.past.id));
+        let past = DraftPast::new(self.past.model.clone());
         Self { past, rate: self.rate, choose: None }
     }
 }
 
 impl Drafter {
     pub fn new(model: DraftModel) -> Self {
-        Self { past: DraftPast::new(model, None), rate: Rate::new(BELIEF, WEIGHT, FADE), choose: None }
+        Self { past: DraftPast::new(model), rate: Rate::new(BELIEF, WEIGHT, FADE), choose: None }
     }
 
     pub fn model(&self) -> &DraftModel {
@@ -180,20 +184,23 @@ impl Drafter {
     }
 
     /// How many tokens to guess after `tokens`, at most `most`; `None`: guessing does not pay. `rows`: of the pass
-    /// without guesses. `choose` makes the function that chooses tokens of this sequence.
+    /// without guesses. `patience`: how long an answer is waited for. `choose` makes the function that chooses tokens of this sequence.
     pub fn ask(
         &mut self,
         tokens: &[u32],
         most: usize,
         rows: usize,
         cost: &Cost,
+        patience: Duration,
         choose: impl FnOnce() -> Choose,
     ) -> Option<DraftItem> {
         self.rate.idle();
-        let most = self.length(rows, cost).min(most);
+        if tokens.len() > self.model().n_positions {
+            return None;
+        }
+        let most = self.length(rows, cost, patience).min(most);
         (most > 0).then(|| DraftItem {
             sequence: self.past.id,
-            parent: self.past.parent,
             tokens: tokens.to_vec(),
             most,
             choose: self.choose.take().unwrap_or_else(choose),
@@ -202,21 +209,29 @@ impl Drafter {
 
     /// The length at which most tokens come in a second. With a chance of `right` for each token, `k` guesses give
     /// (1 - right^(k+1)) / (1 - right) tokens, in the time of a pass, `k` rows of it and `k` passes of the draft model.
-    fn length(&self, rows: usize, cost: &Cost) -> usize {
-        let Some((seconds, draft)) = cost.seconds(rows).zip(self.model().speed.seconds()) else {
-            return FIRST;
-        };
+    fn length(&self, rows: usize, cost: &Cost, patience: Duration) -> usize {
+        // The first guess is one token, by which the model's speed is measured.
+        let Some((seconds, draft)) = cost.seconds(rows).zip(self.model().speed.seconds()) else { return 1 };
         let right = self.rate.share().min(0.999);
         // A row makes the pass longer for all its rows, and gives one of them a token.
         let each = cost.share_of_row(rows) + draft / seconds;
         let rate = |k: usize| (1.0 - right.powi(k as i32 + 1)) / (1.0 - right) / (1.0 + k as f64 * each);
-        let best = (1..=MOST).max_by(|a, b| rate(*a).total_cmp(&rate(*b))).unwrap_or(0);
-        if rate(best) > MARGIN { best } else { 0 }
+        // Half of the patience, because not every answer comes as soon as the others.
+        let longest = (0.5 * patience.as_secs_f64() / draft).clamp(1.0, MOST as f64) as usize;
+        let best = (1..=longest).max_by(|a, b| rate(*a).total_cmp(&rate(*b))).unwrap_or(0);
+        if rate(best) > MARGIN {
+            return best;
+        }
+        self.model().speed.fade();
+        0
     }
 
-    /// What comes back with a guess.
-    pub fn answered(&mut self, choose: Choose) {
+    /// An answer has come. What cannot guess, because it has no memory, counts as wrong.
+    pub fn answered(&mut self, choose: Choose, guessed: usize) {
         self.choose = Some(choose);
+        if guessed == 0 {
+            self.rate.learn(1, 0);
+        }
     }
 
     pub fn learn(&mut self, drafted: usize, accepted: usize) {
@@ -232,8 +247,8 @@ mod tests {
         let speed = Arc::new(DraftSpeed::default());
         speed.took(1, step);
         let closing = Arc::new(AtomicBool::new(false));
-        let send = Arc::new(|_| true);
-        Drafter::new(DraftModel { send, vocab_size: 10, codec: None, closing, speed })
+        let send = Arc::new(|_| {});
+        Drafter::new(DraftModel { send, vocab_size: 10, n_positions: 100, codec: None, closing, speed })
     }
 
     #[test]
@@ -244,12 +259,18 @@ mod tests {
             let mut drafter = drafter(step);
             // Of each five guessed tokens so many are right.
             (0..50).for_each(|_| drafter.learn(5, right));
-            drafter.length(1, &cost)
+            drafter.length(1, &cost, Duration::from_millis(50))
         };
         let (best, good, fair) = (length(5, 0.001), length(4, 0.001), length(2, 0.001));
         assert!(best > good && good > fair && fair > 0, "{best} {good} {fair}");
         assert_eq!(length(0, 0.001), 0, "always wrong");
         assert_eq!(length(5, 0.011), 0, "as slow as the model itself");
-        assert_eq!(drafter(0.001).length(1, &Cost::default()), FIRST, "not measured yet");
+        let ask = |patience| drafter(0.001).length(1, &cost, Duration::from_millis(patience));
+        assert!(ask(50) > 1 && ask(2) == 1, "what comes too late is not asked for");
+        assert_eq!(
+            drafter(0.001).length(1, &Cost::default(), Duration::from_millis(50)),
+            1,
+            "not measured yet"
+        );
     }
 }
