@@ -59,6 +59,8 @@ describe("generate", () => {
     const run = await candlewick(["generate", "Once", "--seed", "5", "--max-new-tokens", "12"]);
     assert.equal(run.stdout, `Once${text}\n`);
     assert.ok(run.stderr.includes(`seed ${seed}`));
+    const drafted = await candlewick(["generate", "Once", "--seed", "5", "--max-new-tokens", "12", "--draft", "default", "--draft-dtype", "q4_0"]);
+    assert.equal(drafted.stdout, run.stdout);
   });
 });
 

@@ -97,7 +97,7 @@ export interface GenerateOptions {
   /**
    * `"lookup"` (default) guesses tokens from what followed the same tokens before, where that pays, and verifies them
    * in one pass: the same tokens and logprobs, sooner. `{ draft }`: a smaller model of the same vocabulary, or the same
-   * model in a smaller dtype, guesses where that pays; the same tokens again. It is closed by whoever loaded it, and may
+   * model in a smaller dtype, guesses where that pays; the same tokens again. Whoever loaded it closes it, and it may
    * serve its own requests meanwhile. A draft of another vocabulary, or with `numBeams`, is `OPTION_INVALID`. `false`:
    * no guesses.
    */

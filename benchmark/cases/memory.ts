@@ -1,4 +1,4 @@
-/** Memory for keys and values: 64 sequences at once within their budget, and beams that share what they have in common. */
+/** Memory for keys and values: 64 sequences at once within their budget, and beams that share what is common. */
 import { type Context } from "../measure.js";
 import { modelFiles, mustExist } from "../paths.js";
 import { shapeOf } from "../shape.js";

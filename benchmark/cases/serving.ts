@@ -96,8 +96,8 @@ export async function serving(context: Context): Promise<void> {
       );
       await measure(context, guesses);
     }
-    // The same weights in four bits guess for the model. Random weights draw from nearly flat distributions, of which no
-    // draft guesses anything: the sampled text shows what trying costs.
+    // The same weights in four bits guess for the model. Random weights draw from nearly flat distributions, of which
+    // no draft guesses anything: the sampled text shows what trying costs.
     for (const [what, temperature] of dtype === "f32" ? ([["greedy", 0], ["sampled", 1]] as const) : []) {
       const drafted = ([false, "draft"] as const).map(
         (speculation): Measurement => ({

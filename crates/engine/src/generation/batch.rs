@@ -3,9 +3,9 @@
 //! Who decodes comes first, because somebody reads along: a token of each sequence, then its guesses; three quarters of
 //! the step at the most while prompts of the same priority want tokens. The rest is divided by deficit round robin
 //! between clients (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995): in turn
-//! each gets a quantum of tokens, which it spends on what it wants in its own order. So a client with a thousand prompts
-//! and a client with one get as many tokens each while both want them, and one that wants little leaves the rest to the
-//! others.
+//! each gets a quantum of tokens, which it spends on what it wants in its own order. So a client with a thousand
+//! prompts and a client with one get as many tokens each while both want them, and one that wants little leaves the
+//! rest to the others.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -65,8 +65,8 @@ impl Planner {
     }
 
     /// One token of everything that is urgent, and all of what is whole, client by client; then its guesses. If others
-    /// want tokens too, three quarters of the step at the most: what is whole and more than that is made up for by steps
-    /// without. A client that has prompts too gets less for these.
+    /// want tokens too, three quarters of the step at the most: what is whole and more than that is made up for by
+    /// steps without. A client that has prompts too gets less for these.
     fn serve_urgent(&mut self, wants: &[Want], priority: Priority, taken: &mut [usize], left: &mut usize) {
         let mine = || wants.iter().enumerate().filter(|(_, want)| want.priority == priority);
         let others: usize = mine().filter(|(_, want)| !want.urgent).map(|(_, want)| want.tokens).sum();

@@ -120,7 +120,8 @@ impl Codec {
         Self { text, byte_level, longest, fingerprint: Arc::default() }
     }
 
-    /// A number that two vocabularies share only if the same ids stand for the same tokens. Found once, in milliseconds.
+    /// A number that two vocabularies share only if the same ids stand for the same tokens. Found once, in
+    /// milliseconds.
     pub fn fingerprint(&self) -> u64 {
         *self.fingerprint.get_or_init(|| {
             let mut hasher = DefaultHasher::new();

@@ -184,7 +184,8 @@ impl Drafter {
     }
 
     /// How many tokens to guess after `tokens`, at most `most`; `None`: guessing does not pay. `rows`: of the pass
-    /// without guesses. `patience`: how long an answer is waited for. `choose` makes the function that chooses tokens of this sequence.
+    /// without guesses. `patience`: how long an answer is waited for. `choose` makes the function that chooses tokens
+    /// of this sequence.
     pub fn ask(
         &mut self,
         tokens: &[u32],

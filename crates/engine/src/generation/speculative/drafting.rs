@@ -38,8 +38,8 @@ impl Drafting {
         self.forgotten.insert(sequence);
     }
 
-    /// One pass for all sequences that want more; `false`: none does, or none can, because the model has no memory or no
-    /// position left. What was guessed before an error is as good as any.
+    /// One pass for all sequences that want more; `false`: none does, or none can, because the model has no memory or
+    /// no position left. What was guessed before an error is as good as any.
     pub fn pass(
         &mut self,
         model: &mut dyn CausalBackend,

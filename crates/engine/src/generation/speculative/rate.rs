@@ -1,6 +1,7 @@
 //! How often guesses of one kind were right.
 
-/// What is known fades with every token, guessed or not, to a half in 138 tokens. So what failed is tried again, rarely.
+/// What is known fades with every token, guessed or not, to a half in 138 tokens. So what failed is tried again,
+/// rarely.
 const FADE_IDLE: f64 = 0.995;
 
 /// Counts of guessed tokens, the later ones counting for more.
