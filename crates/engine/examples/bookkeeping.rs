@@ -1,19 +1,22 @@
 //! What a step costs beside the model: `cargo run --release --package candlewick-engine --example bookkeeping`.
 //!
-//! The model here answers at once, with the logits of 16 tokens. What is measured is scheduling, memory, choosing among
-//! 16 tokens, text and streams, of 1, 8 and 64 sequences that decode.
+//! The model here answers at once, with the logits of 257 tokens. What is measured is scheduling, memory, choosing
+//! among 257 tokens, text and streams, of 1, 8 and 64 sequences that decode.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use candlewick_engine::{
-    BlockId, CausalBackend, CausalInfo, Cut, Dtype, EncoderInput, GenerateOptions, GenerateRequest,
-    Generator, KvSpec, Limits, ModelError, Prompt, Speculation, Step, StepLogits, TextCodec, TokenStream,
+    BlockId, CausalBackend, CausalInfo, GenerateOptions, GenerateRequest, Generator, KvSpec, Limits,
+    ModelError, Prompt, Speculation, Step, StepLogits, TokenStream,
 };
 use candlewick_models::LogitRows;
+use support::{Bytes, VOCAB, info};
 
-const VOCAB: usize = 16;
 const TOKENS: usize = 900;
 
 struct Nothing {
@@ -55,29 +58,6 @@ impl CausalBackend for Nothing {
     }
 }
 
-struct Letters;
-
-impl TextCodec for Letters {
-    fn encode(&self, text: &str, _: bool) -> Result<Vec<u32>, ModelError> {
-        Ok(text.bytes().map(|byte| u32::from(byte) % VOCAB as u32).collect())
-    }
-    fn encode_pair(&self, text: &str, _: Option<&str>, _: &Cut) -> Result<EncoderInput, ModelError> {
-        Ok(EncoderInput { ids: self.encode(text, true)?, ..EncoderInput::default() })
-    }
-    fn decode(&self, ids: &[u32], _: bool) -> Result<String, ModelError> {
-        Ok(ids.iter().map(|id| (b'a' + *id as u8) as char).collect())
-    }
-    fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
-        Some(vec![b'a' + id as u8])
-    }
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-    fn is_special(&self, _: u32) -> bool {
-        false
-    }
-}
-
 /// Reads what there is until the end, then says so.
 fn read(stream: Arc<TokenStream>, ended: mpsc::Sender<()>) {
     let again = stream.clone();
@@ -91,25 +71,9 @@ fn read(stream: Arc<TokenStream>, ended: mpsc::Sender<()>) {
 }
 
 fn main() {
-    let info = CausalInfo {
-        model_type: "nothing",
-        vocab_size: VOCAB,
-        n_positions: 1024,
-        layers: 1,
-        hidden_size: 1,
-        heads: 1,
-        parameters: 0,
-        weight_bytes: 0,
-        bos_token_id: None,
-        eos_token_ids: Vec::new(),
-        dtype: Dtype::F32,
-        device: "cpu",
-        threads: 1,
-        adapters: Vec::new(),
-    };
     let inside = Arc::<AtomicU64>::default();
-    let model = Box::new(Nothing { info, logits: Vec::new(), inside: inside.clone() });
-    let model = Generator::from_parts(model, Some(Arc::new(Letters)), Limits::default()).expect("a model");
+    let model = Box::new(Nothing { info: info(), logits: Vec::new(), inside: inside.clone() });
+    let model = Generator::from_parts(model, Some(Arc::new(Bytes)), Limits::default()).expect("a model");
     for count in [1, 8, 64] {
         let mut fastest = f64::MAX;
         for _ in 0..5 {

@@ -152,34 +152,8 @@ fn a_draft_of_another_vocabulary_is_refused() {
     // As many tokens, and others.
     let toy = Toy::hashed();
     let limits = toy.limits;
-    let other = Generator::from_parts(Box::new(toy), Some(Arc::new(Renamed)), limits).unwrap();
+    let renamed = Named(|| {}, |id| Some((256 - id).to_string()));
+    let other = Generator::from_parts(Box::new(toy), Some(Arc::new(renamed)), limits).unwrap();
     assert_eq!(code(read(&ask(&other, &|_| {}).unwrap())), "OPTION_INVALID");
     assert_eq!(model.stats().steps.count, 0);
-}
-
-/// The bytes in another order.
-struct Renamed;
-
-impl TextCodec for Renamed {
-    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, ModelError> {
-        Bytes.encode(text, special)
-    }
-    fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError> {
-        Bytes.encode_pair(text, pair, cut)
-    }
-    fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
-        Bytes.decode(ids, skip_special)
-    }
-    fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
-        Bytes.token_bytes(id)
-    }
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-    fn is_special(&self, id: u32) -> bool {
-        id == EOS
-    }
-    fn id_to_token(&self, id: u32) -> Option<String> {
-        Some((256 - id).to_string())
-    }
 }

@@ -173,37 +173,16 @@ fn without_a_tokenizer_it_is_ids_in_and_ids_out() {
     assert_eq!(code(wait(|done| model.decode(vec![vec![1]], true, done))), "TOKENIZER_MISSING");
 }
 
-/// A tokenizer that is busy until it is told.
-struct Slow(std::sync::mpsc::SyncSender<()>, std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
-
-impl TextCodec for Slow {
-    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, ModelError> {
-        let _ = self.0.send(());
-        let _ = self.1.lock().unwrap().recv();
-        Bytes.encode(text, special)
-    }
-    fn encode_pair(&self, _: &str, _: Option<&str>, _: &Cut) -> Result<EncoderInput, ModelError> {
-        unreachable!()
-    }
-    fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
-        Bytes.decode(ids, skip_special)
-    }
-    fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
-        Bytes.token_bytes(id)
-    }
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-    fn is_special(&self, id: u32) -> bool {
-        id == EOS
-    }
-}
-
 #[test]
 fn texts_that_wait_do_not_hold_up_ids_or_a_close() {
     let (finish, busy) = std::sync::mpsc::channel();
     let (begun, begins) = std::sync::mpsc::sync_channel(9);
-    let codec = Slow(begun, std::sync::Mutex::new(busy));
+    let busy = std::sync::Mutex::new(busy);
+    let wait_for_it = move || {
+        let _ = begun.send(());
+        let _: Result<(), _> = busy.lock().unwrap().recv();
+    };
+    let codec = Named(wait_for_it, |_| None);
     let model =
         Generator::from_parts(Box::new(Toy::hashed()), Some(std::sync::Arc::new(codec)), Limits::default())
             .unwrap();

@@ -100,29 +100,33 @@ pub fn hashed(tokens: &[u32], logits: &mut [f32]) {
     }
 }
 
+/// Of a small model of bytes.
+pub fn info() -> CausalInfo {
+    CausalInfo {
+        model_type: "toy",
+        vocab_size: VOCAB,
+        n_positions: 1024,
+        layers: 4,
+        hidden_size: 8,
+        heads: 1,
+        parameters: 0,
+        weight_bytes: 0,
+        bos_token_id: None,
+        eos_token_ids: Vec::new(),
+        dtype: Dtype::F32,
+        device: "cpu",
+        threads: 1,
+        adapters: Vec::new(),
+    }
+}
+
 impl Toy {
     pub fn new(rule: impl Fn(&[u32], &mut [f32]) + Send + 'static) -> Self {
         let watch = Arc::new(Watch::default());
         watch.models.fetch_add(1, Ordering::SeqCst);
-        let info = CausalInfo {
-            model_type: "toy",
-            vocab_size: VOCAB,
-            n_positions: 1024,
-            layers: 4,
-            hidden_size: 8,
-            heads: 1,
-            parameters: 0,
-            weight_bytes: 0,
-            bos_token_id: None,
-            eos_token_ids: Vec::new(),
-            dtype: Dtype::F32,
-            device: "cpu",
-            threads: 1,
-            adapters: Vec::new(),
-        };
         let rule = Box::new(rule);
         Self {
-            info,
+            info: info(),
             rule,
             delay: Duration::ZERO,
             per_token: Duration::ZERO,
@@ -289,6 +293,34 @@ impl TextCodec for Bytes {
     }
     fn is_special(&self, id: u32) -> bool {
         id == EOS
+    }
+}
+
+/// [`Bytes`] that do something before they encode, and have names.
+pub struct Named<F>(pub F, pub fn(u32) -> Option<String>);
+
+impl<F: Fn() + Send + Sync> TextCodec for Named<F> {
+    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, ModelError> {
+        self.0();
+        Bytes.encode(text, special)
+    }
+    fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError> {
+        Bytes.encode_pair(text, pair, cut)
+    }
+    fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
+        Bytes.decode(ids, skip_special)
+    }
+    fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        Bytes.token_bytes(id)
+    }
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+    fn is_special(&self, id: u32) -> bool {
+        id == EOS
+    }
+    fn id_to_token(&self, id: u32) -> Option<String> {
+        self.1(id)
     }
 }
 
