@@ -1,11 +1,10 @@
-// `npm run build:cuda`: the addon with the feature `cuda`, into the package of its own in npm/. It needs no GPU. The
-// first time compiles Candle's CUDA kernels: some 20 minutes on 2 cores.
+// `npm run build:cuda`: the addon with the feature `cuda`, into the package of its own in npm/. It needs no GPU.
 //   node scripts/build-cuda.mjs [--profile release|dist]
 import { copyFileSync, renameSync, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { BuildError, compileAddon, orExplain } from "./build.mjs";
-import { cudaEnvironment, cudaToolkit, missingForCuda } from "./lib/cuda.mjs";
+import { compileKernels, cudaToolkit, missingForCuda } from "./lib/cuda.mjs";
 import { at } from "./lib/paths.mjs";
 import { missingTools } from "./lib/toolchain.mjs";
 
@@ -16,8 +15,8 @@ export async function buildCuda({ profile = "release" } = {}) {
   const home = await cudaToolkit();
   if (!home) throw new BuildError("CUDA's compiler could not be fetched; pip's message is above.");
   console.error(`Building the CUDA addon with ${home}.`);
-  // A target directory of its own: Candle with and without CUDA would take turns in one.
-  const env = { ...cudaEnvironment(home), CARGO_TARGET_DIR: at("target", "cuda") };
+  // A target directory of its own: crates with and without the feature would take turns in one.
+  const env = { CANDLEWICK_CUDA_KERNELS: compileKernels(home), CARGO_TARGET_DIR: at("target", "cuda") };
   const library = await compileAddon({ profile, features: "cuda", env });
   const addon = at("npm", "linux-x64-gnu-cuda", "candlewick.linux-x64-gnu-cuda.node");
   // Renamed into place: processes that run the old one go on with it.

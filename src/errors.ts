@@ -13,6 +13,7 @@ export type ErrorCode =
   | "DEADLINE_EXCEEDED"
   | "QUEUE_FULL"
   | "OUT_OF_MEMORY"
+  | "DEVICE_LOST"
   | "MODEL_CLOSED"
   | "STREAM_USED"
   | "TASK_UNSUPPORTED"
@@ -105,6 +106,7 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   DEADLINE_EXCEEDED: 504,
   QUEUE_FULL: 503,
   OUT_OF_MEMORY: 400,
+  DEVICE_LOST: 503,
   MODEL_CLOSED: 503,
 };
 

@@ -4,13 +4,16 @@ import type { native } from "./native.js";
 import { checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
 
-export type Dtype = "f32" | "f16" | "q8_0" | "q4_0";
+export type Dtype = "f32" | "f16" | "bf16" | "q8_0" | "q4_0";
 export type Device = "auto" | "cpu" | "cuda";
 
 export interface LoadOptions {
-  /** How weights are held in memory. Default: as the checkpoint has them, f32 or f16. */
+  /**
+   * How weights are held in memory. Default: as the checkpoint has them, f32 or f16. `"bf16"` on a GPU only; there
+   * `"q8_0"`, `"q4_0"` and a GGUF file's quantised weights are held as f16, and `info.dtype` says so.
+   */
   dtype?: Dtype;
-  /** Default `"auto"`: CUDA where it is installed and has a GPU, for f32 weights from a folder; else the CPU. */
+  /** Default `"auto"`: CUDA where it is installed and has a GPU, and no adapters are asked for; else the CPU. */
   device?: Device;
   /** Threads that compute. Default: as many as the machine lets this process run at once. */
   threads?: number;
@@ -40,7 +43,7 @@ export interface LoadOptions {
 }
 
 export const loadOptions: OptionTable<LoadOptions> = {
-  dtype: checks.oneOf("f32", "f16", "q8_0", "q4_0"),
+  dtype: checks.oneOf("f32", "f16", "bf16", "q8_0", "q4_0"),
   device: checks.oneOf("auto", "cpu", "cuda"),
   threads: checks.integer(1, 1024),
   signal: checks.signal,

@@ -43,6 +43,12 @@ pub enum ModelError {
     /// A load option with a value that cannot be; `option` is its public (camelCase) name.
     #[error("{option}: {reason}")]
     Option { option: &'static str, reason: String },
+    /// Memory of a GPU: what is needed, and what is free.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// A GPU that has failed: its models are lost.
+    #[error("device lost: {0}")]
+    DeviceLost(String),
     /// `stop()` said so.
     #[error("stopped")]
     Stopped,
@@ -69,6 +75,8 @@ impl ModelError {
             Self::UnsupportedDevice(_) => "UNSUPPORTED_DEVICE",
             Self::Input(_) => "INPUT_INVALID",
             Self::Option { .. } => "OPTION_INVALID",
+            Self::OutOfMemory(_) => "OUT_OF_MEMORY",
+            Self::DeviceLost(_) => "DEVICE_LOST",
             Self::Stopped => "ABORTED",
             Self::Internal(_) => "INTERNAL",
         }

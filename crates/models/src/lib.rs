@@ -1,11 +1,15 @@
 //! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
 //! `contract/` is what the engine sees. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
-//! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels; `load.rs` goes from a folder to
+//! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels, `cuda/` on
+//! GPUs; `load.rs` goes from a folder to
 //! whichever of the two runs, with as much memory for keys and values as `memory.rs` finds.
 
 mod contract;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 mod error;
 mod files;
 mod load;

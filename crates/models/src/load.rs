@@ -2,13 +2,18 @@
 
 use std::path::Path;
 
+use crate::device::{Target, open_device};
 use crate::files::gguf::Gguf;
-use crate::reference::backend::{candle_takes, open_device};
+use crate::reference::backend::candle_takes;
 use crate::{
     Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo,
     EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer,
     Weights, bert, gpt2,
 };
+
+/// Of a CPU: sequences that run at once, and tokens beyond which a step is no more efficient.
+const LANES: usize = 64;
+const STEP_TOKENS: usize = 256;
 
 /// A model with what else its folder holds.
 pub struct Loaded<M: ?Sized> {
@@ -27,7 +32,7 @@ pub fn load_causal(
     let Opened { config, tokenizer, weights, bos, eos } =
         if is_gguf { open_gguf(source)? } else { open_folder(source, options)? };
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
-    let (device, device_name) = open_device(options, is_gguf)?;
+    let target = open_device(options)?;
     let info = CausalInfo {
         model_type: "gpt2",
         vocab_size: config.vocab_size,
@@ -40,15 +45,23 @@ pub fn load_causal(
         bos_token_id: bos,
         eos_token_ids: eos,
         dtype: Dtype::F32,
-        device: device_name,
+        device: target.name(),
         threads: options.threads,
+        lanes: LANES,
+        step_tokens: STEP_TOKENS,
         adapters: options.adapters.iter().map(|(name, _)| name.clone()).collect(),
     };
-    let model: Box<dyn CausalBackend> = if device.is_cpu() && !options.reference {
-        Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?)
-    } else {
-        candle_takes(options, is_gguf, device_name)?;
-        Box::new(CandleGpt2::new(Gpt2::load(&Params::new(&weights, device), &config)?, info, options)?)
+    let model: Box<dyn CausalBackend> = match target {
+        #[cfg(feature = "cuda")]
+        Target::Gpu(gpu) => {
+            Box::new(crate::cuda::gpt2::CudaGpt2::load(&weights, &config, info, options, observer, gpu)?)
+        }
+        Target::Cpu if options.reference => {
+            candle_takes(options, is_gguf)?;
+            let params = Params::new(&weights, candle_core::Device::Cpu);
+            Box::new(CandleGpt2::new(Gpt2::load(&params, &config)?, info, options)?)
+        }
+        Target::Cpu => Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?),
     };
     Ok(Loaded { model, tokenizer })
 }
@@ -97,7 +110,7 @@ pub fn load_encoder(
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let weights = folder.weights("bert")?;
-    let (device, device_name) = open_device(options, false)?;
+    let target = open_device(options)?;
     let head = bert::head_of(&folder, &weights);
     let labels = bert::labels_of(&folder, &weights, head)?;
     let has_pooler = weights.contains("pooler.dense.weight") || head == EncoderHead::SequenceClassification;
@@ -117,16 +130,21 @@ pub fn load_encoder(
         labels,
         usage: EncoderUsage::from_folder(&folder)?,
         dtype: Dtype::F32,
-        device: device_name,
+        device: target.name(),
         threads: options.threads,
     };
-    let model: Box<dyn Encoder> = if device.is_cpu() && !options.reference {
-        Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?)
-    } else {
-        candle_takes(options, false, device_name)?;
-        let params = Params::new(&weights, device);
-        let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
-        Box::new(CandleBert::new(bert, info))
+    let model: Box<dyn Encoder> = match target {
+        #[cfg(feature = "cuda")]
+        Target::Gpu(gpu) => {
+            Box::new(crate::cuda::bert::CudaBert::load(&weights, &config, info, options, observer, gpu)?)
+        }
+        Target::Cpu if options.reference => {
+            candle_takes(options, false)?;
+            let params = Params::new(&weights, candle_core::Device::Cpu);
+            let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
+            Box::new(CandleBert::new(bert, info))
+        }
+        Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
     };
     Ok(Loaded { model, tokenizer })
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use candlewick_models::{Device, Dtype, LoadOptions, load_causal, load_encoder};
-use support::{Fixture, gpu, root};
+use support::{Fixture, has_gpu, root};
 
 /// The device that a GPT-2 or a BERT was loaded on, or the error's code.
 fn device_of(source: &str, device: Device, dtype: Option<Dtype>) -> Result<&'static str, &'static str> {
@@ -16,22 +16,22 @@ fn device_of(source: &str, device: Device, dtype: Option<Dtype>) -> Result<&'sta
 }
 
 #[test]
-fn cuda_is_refused_at_load_where_it_cannot_be() {
+fn what_a_device_cannot_take_is_refused_at_load() {
     for name in ["gpt2-base", "bert-base"] {
         let fixture = Fixture::open(name);
-        for dtype in [Dtype::F16, Dtype::Q8_0, Dtype::Q4_0] {
-            assert_eq!(device_of(fixture.source(), Device::Cuda, Some(dtype)), Err("UNSUPPORTED_DTYPE"));
-            assert_eq!(device_of(fixture.source(), Device::Auto, Some(dtype)), Ok("cpu"));
-        }
-        let found = if gpu().is_some() { Ok("cuda") } else { Err("UNSUPPORTED_DEVICE") };
-        for dtype in [None, Some(Dtype::F32)] {
+        let found = if has_gpu() { Ok("cuda") } else { Err("UNSUPPORTED_DEVICE") };
+        for dtype in [None, Some(Dtype::F32), Some(Dtype::F16), Some(Dtype::Q8_0), Some(Dtype::Q4_0)] {
             assert_eq!(device_of(fixture.source(), Device::Cuda, dtype), found);
             assert_eq!(device_of(fixture.source(), Device::Auto, dtype), Ok(found.unwrap_or("cpu")));
             assert_eq!(device_of(fixture.source(), Device::Cpu, dtype), Ok("cpu"));
         }
+        let bf16 = Some(Dtype::Bf16);
+        assert_eq!(device_of(fixture.source(), Device::Cuda, bf16), found);
+        assert_eq!(device_of(fixture.source(), Device::Cpu, bf16), Err("UNSUPPORTED_DTYPE"));
     }
     let gguf = root().join("gguf/f32.gguf");
     let gguf = gguf.to_str().unwrap();
-    assert_eq!(device_of(gguf, Device::Cuda, None), Err("UNSUPPORTED_DEVICE"));
-    assert_eq!(device_of(gguf, Device::Auto, None), Ok("cpu"));
+    let found = if has_gpu() { Ok("cuda") } else { Err("UNSUPPORTED_DEVICE") };
+    assert_eq!(device_of(gguf, Device::Cuda, None), found);
+    assert_eq!(device_of(gguf, Device::Auto, None), Ok(found.unwrap_or("cpu")));
 }

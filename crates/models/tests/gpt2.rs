@@ -7,7 +7,7 @@ use candlewick_models::{
     load_causal,
 };
 use support::sequences::{Blocks, all_logits, step};
-use support::{Fixture, argmax, backends, devices};
+use support::{Fixture, argmax, backends};
 
 fn load(fixture: &Fixture, options: &LoadOptions) -> Box<dyn CausalBackend> {
     load_causal(fixture.source(), options, &()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name)).model
@@ -38,7 +38,7 @@ fn hidden_states_equal_pytorch() {
         let folder = ModelFolder::open(fixture.source()).unwrap();
         let config = gpt2::Config::from_folder(&folder).unwrap();
         let weights = Weights::open(&folder.path, "transformer").unwrap();
-        for device in devices() {
+        for device in [candle_core::Device::Cpu] {
             let model = Gpt2::load(&Params::new(&weights, device.clone()), &config).unwrap();
             let rows = fixture.rows("input_ids");
             let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();

@@ -137,6 +137,7 @@ fn dtype_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F32 => "f32",
         Dtype::F16 => "f16",
+        Dtype::Bf16 => "bf16",
         Dtype::Q8_0 => "q8_0",
         Dtype::Q4_0 => "q4_0",
     }

@@ -179,19 +179,29 @@ impl SequenceGroup {
             sequence.draft = 0;
             let mut accepted = 0;
             for row in 0..=draft.len() {
-                let mut copy;
-                let mut scores = broken(logits.row(first + row)?)?;
-                if again {
-                    copy = scores.to_vec();
-                    scores = &mut copy;
-                }
-                let logprobs = plan.options.logprobs.map(|top| Logprobs::of(scores, top));
-                // The raw logits are needed after the choice only where it may differ from them.
-                let raw = logprobs.is_some().then(|| scores.to_vec());
                 let Sequence { tokens, lane, growth, table, end, .. } = sequence;
                 table.set_len(tokens.len());
-                let id = choose(&plan.processors, scores, tokens, self.prompt, (plan.seed, *lane), scratch)
-                    .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
+                let likeliest = plan.options.logprobs.is_none()
+                    && plan.processors.takes_likeliest(tokens.len(), self.prompt);
+                let best = if likeliest { logits.best(first + row)? } else { None };
+                let (id, logprobs, raw) = match best {
+                    Some(id) => (id, None, None),
+                    None => {
+                        let mut copy;
+                        let mut scores = broken(logits.row(first + row)?)?;
+                        if again {
+                            copy = scores.to_vec();
+                            scores = &mut copy;
+                        }
+                        let logprobs = plan.options.logprobs.map(|top| Logprobs::of(scores, top));
+                        // The raw logits are needed after the choice only where it may differ from them.
+                        let raw = logprobs.is_some().then(|| scores.to_vec());
+                        let which = (plan.seed, *lane);
+                        let id = choose(&plan.processors, scores, tokens, self.prompt, which, scratch)
+                            .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
+                        (id, logprobs, raw)
+                    }
+                };
                 let logprob = logprobs.as_ref().zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all));
                 *end = growth.add(id, self.base + *lane, logprob, plan, self.max_new_tokens)?;
                 tokens.push(id);

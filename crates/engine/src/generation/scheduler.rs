@@ -28,12 +28,6 @@ use crate::runtime::codec::Codec;
 use crate::runtime::pace::Pace;
 use crate::runtime::stats::{Board, GeneratorStats};
 
-/// Sequences that may run at once (paused ones aside). A request that has none running may go beyond, up to twice as
-/// many, so that a request with a thousand prompts does not shut out the rest.
-const SEQUENCES: usize = 64;
-/// Tokens beyond which a step is no more efficient.
-const MOST: usize = 256;
-
 pub(crate) enum Command {
     Start(Box<Job>),
     Score(Box<ScoreJob>),
@@ -73,7 +67,7 @@ impl Scheduler {
         queue: Arc<Queue>,
         board: Arc<Board<GeneratorStats>>,
     ) -> Self {
-        let spec = model.kv();
+        let (spec, most) = (model.kv(), model.info().step_tokens);
         let memory = Memory::new(spec);
         board.update(|stats| {
             (stats.blocks, stats.free_blocks) = (spec.blocks, spec.blocks);
@@ -86,7 +80,7 @@ impl Scheduler {
             closing,
             work: Work::default(),
             memory,
-            pace: Pace::new(queue.limits().max_step, MOST),
+            pace: Pace::new(queue.limits().max_step, most),
             cost: Cost::default(),
             guesser: Guesser::default(),
             drafts: VecDeque::new(),
@@ -210,13 +204,15 @@ impl Scheduler {
         if self.work.requests.iter().all(|request| request.waiting.is_empty()) {
             return;
         }
-        let block = self.memory.block;
+        let (block, most) = (self.memory.block, self.model.info().lanes);
         let mut left = self.memory.available().saturating_sub(self.work.promised());
         loop {
             let running = self.work.requests.iter().filter(|request| !request.paused);
             let lanes: usize = running.map(|request| request.groups.len() * request.plan.lanes()).sum();
             let fits = |request: &Request| {
-                let limit = if request.groups.is_empty() { 2 * SEQUENCES } else { SEQUENCES };
+                // A request that has none running may go beyond, so that one with a thousand prompts does not shut out
+                // the rest.
+                let limit = if request.groups.is_empty() { 2 * most } else { most };
                 let blocks = request.waiting.front().map_or(0, |prompt| prompt.tokens.len() / block + 1);
                 lanes + request.plan.lanes() <= limit && (blocks <= left || lanes == 0)
             };

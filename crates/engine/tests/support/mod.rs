@@ -103,6 +103,8 @@ pub fn hashed(tokens: &[u32], logits: &mut [f32]) {
 /// Of a small model of bytes.
 pub fn info() -> CausalInfo {
     CausalInfo {
+        lanes: 64,
+        step_tokens: 256,
         model_type: "toy",
         vocab_size: VOCAB,
         n_positions: 1024,

@@ -66,6 +66,12 @@ pub trait StepLogits {
     /// Row `index`, to be read and overwritten.
     fn row(&mut self, index: usize) -> Result<&mut [f32]>;
 
+    /// The likeliest token of row `index`, the first of several, where the backend knows it without sending the row;
+    /// `None`: it does not, or the row's logits are not numbers.
+    fn best(&mut self, _index: usize) -> Result<Option<u32>> {
+        Ok(None)
+    }
+
     /// The likeliest token of each row, the first of several. A backend whose logits are on a GPU need not send them.
     fn argmax(&mut self) -> Result<Vec<u32>> {
         Ok(self.top(1)?.into_iter().map(|row| row[0].0).collect())

@@ -5,6 +5,8 @@
 pub enum Dtype {
     F32,
     F16,
+    /// On a GPU only.
+    Bf16,
     Q8_0,
     Q4_0,
 }

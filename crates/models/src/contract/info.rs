@@ -29,6 +29,9 @@ pub struct CausalInfo {
     pub dtype: Dtype,
     pub device: &'static str,
     pub threads: usize,
+    /// Sequences that are best run at once, and the tokens beyond which a step is no more efficient.
+    pub lanes: usize,
+    pub step_tokens: usize,
     /// Names of the adapters that a sequence may have.
     pub adapters: Vec<String>,
 }

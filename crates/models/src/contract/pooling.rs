@@ -77,11 +77,16 @@ impl PooledWant {
                 }
             });
         }
+        self.scale(&mut vector);
+        vector
+    }
+
+    /// Scales the vector to length 1, if that is wanted.
+    pub fn scale(&self, vector: &mut [f32]) {
         if self.normalize {
             // torch's normalize: a vector of zeros stays one.
             let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
             vector.iter_mut().for_each(|x| *x /= length);
         }
-        vector
     }
 }

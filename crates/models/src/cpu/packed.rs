@@ -39,6 +39,7 @@ impl From<Dtype> for SourceType {
         match dtype {
             Dtype::F32 => Self::F32,
             Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
             Dtype::Q8_0 => Self::Q8_0,
             Dtype::Q4_0 => Self::Q4_0,
         }
@@ -48,7 +49,8 @@ impl From<Dtype> for SourceType {
 impl From<Dtype> for WeightType {
     fn from(dtype: Dtype) -> Self {
         match dtype {
-            Dtype::F32 => Self::F32,
+            // bf16 is refused before weights are read: these kernels hold it exactly as f32.
+            Dtype::F32 | Dtype::Bf16 => Self::F32,
             Dtype::F16 => Self::F16,
             Dtype::Q8_0 => Self::Q8_0,
             Dtype::Q4_0 => Self::Q4_0,

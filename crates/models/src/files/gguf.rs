@@ -50,7 +50,7 @@ fn dtype_of(code: u32) -> Option<Dtype> {
 fn block_of(dtype: Dtype) -> (u64, u64) {
     match dtype {
         Dtype::F32 => (1, 4),
-        Dtype::F16 => (1, 2),
+        Dtype::F16 | Dtype::Bf16 => (1, 2),
         Dtype::Q8_0 => (BLOCK as u64, Q8_0_BYTES as u64),
         Dtype::Q4_0 => (BLOCK as u64, Q4_0_BYTES as u64),
     }

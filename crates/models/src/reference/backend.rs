@@ -1,6 +1,6 @@
-//! The Candle models behind the engine's traits: what runs on CUDA, and the reference on the CPU.
+//! The Candle models behind the engine's traits: the reference, on the CPU.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::contract::causal::check_step;
 use crate::contract::input::check_input;
@@ -174,36 +174,14 @@ impl Encoder for CandleBert {
     }
 }
 
-/// The device to load on, and its name. What CUDA cannot take is said before a GPU is looked for, and with
-/// `Device::Auto` goes to the CPU.
-pub(crate) fn open_device(options: &LoadOptions, is_gguf: bool) -> Result<(Device, &'static str)> {
-    let cuda = || {
-        candle_takes(options, is_gguf, "cuda")?;
-        if cfg!(feature = "cuda") {
-            Device::new_cuda(0).map_err(|error| {
-                // With RUST_BACKTRACE a trace follows the first line.
-                let text = error.to_string();
-                ModelError::UnsupportedDevice(format!("cuda: {}", text.lines().next().unwrap_or_default()))
-            })
-        } else {
-            Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
-        }
-    };
-    match options.device {
-        crate::Device::Cpu => Ok((Device::Cpu, "cpu")),
-        crate::Device::Cuda => Ok((cuda()?, "cuda")),
-        crate::Device::Auto => Ok(cuda().map_or((Device::Cpu, "cpu"), |device| (device, "cuda"))),
-    }
-}
-
 /// The Candle models compute in f32, from a folder, without adapters.
-pub(crate) fn candle_takes(options: &LoadOptions, is_gguf: bool, device: &str) -> Result<()> {
+pub(crate) fn candle_takes(options: &LoadOptions, is_gguf: bool) -> Result<()> {
     match options.dtype {
-        _ if is_gguf => Err(ModelError::UnsupportedDevice(format!("a GGUF file on {device}"))),
+        _ if is_gguf => Err(ModelError::UnsupportedDevice("a GGUF file on the reference".into())),
         _ if !options.adapters.is_empty() => {
-            Err(ModelError::UnsupportedDevice(format!("adapters on {device}")))
+            Err(ModelError::UnsupportedDevice("adapters on the reference".into()))
         }
         None | Some(Dtype::F32) => Ok(()),
-        Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on {device}"))),
+        Some(dtype) => Err(ModelError::UnsupportedDtype(format!("{dtype:?} on the reference"))),
     }
 }

@@ -59,6 +59,18 @@ impl Processors {
         self.temperature == 0.0
     }
 
+    /// Whether the token after `tokens` tokens, of which the first `prompt` are the prompt, is the likeliest one by the
+    /// raw logits.
+    pub fn takes_likeliest(&self, tokens: usize, prompt: usize) -> bool {
+        self.is_greedy()
+            && self.logit_bias.is_empty()
+            && self.repetition_penalty == 1.0
+            && self.presence_penalty == 0.0
+            && self.frequency_penalty == 0.0
+            && self.no_repeat_ngram_size == 0
+            && tokens - prompt >= self.min_new_tokens
+    }
+
     /// What acts on logits when sampling or greedy, and on log-probabilities in beam search. `tokens` are prompt and
     /// continuation, of which the prompt is the first `prompt`.
     pub fn adjust(&self, scores: &mut [f32], tokens: &[u32], prompt: usize, scratch: &mut Scratch) {

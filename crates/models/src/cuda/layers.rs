@@ -1,0 +1,239 @@
+//! What GPT-2 and BERT have in common on a GPU: weights as they are loaded, norms, attention.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use candlewick_kernels::Layout;
+
+use cudarc::driver::CudaFunction;
+
+use crate::cuda::gpu::{Arg, Buffer, Gpu, Kernels, Type};
+use crate::cuda::linear::{Linear, Output, Weight};
+use crate::reference::layers::Activation;
+use crate::{LoadObserver, LoadProgress, ModelError, Result, Weights};
+
+/// Queries of a block of `attention` (`ROWS` in kernels.cu), and of `attention_mma`.
+const ROWS: usize = 16;
+const ROWS_MMA: usize = 64;
+/// Keys of a part: `SPLIT`.
+pub(crate) const SPLIT: usize = 128;
+/// Positions of a block of the cache: `TILE`.
+pub(crate) const TILE: usize = 32;
+/// A head's width at most.
+const WIDEST: usize = 128;
+
+pub(crate) struct Norm {
+    weight: Buffer,
+    bias: Buffer,
+    width: usize,
+    eps: f32,
+}
+
+pub(crate) struct Runner {
+    pub gpu: Arc<Gpu>,
+    pub kind: Type,
+    pub kernels: Kernels,
+    /// On tensor cores where the type and the heads' width allow it.
+    attention: CudaFunction,
+    /// Queries of an item of attention.
+    pub rows: usize,
+    mma: bool,
+}
+
+/// A launch of `attention`.
+pub(crate) struct Attention {
+    pub out: u64,
+    pub qkv: u64,
+    /// The layer's part of the cache; 0: keys and values are in `qkv`, and every query sees all of them.
+    pub cache: u64,
+    /// Elements of a block of the cache.
+    pub block_stride: usize,
+    /// (items, 4)
+    pub items: u64,
+    pub count: usize,
+    /// (sequences, `table_stride`)
+    pub tables: u64,
+    pub table_stride: usize,
+    pub heads: usize,
+    pub dim: usize,
+    pub scale: f32,
+    /// Space for the parts, and how many there are at most; `None`: a block goes through all keys.
+    pub parts: Option<(u64, usize)>,
+}
+
+impl Runner {
+    /// `dim`: width of a head.
+    pub fn new(gpu: Arc<Gpu>, kind: Type, dim: usize) -> Result<Self> {
+        let kernels = gpu.kernels(kind)?;
+        let mma = kind != Type::F32 && matches!(dim, 32 | 64);
+        let attention = gpu.attention(kind, mma.then_some(dim))?;
+        Ok(Self { gpu, kind, kernels, attention, rows: if mma { ROWS_MMA } else { ROWS }, mma })
+    }
+
+    /// x's rows `from` (0: the first), as `rows` rows of `out`; as floats in `same` too, unless that is 0.
+    pub fn norm(&self, norm: &Norm, x: u64, from: u64, rows: usize, out: u64, same: u64) -> Result<()> {
+        let args = [
+            Arg::At(out),
+            Arg::At(same),
+            Arg::At(x),
+            Arg::At(from),
+            Arg::At(norm.weight.at),
+            Arg::At(norm.bias.at),
+            Arg::Int(norm.width as i32),
+            Arg::Float(norm.eps),
+        ];
+        self.gpu.launch(&self.kernels.layer_norm, [rows, 1, 1], 128, 0, &args)
+    }
+
+    pub fn attention(&self, a: &Attention) -> Result<()> {
+        let (heads, dim) = (Arg::Int(a.heads as i32), Arg::Int(a.dim as i32));
+        let (parts, count) = a.parts.unwrap_or((0, 1));
+        let causal = i32::from(a.cache != 0);
+        let args = [
+            Arg::At(a.out),
+            Arg::At(a.qkv),
+            Arg::At(a.cache),
+            Arg::At(a.items),
+            Arg::At(a.tables),
+            Arg::Int(a.table_stride as i32),
+            Arg::Long(a.block_stride as i64),
+            heads,
+            dim,
+            Arg::Float(a.scale),
+            Arg::At(parts),
+            Arg::Int(causal),
+        ];
+        let shared = if self.mma { 0 } else { 4 * (TILE * (a.dim + 1) + TILE * a.dim + ROWS * a.dim) };
+        self.gpu.launch(&self.attention, [a.count, a.heads, count], 128, shared, &args)?;
+        if a.parts.is_none() {
+            return Ok(());
+        }
+        let args = [
+            Arg::At(a.out),
+            Arg::At(parts),
+            Arg::At(a.items),
+            Arg::Int(count as i32),
+            Arg::Int(a.heads as i32),
+            Arg::Int(a.dim as i32),
+            Arg::Int(causal),
+        ];
+        self.gpu.launch(&self.kernels.combine, [a.count, a.heads, 1], 512, 0, &args)
+    }
+
+    /// Bytes of the space for parts.
+    pub fn parts_bytes(rows: usize, heads: usize, parts: usize, dim: usize) -> usize {
+        4 * rows * heads * parts * (dim + 2)
+    }
+
+    pub fn activate(&self, kernels: &Kernels, activation: Activation, x: u64, count: usize) -> Result<()> {
+        let kind = match activation {
+            Activation::Gelu => 0,
+            Activation::GeluNew => 1,
+            Activation::Relu => 2,
+            Activation::Silu => 3,
+            Activation::Tanh => 4,
+        };
+        let args = [Arg::At(x), Arg::Int(kind), Arg::Long(count as i64)];
+        self.gpu.launch(&kernels.activate, [count.div_ceil(1024).min(4096), 1, 1], 256, 0, &args)
+    }
+
+    pub fn gather(&self, x: u64, from: u64, rows: usize, width: usize, out: u64) -> Result<()> {
+        let args = [Arg::At(out), Arg::At(x), Arg::At(from), Arg::Int(width as i32)];
+        self.gpu.launch(&self.kernels.gather, [rows, 1, 1], 128, 0, &args)
+    }
+}
+
+/// Puts a checkpoint's tensors on a GPU.
+pub(crate) struct Loader<'a> {
+    weights: &'a Weights,
+    runner: &'a Runner,
+    observer: &'a dyn LoadObserver,
+    done: Cell<u64>,
+    held: Cell<u64>,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(weights: &'a Weights, runner: &'a Runner, observer: &'a dyn LoadObserver) -> Self {
+        Self { weights, runner, observer, done: Cell::new(0), held: Cell::new(0) }
+    }
+
+    /// Bytes on the GPU so far.
+    pub fn held(&self) -> u64 {
+        self.held.get()
+    }
+
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if self.observer.stop() {
+            return Err(ModelError::Stopped);
+        }
+        let values = self.weights.read(name, shape)?;
+        self.done.set(self.done.get() + values.bytes() as u64);
+        let total = self.weights.total_bytes();
+        self.observer.progress(LoadProgress { done: self.done.get().min(total), total });
+        Ok(values.into_f32())
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<Buffer> {
+        self.held.set(self.held.get() + bytes.len() as u64);
+        self.runner.gpu.filled(bytes)
+    }
+
+    pub fn table(&self, name: &str, shape: &[usize]) -> Result<Buffer> {
+        self.put(&self.runner.kind.encode(&self.values(name, shape)?))
+    }
+
+    pub fn norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm> {
+        let vector = |part: &str| {
+            let values = self.values(&format!("{name}.{part}"), &[width])?;
+            self.put(bytemuck::cast_slice(&values))
+        };
+        Ok(Norm { weight: vector("weight")?, bias: vector("bias")?, width, eps: eps as f32 })
+    }
+
+    /// `name`.weight and .bias; `in_out`: GPT-2's Conv1D.
+    pub fn linear(&self, name: &str, sizes: (usize, usize), in_out: bool, to: Output) -> Result<Linear> {
+        self.fused(&[name.to_owned()], sizes, in_out, to)
+    }
+
+    /// A head whose weight (out, in) and bias have names of their own, as floats.
+    pub fn named(&self, weight: &str, bias: &str, (input, output): (usize, usize)) -> Result<Linear> {
+        let table = self.table(weight, &[output, input])?;
+        let bias = self.values(bias, &[output])?;
+        let (gpu, kind) = (&self.runner.gpu, self.runner.kind);
+        Linear::new(gpu, kind, Weight::Owned(table), Some(&bias), (input, output), false, Output::F32)
+    }
+
+    /// Several layers of equal sizes as one, their outputs one after the other. (out, in) where they are several.
+    pub fn fused(
+        &self,
+        names: &[String],
+        (input, output): (usize, usize),
+        in_out: bool,
+        to: Output,
+    ) -> Result<Linear> {
+        let layout = if in_out { Layout::InOut } else { Layout::OutIn };
+        let in_out = self.weights.layout(layout) == Layout::InOut;
+        let shape = if in_out { [input, output] } else { [output, input] };
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for name in names {
+            weight.extend(self.runner.kind.encode(&self.values(&format!("{name}.weight"), &shape)?));
+            bias.extend(self.values(&format!("{name}.bias"), &[output])?);
+        }
+        let weight = Weight::Owned(self.put(&weight)?);
+        let sizes = (input, output * names.len());
+        Linear::new(&self.runner.gpu, self.runner.kind, weight, Some(&bias), sizes, in_out, to)
+    }
+}
+
+/// What the kernels can take of a model's shape.
+pub(crate) fn check_heads(width: usize, heads: usize) -> Result<()> {
+    match width / heads {
+        _ if !width.is_multiple_of(4) => {
+            Err(ModelError::UnsupportedModel(format!("a width of {width} on cuda, not a multiple of 4")))
+        }
+        dim if dim <= WIDEST => Ok(()),
+        dim => {
+            Err(ModelError::UnsupportedModel(format!("heads of {dim} elements on cuda, at most {WIDEST}")))
+        }
+    }
+}
