@@ -19,9 +19,9 @@
 #define __shared__ static // one block at a time
 #define CUDART_INF_F INFINITY
 
-struct int2 { int x, y; };
-struct int4 { int x, y, z, w; };
-struct uint4 { unsigned x, y, z, w; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct uint3 { unsigned x, y, z; };
 
 inline float bits_to_float(uint32_t bits) { float x; std::memcpy(&x, &bits, 4); return x; }
@@ -69,7 +69,7 @@ using std::isnan;
 
 namespace host {
 
-constexpr int MOST = 512, STACK = 1 << 17;
+constexpr int MOST = 1024, STACK = 1 << 17;
 
 struct Barrier { int arrived = 0, turn = 0; };
 

@@ -484,6 +484,7 @@ extern "C" __global__ void argmax_f32(int *best, const float *logits, int vocabu
   const float *row = logits + (size_t)blockIdx.x * stride;
   float most = -CUDART_INF_F;
   int id = 0x7fffffff, broken = 0;
+#pragma unroll 4
   for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) {
     float x = row[i];
     broken |= isnan(x) || x == CUDART_INF_F;

@@ -226,7 +226,7 @@ static void others() {
   logits[3 * stride + 6] = INFINITY;
   std::vector<float> best(4); // bits of ints
   twice(best, "argmax", "f32", [&] {
-    host::launch({4, 1, 1}, 256, 0, [&] { argmax_f32((int *)best.data(), logits.data(), vocabulary, stride); });
+    host::launch({4, 1, 1}, 1024, 0, [&] { argmax_f32((int *)best.data(), logits.data(), vocabulary, stride); });
   });
   const int want[] = {41, 1002, -1, -1};
   for (int i = 0; i < 4; i++) check(((int *)best.data())[i] == want[i], "argmax", "f32", ((int *)best.data())[i], want[i]);

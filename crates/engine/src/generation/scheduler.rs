@@ -267,6 +267,8 @@ impl Scheduler {
             }
             // Somebody left, who ends at the next turn, or came; the others repeat the step.
             Err(EngineError::Aborted) => work.undo(),
+            // Nothing that is on it can go on, nor begin.
+            Err(error @ EngineError::Model(ModelError::DeviceLost(_))) => work.fail_all(&error),
             Err(error) => {
                 if matches!(error, EngineError::Internal(_)) {
                     memory.prefixes.clear();

@@ -420,6 +420,7 @@ impl Numbers {
         values.extend(batch.iter().flat_map(|input| input.type_ids.iter().map(|id| *id as i32)));
         let from = values.len();
         values.extend(&firsts);
+        values.resize(values.len().next_multiple_of(2), 0); // a kernel reads pairs
         let texts = values.len();
         for (first, input) in firsts.iter().zip(batch) {
             values.extend([*first, input.ids.len() as i32]);

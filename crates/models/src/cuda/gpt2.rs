@@ -261,7 +261,7 @@ impl CudaGpt2 {
             Arg::Int(self.info.vocab_size as i32),
             Arg::Int(self.head.stride as i32),
         ];
-        gpu.launch(&self.argmax, [shape.logits, 1, 1], 256, 0, &best)
+        gpu.launch(&self.argmax, [shape.logits, 1, 1], 1024, 0, &best)
     }
 
     /// One pass over `steps`, of at most `MOST_ROWS` rows if there are several.

@@ -185,6 +185,7 @@ impl Gpu {
 
     /// Copies `bytes` bytes within the GPU.
     pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.context.bind_to_thread().map_err(failed)?;
         // SAFETY: callers name places in buffers that they own.
         unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
             .map_err(failed)
