@@ -31,8 +31,8 @@ export type {
 } from "#binding";
 
 /**
- * Loads the addon: the file that `CANDLEWICK_NATIVE` names; else the CUDA addon, where its package is installed and the
- * driver is there; else what `native/binding.cjs` finds, which is a build beside it (a checkout) or the platform's
+ * Loads the addon: the file that `CANDLEWICK_NATIVE` names; else the CUDA addon, where its package is installed;
+ * else what `native/binding.cjs` finds, which is a build beside it (a checkout) or the platform's
  * package (`candlewick-linux-x64-gnu` and so on; npm installs the one that fits).
  */
 function load(): Native {
@@ -46,7 +46,7 @@ function load(): Native {
 
 const cudaPackage = "candlewick-linux-x64-gnu-cuda";
 
-/** The addon that is linked with CUDA: one that is installed and cannot be loaded is a warning, once in each thread. */
+/** The addon that has CUDA, and loads without a GPU too: one that is installed and cannot be loaded is a warning, once in each thread. */
 function cudaAddon(): Native | undefined {
   let manifest: { version: string };
   try {
@@ -62,7 +62,7 @@ function cudaAddon(): Native | undefined {
     process.emitWarning(`${cudaPackage} is installed and cannot be loaded, so that models run on the CPU: ${causes(error).join("; ")}`, {
       type: "CandlewickWarning",
       code: "CANDLEWICK_CUDA_UNAVAILABLE",
-      detail: "It needs NVIDIA's driver (libcuda.so.1) and the libraries of CUDA 13; its README lists them.",
+      detail: "It needs Linux with glibc on x86-64, and candlewick at exactly its version.",
     });
     return undefined;
   }

@@ -10,10 +10,16 @@ fn kernels_equal_plain_loops_and_themselves_in_any_batch() {
     let program = out.path().join("kernels");
     // Without contraction, as the kernels' intrinsics ask for; longjmp from fiber to fiber is what _FORTIFY_SOURCE
     // forbids; a read that is not aligned, which a GPU refuses, ends the program; a kernel reads four values as one, which C++'s aliasing rules forbid and CUDA's compiler allows.
-    let options = "-O2 -std=c++17 -ffp-contract=off -fno-strict-aliasing -U_FORTIFY_SOURCE \
-                   -fsanitize=alignment -fsanitize-undefined-trap-on-error -w";
+    let options = [
+        "-O2 -std=c++17 -ffp-contract=off -fno-strict-aliasing -U_FORTIFY_SOURCE -w",
+        "-fsanitize=alignment -fsanitize-undefined-trap-on-error",
+    ];
     let mut compiler = Command::new("c++");
-    compiler.args(options.split_whitespace()).arg("-o").arg(&program).arg(folder.join("test.cpp"));
+    compiler
+        .args(options.iter().flat_map(|part| part.split(' ')))
+        .arg("-o")
+        .arg(&program)
+        .arg(folder.join("test.cpp"));
     let compiled = match compiler.output() {
         Ok(compiled) => compiled,
         Err(error) => {
