@@ -46,7 +46,10 @@ function load(): Native {
 
 const cudaPackage = "candlewick-linux-x64-gnu-cuda";
 
-/** The addon that has CUDA, and loads without a GPU too: one that is installed and cannot be loaded is a warning, once in each thread. */
+/**
+ * The addon that has CUDA, and loads without a GPU too: one that is installed and cannot be loaded is a warning, once
+ * in each thread.
+ */
 function cudaAddon(): Native | undefined {
   let manifest: { version: string };
   try {

@@ -9,7 +9,8 @@ fn kernels_equal_plain_loops_and_themselves_in_any_batch() {
     let out = tempfile::tempdir().unwrap();
     let program = out.path().join("kernels");
     // Without contraction, as the kernels' intrinsics ask for; longjmp from fiber to fiber is what _FORTIFY_SOURCE
-    // forbids; a read that is not aligned, which a GPU refuses, ends the program; a kernel reads four values as one, which C++'s aliasing rules forbid and CUDA's compiler allows.
+    // forbids; a kernel reads four values as one, which C++'s aliasing rules forbid and CUDA's compiler allows. A read
+    // that is not aligned, which a GPU refuses, ends the program.
     let options = [
         "-O2 -std=c++17 -ffp-contract=off -fno-strict-aliasing -U_FORTIFY_SOURCE -w",
         "-fsanitize=alignment -fsanitize-undefined-trap-on-error",
