@@ -24,6 +24,7 @@ struct Layer {
     output_norm: Norm,
 }
 
+#[allow(clippy::large_enum_variant)] // a model has one
 enum Head {
     None,
     MaskedLm { dense: Linear, norm: Norm, decoder: Linear },
