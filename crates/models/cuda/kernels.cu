@@ -203,12 +203,13 @@ __device__ void attention(T *out, const T *qkv, const T *cache, const int4 *item
       for (int d = 0; d < dim; d++) score = __fmaf_rn(queries[row * dim + d], keys[lane * pitch + d], score);
       score = tile + lane < visible ? __fmul_rn(score, scale) : -CUDART_INF_F;
       Part &p = part[r];
-      float most = fmaxf(p.max, warp_max(score)), fade = expf(p.max - most), weight = expf(score - most);
+      float most = fmaxf(p.max, warp_max(score)), base = most == -CUDART_INF_F ? 0.0f : most;
+      float fade = expf(p.max - base), weight = expf(score - base);
       p.sum = __fmaf_rn(p.sum, fade, warp_sum(weight));
       p.max = most;
       #pragma unroll
       for (int c = 0; c < WIDE; c++) p.mixed[c] = __fmul_rn(p.mixed[c], fade);
-      for (int j = 0; j < TILE; j++) {
+      for (int j = 0; j < min(TILE, visible - tile); j++) {
         float w = __shfl_sync(~0u, weight, j);
         #pragma unroll
         for (int c = 0; c < WIDE; c++) {

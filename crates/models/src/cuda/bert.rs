@@ -194,7 +194,7 @@ impl CudaBert {
                 Arg::At(texts),
                 Arg::Int(h as i32),
                 Arg::Int(mean),
-                Arg::Int(pooled.skipped as i32),
+                Arg::Int(pooled.skipped.min(i32::MAX as usize) as i32),
             ];
             self.runner.gpu.launch(&self.pooling, [count, 1, 1], 128, 0, &args)?;
             let vectors = self.read(&self.space.floats, count, h, h)?;

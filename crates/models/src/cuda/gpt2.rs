@@ -299,9 +299,10 @@ impl CudaGpt2 {
                 .map_err(failed)?;
             let launched = self.launch(shape, places, &|| false);
             let flags = sys::CUgraphInstantiate_flags_enum::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-            let graph = stream.end_capture(flags).map_err(failed)?;
-            launched?;
-            let graph = graph.ok_or_else(|| ModelError::Internal("cuda: an empty graph".into()))?;
+            let graph = stream.end_capture(flags);
+            launched?; // the cause, where the capture failed too
+            let graph =
+                graph.map_err(failed)?.ok_or_else(|| ModelError::Internal("cuda: an empty graph".into()))?;
             self.graphs.insert(shape, (places, graph));
         }
         if let Some((_, graph)) = self.graphs.get(&shape) {
@@ -377,6 +378,10 @@ impl CausalBackend for CudaGpt2 {
     }
 
     fn copy_blocks(&mut self, pairs: &[(BlockId, BlockId)]) -> Result<()> {
+        if let Some(id) = pairs.iter().flat_map(|(a, b)| [a, b]).find(|id| **id as usize >= self.spec.blocks)
+        {
+            return Err(ModelError::Internal(format!("block {id} of {}", self.spec.blocks)));
+        }
         let at = |id: BlockId| self.cache.at + id as u64 * self.spec.bytes as u64;
         pairs.iter().try_for_each(|(from, to)| self.runner.gpu.copy(at(*from), at(*to), self.spec.bytes))
     }
@@ -428,7 +433,11 @@ impl StepLogits for CudaLogits<'_> {
         if self.model.logits.is_empty() {
             self.model.logits.resize(self.rows * stride, 0.0);
             if let Some(buffer) = &self.model.space.logits {
-                self.model.runner.gpu.download(buffer, &mut self.model.logits)?;
+                let read = self.model.runner.gpu.download(buffer, &mut self.model.logits);
+                if read.is_err() {
+                    self.model.logits.clear(); // not zeros for whoever asks again
+                }
+                read?;
             }
         }
         Ok(&mut self.model.logits[index * stride..][..self.model.info.vocab_size])
@@ -453,11 +462,13 @@ fn cache_spec(gpu: &Gpu, asked: Option<u64>, bytes: usize, n_positions: usize) -
             None => ModelError::OutOfMemory(format!("keys and values: {reason}; {free} bytes are free")),
         });
     }
-    if budget > free {
+    let most = if asked.is_some() { 8 * SEQUENCES } else { SEQUENCES };
+    let blocks = (budget / bytes).min(most * one);
+    if blocks * bytes > free {
         return Err(ModelError::OutOfMemory(format!(
-            "kvCacheBytes: {budget} bytes are needed, {free} are free on the GPU"
+            "kvCacheBytes: {} bytes are needed, {free} are free on the GPU",
+            blocks * bytes
         )));
     }
-    let most = if asked.is_some() { 8 * SEQUENCES } else { SEQUENCES };
-    Ok(KvSpec { positions: TILE, blocks: (budget / bytes).min(most * one), bytes })
+    Ok(KvSpec { positions: TILE, blocks, bytes })
 }
