@@ -188,7 +188,8 @@ export interface GPT2LoadOptions extends LoadOptions {
    * Bytes for the keys and values of all sequences together, and of prefixes that are kept. Taken as they are needed.
    * When they are all in use, the youngest sequence waits, and its past is computed again. Less than one sequence of
    * all positions needs, or more than this process may use, is `OPTION_INVALID`. Default: a quarter of what this
-   * process may use, at most 2 GiB.
+   * process may use, at most 2 GiB; on a GPU what 64 sequences of all positions need, at most half of its free
+   * memory.
    */
   kvCacheBytes?: number;
 }

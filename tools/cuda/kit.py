@@ -152,8 +152,7 @@ def main():
             entry["torch bert"] = bert_speeds(bert, DTYPES[name])
         except Exception as problem:
             entry["torch failed"] = str(problem)[:500]
-        gpt2, bert = gpt2.float(), bert.float()
-        # Rounded weights are made whole again.
+        # The weights were rounded to this type.
         gpt2 = GPT2LMHeadModel.from_pretrained(folder / "gpt2").eval()
         bert = BertModel.from_pretrained(folder / "bert").eval()
         (out / "report.json").write_text(json.dumps(report, indent=1))

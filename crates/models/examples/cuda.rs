@@ -85,6 +85,18 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+fn seconds<T>(run: impl FnOnce() -> Anyhow<T>) -> Anyhow<f64> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn show(what: &str, count: usize, length: usize, times: Vec<f64>) {
+    let time = median(times);
+    let speed = (count * length) as f64 / time;
+    println!("{what} {count} x {length}: {:.2} ms, {speed:.0} tok/s", 1e3 * time);
+}
+
 fn decode(model: &mut dyn CausalBackend, count: usize, context: usize) -> Anyhow<f64> {
     let (spec, v) = (model.kv(), model.info().vocab_size);
     let mut all = lanes(count, context, context + 80, spec, v);
@@ -96,10 +108,9 @@ fn decode(model: &mut dyn CausalBackend, count: usize, context: usize) -> Anyhow
     }
     let mut times = Vec::new();
     for index in 0..64 {
-        let start = Instant::now();
-        step(model, &mut all, 1, false)?;
+        let time = seconds(|| step(model, &mut all, 1, false))?;
         if index >= 8 {
-            times.push(start.elapsed().as_secs_f64());
+            times.push(time);
         }
     }
     Ok(count as f64 / median(times))
@@ -128,30 +139,21 @@ fn gpt2(folder: &str, options: &LoadOptions, out: &str) -> Anyhow<()> {
     let bytes: Vec<u8> = alone.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
     fs::write(format!("{out}/gpt2-logits.f32"), bytes)?;
     // Equal bits: again; in batches; in other chunks.
-    let mut same = vec![("again", whole(model.as_mut(), 0)? == alone)];
+    let mut same = vec![("again".to_owned(), whole(model.as_mut(), 0)? == alone)];
     for count in [2, 7, 16, 33] {
         let mut all = lanes(count, 320, 340, spec, v);
         let mut rows = vec![step(model.as_mut(), &mut all, 300, true)?.swap_remove(0)];
         for _ in 0..19 {
             rows.push(step(model.as_mut(), &mut all, 1, true)?.swap_remove(0));
         }
-        let name = if count == 2 {
-            "batch2"
-        } else if count == 7 {
-            "batch7"
-        } else if count == 16 {
-            "batch16"
-        } else {
-            "batch33"
-        };
-        same.push((name, rows == alone));
+        same.push((format!("batch{count}"), rows == alone));
     }
     let mut chunks = lanes(1, 320, 340, spec, v);
     let mut last = Vec::new();
     for part in [1, 2, 13, 16, 17, 100, 151] {
         last = step(model.as_mut(), &mut chunks, part, true)?;
     }
-    same.push(("chunks", last[0] == alone[0]));
+    same.push(("chunks".to_owned(), last[0] == alone[0]));
     println!("gpt2 equal bits {same:?}");
     for (count, context) in [(1, 128), (1, 900), (8, 256), (64, 256), (256, 256), (512, 256)] {
         if count * (context + 80usize).div_ceil(spec.positions) > spec.blocks {
@@ -164,16 +166,9 @@ fn gpt2(folder: &str, options: &LoadOptions, out: &str) -> Anyhow<()> {
         let mut times = Vec::new();
         for _ in 0..8 {
             let mut all = lanes(count, length, length, spec, v);
-            let start = Instant::now();
-            step(model.as_mut(), &mut all, length, false)?;
-            times.push(start.elapsed().as_secs_f64());
+            times.push(seconds(|| step(model.as_mut(), &mut all, length, false))?);
         }
-        let time = median(times);
-        println!(
-            "gpt2 prefill {count} x {length}: {:.2} ms, {:.0} tok/s",
-            1e3 * time,
-            (count * length) as f64 / time
-        );
+        show("gpt2 prefill", count, length, times);
     }
     Ok(())
 }
@@ -207,16 +202,9 @@ fn bert(folder: &str, options: &LoadOptions, out: &str) -> Anyhow<()> {
         let batch: Vec<_> = (0..count).map(|lane| input(lane, length)).collect();
         let mut times = Vec::new();
         for _ in 0..12 {
-            let start = Instant::now();
-            model.forward(&batch, &want, &|| false)?;
-            times.push(start.elapsed().as_secs_f64());
+            times.push(seconds(|| Ok(model.forward(&batch, &want, &|| false)?))?);
         }
-        let time = median(times);
-        println!(
-            "bert {count} x {length}: {:.2} ms, {:.0} tok/s",
-            1e3 * time,
-            (count * length) as f64 / time
-        );
+        show("bert", count, length, times);
     }
     Ok(())
 }

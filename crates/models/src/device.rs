@@ -18,20 +18,38 @@ impl Target {
     }
 }
 
-/// The device to load on. With `Device::Auto` it is the CPU where there is no GPU, or one cannot take what is asked
-/// for.
+/// What `load` gives on the device that is asked for. With `Device::Auto` it is the CPU where there is no GPU, or it
+/// cannot take this model.
 ///
 /// # Errors
-/// `UnsupportedDevice`: no GPU, no driver, this build, or adapters on a GPU. `UnsupportedDtype`: bf16 on the CPU.
-pub(crate) fn open_device(options: &LoadOptions) -> Result<Target> {
-    let cpu = || match options.dtype {
+/// `UnsupportedDevice`: no GPU, no driver, this build, or adapters on a GPU. `UnsupportedDtype`: bf16 on the CPU. What
+/// `load` says.
+pub(crate) fn on_device<T>(options: &LoadOptions, mut load: impl FnMut(Target) -> Result<T>) -> Result<T> {
+    match options.device {
+        Device::Cpu => load(cpu(options)?),
+        Device::Cuda => load(gpu(options)?),
+        Device::Auto => or_cpu(gpu(options).and_then(&mut load), || load(cpu(options)?)),
+    }
+}
+
+/// `gpu`, or what the CPU gives where the GPU, and not the model's files, is the reason that it failed.
+fn or_cpu<T>(gpu: Result<T>, cpu: impl FnOnce() -> Result<T>) -> Result<T> {
+    match gpu {
+        Err(
+            ModelError::UnsupportedDevice(_)
+            | ModelError::UnsupportedModel(_)
+            | ModelError::OutOfMemory(_)
+            | ModelError::DeviceLost(_)
+            | ModelError::Option { .. },
+        ) => cpu(),
+        other => other,
+    }
+}
+
+fn cpu(options: &LoadOptions) -> Result<Target> {
+    match options.dtype {
         Some(Dtype::Bf16) => Err(ModelError::UnsupportedDtype("bf16 on the CPU".into())),
         _ => Ok(Target::Cpu),
-    };
-    match options.device {
-        Device::Cpu => cpu(),
-        Device::Cuda => gpu(options),
-        Device::Auto => gpu(options).or_else(|_| cpu()),
     }
 }
 
@@ -43,4 +61,26 @@ fn gpu(options: &LoadOptions) -> Result<Target> {
     return crate::cuda::gpu::Gpu::open(0).map(Target::Gpu);
     #[cfg(not(feature = "cuda"))]
     Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_the_cpu_where_the_gpu_is_the_reason_of_a_failure_and_only_there() {
+        let after = |gpu: Result<&'static str>| or_cpu(gpu, || Ok("cpu")).map_err(|error| error.code());
+        assert_eq!(after(Ok("gpu")), Ok("gpu"));
+        for refusal in [
+            ModelError::UnsupportedDevice("no driver".into()),
+            ModelError::UnsupportedModel("heads of 256 elements".into()),
+            ModelError::OutOfMemory("4 GiB".into()),
+            ModelError::DeviceLost("an illegal address".into()),
+            ModelError::Option { option: "kvCacheBytes", reason: "too small".into() },
+        ] {
+            assert_eq!(after(Err(refusal)), Ok("cpu"));
+        }
+        assert_eq!(after(Err(ModelError::Stopped)), Err("ABORTED"), "who stops a load wants no second one");
+        assert_eq!(after(Err(ModelError::MissingTensor("wte".into()))), Err("TENSOR_MISSING"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::device::{Target, open_device};
+use crate::device::{Target, on_device};
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::{
@@ -32,7 +32,6 @@ pub fn load_causal(
     let Opened { config, tokenizer, weights, bos, eos } =
         if is_gguf { open_gguf(source)? } else { open_folder(source, options)? };
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
-    let target = open_device(options)?;
     let info = CausalInfo {
         model_type: "gpt2",
         vocab_size: config.vocab_size,
@@ -45,25 +44,28 @@ pub fn load_causal(
         bos_token_id: bos,
         eos_token_ids: eos,
         dtype: Dtype::F32,
-        device: target.name(),
+        device: Target::Cpu.name(),
         threads: options.threads,
         lanes: LANES,
         step_tokens: STEP_TOKENS,
         adapters: options.adapters.iter().map(|(name, _)| name.clone()).collect(),
     };
-    let model: Box<dyn CausalBackend> = match target {
-        #[cfg(feature = "cuda")]
-        Target::Gpu(gpu) => {
-            Box::new(crate::cuda::gpt2::CudaGpt2::load(&weights, &config, info, options, observer, gpu)?)
-        }
-        Target::Cpu if options.reference => {
-            candle_takes(options, is_gguf)?;
-            let params = Params::new(&weights, candle_core::Device::Cpu);
-            Box::new(CandleGpt2::new(Gpt2::load(&params, &config)?, info, options)?)
-        }
-        Target::Cpu => Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?),
+    let load = |target: Target| -> Result<Box<dyn CausalBackend>> {
+        let info = CausalInfo { device: target.name(), ..info.clone() };
+        Ok(match target {
+            #[cfg(feature = "cuda")]
+            Target::Gpu(gpu) => {
+                Box::new(crate::cuda::gpt2::CudaGpt2::load(&weights, &config, info, options, observer, gpu)?)
+            }
+            Target::Cpu if options.reference => {
+                candle_takes(options, is_gguf)?;
+                let params = Params::new(&weights, candle_core::Device::Cpu);
+                Box::new(CandleGpt2::new(Gpt2::load(&params, &config)?, info, options)?)
+            }
+            Target::Cpu => Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?),
+        })
     };
-    Ok(Loaded { model, tokenizer })
+    Ok(Loaded { model: on_device(options, load)?, tokenizer })
 }
 
 /// A GPT-2's parts before its weights are read.
@@ -110,7 +112,6 @@ pub fn load_encoder(
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let weights = folder.weights("bert")?;
-    let target = open_device(options)?;
     let head = bert::head_of(&folder, &weights);
     let labels = bert::labels_of(&folder, &weights, head)?;
     let has_pooler = weights.contains("pooler.dense.weight") || head == EncoderHead::SequenceClassification;
@@ -130,23 +131,26 @@ pub fn load_encoder(
         labels,
         usage: EncoderUsage::from_folder(&folder)?,
         dtype: Dtype::F32,
-        device: target.name(),
+        device: Target::Cpu.name(),
         threads: options.threads,
     };
-    let model: Box<dyn Encoder> = match target {
-        #[cfg(feature = "cuda")]
-        Target::Gpu(gpu) => {
-            Box::new(crate::cuda::bert::CudaBert::load(&weights, &config, info, options, observer, gpu)?)
-        }
-        Target::Cpu if options.reference => {
-            candle_takes(options, false)?;
-            let params = Params::new(&weights, candle_core::Device::Cpu);
-            let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
-            Box::new(CandleBert::new(bert, info))
-        }
-        Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
+    let load = |target: Target| -> Result<Box<dyn Encoder>> {
+        let info = EncoderInfo { device: target.name(), ..info.clone() };
+        Ok(match target {
+            #[cfg(feature = "cuda")]
+            Target::Gpu(gpu) => {
+                Box::new(crate::cuda::bert::CudaBert::load(&weights, &config, info, options, observer, gpu)?)
+            }
+            Target::Cpu if options.reference => {
+                candle_takes(options, false)?;
+                let params = Params::new(&weights, candle_core::Device::Cpu);
+                let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
+                Box::new(CandleBert::new(bert, info))
+            }
+            Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
+        })
     };
-    Ok(Loaded { model, tokenizer })
+    Ok(Loaded { model: on_device(options, load)?, tokenizer })
 }
 
 fn check_vocabulary(tokenizer: Option<&Tokenizer>, embedding: usize) -> Result<()> {

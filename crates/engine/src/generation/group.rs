@@ -184,8 +184,8 @@ impl SequenceGroup {
                 let likeliest = plan.options.logprobs.is_none()
                     && plan.processors.takes_likeliest(tokens.len(), self.prompt);
                 let best = if likeliest { logits.best(first + row)? } else { None };
-                let (id, logprobs, raw) = match best {
-                    Some(id) => (id, None, None),
+                let (id, logprob) = match best {
+                    Some(id) => (id, None),
                     None => {
                         let mut copy;
                         let mut scores = broken(logits.row(first + row)?)?;
@@ -193,16 +193,10 @@ impl SequenceGroup {
                             copy = scores.to_vec();
                             scores = &mut copy;
                         }
-                        let logprobs = plan.options.logprobs.map(|top| Logprobs::of(scores, top));
-                        // The raw logits are needed after the choice only where it may differ from them.
-                        let raw = logprobs.is_some().then(|| scores.to_vec());
-                        let which = (plan.seed, *lane);
-                        let id = choose(&plan.processors, scores, tokens, self.prompt, which, scratch)
-                            .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
-                        (id, logprobs, raw)
+                        draw(plan, scores, tokens, self.prompt, *lane, scratch)?
                     }
                 };
-                let logprob = logprobs.as_ref().zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all));
+                let logprob = logprob.as_ref().map(|(logprob, all)| (*logprob, all));
                 *end = growth.add(id, self.base + *lane, logprob, plan, self.max_new_tokens)?;
                 tokens.push(id);
                 output.events.extend(growth.tokens.last().cloned());
@@ -289,6 +283,23 @@ impl SequenceGroup {
         let cut = |s: &mut Sequence| s.growth.ended(base + s.lane, FinishReason::Aborted, None);
         self.sequences.iter_mut().map(cut).collect()
     }
+}
+
+/// The token after `tokens`, and what was asked of log-probabilities. Overwrites `scores`.
+fn draw(
+    plan: &Plan,
+    scores: &mut [f32],
+    tokens: &[u32],
+    prompt: usize,
+    lane: u32,
+    scratch: &mut Scratch,
+) -> Result<(u32, Option<(f32, Logprobs)>)> {
+    let logprobs = plan.options.logprobs.map(|top| Logprobs::of(scores, top));
+    // The raw logits are needed after the choice only where it may differ from them.
+    let raw = logprobs.is_some().then(|| scores.to_vec());
+    let id = choose(&plan.processors, scores, tokens, prompt, (plan.seed, lane), scratch)
+        .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
+    Ok((id, logprobs.zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all))))
 }
 
 fn broken(scores: &mut [f32]) -> Result<&mut [f32]> {

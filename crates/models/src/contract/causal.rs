@@ -72,9 +72,13 @@ pub trait StepLogits {
         Ok(None)
     }
 
-    /// The likeliest token of each row, the first of several. A backend whose logits are on a GPU need not send them.
+    /// The likeliest token of each row, the first of several.
     fn argmax(&mut self) -> Result<Vec<u32>> {
-        Ok(self.top(1)?.into_iter().map(|row| row[0].0).collect())
+        let known: Option<Vec<u32>> = (0..self.rows()).map(|row| self.best(row)).collect::<Result<_>>()?;
+        match known {
+            Some(ids) => Ok(ids),
+            None => Ok(self.top(1)?.into_iter().map(|row| row[0].0).collect()),
+        }
     }
 
     /// The `k` likeliest tokens of each row with their logits, the likeliest first, the first of several equal ones
@@ -123,8 +127,12 @@ impl StepLogits for LogitRows<'_> {
     }
 }
 
-/// What every backend checks of a step before an id indexes an embedding, or a position a block.
-pub(crate) fn check_step(step: &Step<'_>, info: &CausalInfo, spec: &KvSpec) -> Result<()> {
+/// What every backend checks of a pass before an id indexes an embedding, or a position a block.
+pub(crate) fn check_steps(steps: &[Step<'_>], info: &CausalInfo, spec: &KvSpec) -> Result<()> {
+    steps.iter().try_for_each(|step| check_step(step, info, spec))
+}
+
+fn check_step(step: &Step<'_>, info: &CausalInfo, spec: &KvSpec) -> Result<()> {
     crate::contract::input::check_tokens(step.tokens, info.vocab_size)?;
     let (t, end) = (step.tokens.len(), step.start + step.tokens.len());
     let room = info.n_positions.min(step.blocks.len() * spec.positions);

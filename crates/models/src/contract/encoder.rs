@@ -73,3 +73,17 @@ pub trait Encoder: Send {
         Box::new(())
     }
 }
+
+/// The parts of `values` (Σ lengths, width), a text each.
+pub(crate) fn split<'a>(
+    values: &'a [f32],
+    lengths: &'a [usize],
+    width: usize,
+) -> impl Iterator<Item = &'a [f32]> {
+    let mut rest = values;
+    lengths.iter().map(move |&length| {
+        let (this, others) = rest.split_at(length * width);
+        rest = others;
+        this
+    })
+}

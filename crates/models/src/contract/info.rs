@@ -5,8 +5,7 @@ use crate::files::usage::EncoderUsage;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// CUDA where this build has it, a GPU is there and it can take what is asked for (f32, from a folder), else the
-    /// CPU.
+    /// CUDA where this build has it, a GPU is there and no adapters are asked for, else the CPU.
     Auto,
     Cpu,
     Cuda,

@@ -23,8 +23,12 @@ pub(crate) fn check_tokens(ids: &[u32], vocab_size: usize) -> Result<()> {
     }
 }
 
-/// Tokens, their types and the positions that logits are wanted of.
-pub(crate) fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()> {
+/// Of each text: tokens, their types and the positions that logits are wanted of.
+pub(crate) fn check_batch(batch: &[EncoderInput], info: &EncoderInfo) -> Result<()> {
+    batch.iter().try_for_each(|input| check_input(input, info))
+}
+
+fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()> {
     check_tokens(&input.ids, info.vocab_size)?;
     let (t, types) = (input.ids.len(), info.type_vocab_size);
     if input.type_ids.len() != t || input.type_ids.iter().any(|&id| id as usize >= types) {

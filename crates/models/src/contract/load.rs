@@ -1,7 +1,10 @@
 //! How to load a model, and how to follow and stop it.
 
+use std::cell::Cell;
+
 use crate::contract::dtype::Dtype;
 use crate::contract::info::Device;
+use crate::{ModelError, Result};
 
 /// How to load. What to load is always a path: hub ids become a local folder in `src/hub.ts`, before Rust is called.
 #[derive(Debug, Clone)]
@@ -17,7 +20,7 @@ pub struct LoadOptions {
     /// or from its own folder.
     pub base: Option<String>,
     /// Bytes for keys and values of all sequences together; `None`: a quarter of what this process may use, at most
-    /// 2 GiB. GPT-2 only.
+    /// 2 GiB; on a GPU what 64 sequences of all positions need, at most half of its free memory. GPT-2 only.
     pub kv_cache_bytes: Option<u64>,
     /// Run the differentiable Candle model on the CPU too, instead of the packed kernels: slower, for comparison.
     pub reference: bool,
@@ -50,6 +53,32 @@ pub trait LoadObserver {
     /// Asked between tensors; `true` ends the load with [`crate::ModelError::Stopped`].
     fn stop(&self) -> bool {
         false
+    }
+}
+
+/// How far a load has come, for its observer.
+pub(crate) struct Reading<'a> {
+    observer: &'a dyn LoadObserver,
+    total: u64,
+    done: Cell<u64>,
+}
+
+impl<'a> Reading<'a> {
+    /// `total`: bytes of all weights.
+    pub fn new(observer: &'a dyn LoadObserver, total: u64) -> Self {
+        Self { observer, total, done: Cell::new(0) }
+    }
+
+    /// # Errors
+    /// `Stopped`, if the observer says so.
+    pub fn proceed(&self) -> Result<()> {
+        if self.observer.stop() { Err(ModelError::Stopped) } else { Ok(()) }
+    }
+
+    pub fn took(&self, bytes: usize) {
+        let done = self.done.get() + bytes as u64;
+        self.done.set(done);
+        self.observer.progress(LoadProgress { done: done.min(self.total), total: self.total });
     }
 }
 

@@ -7,7 +7,8 @@ use std::any::Any;
 
 use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
 
-use crate::contract::input::check_input;
+use crate::contract::encoder::split;
+use crate::contract::input::check_batch;
 use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, Table, space};
 use crate::reference::bert::{Config, classifier_of};
 use crate::{
@@ -261,9 +262,7 @@ impl Encoder for CpuBert {
         want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<EncoderOutput>> {
-        for input in batch {
-            check_input(input, &self.info)?;
-        }
+        check_batch(batch, &self.info)?;
         let h = self.info.hidden_size;
         let lengths: Vec<usize> = batch.iter().map(|input| input.ids.len()).collect();
         let m = lengths.iter().sum();
@@ -347,14 +346,4 @@ fn attention_weights(qkv: &[f32], h: usize, heads: usize, scale: f32) -> Vec<f32
         }
     }
     weights
-}
-
-/// The parts of `values` (Σ lengths, width), a text each.
-fn split<'a>(values: &'a [f32], lengths: &'a [usize], width: usize) -> impl Iterator<Item = &'a [f32]> {
-    let mut rest = values;
-    lengths.iter().map(move |&length| {
-        let (this, others) = rest.split_at(length * width);
-        rest = others;
-        this
-    })
 }

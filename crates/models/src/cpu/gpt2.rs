@@ -11,7 +11,7 @@ use candlewick_kernels::{
     PackedMatrix, activation, attention, matmul,
 };
 
-use crate::contract::causal::check_step;
+use crate::contract::causal::check_steps;
 use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, PackedLora, space};
 use crate::memory::kv_spec;
 use crate::reference::gpt2::Config;
@@ -260,9 +260,7 @@ impl CausalBackend for CpuGpt2 {
         steps: &[Step<'_>],
         stop: &dyn Fn() -> bool,
     ) -> Result<Box<dyn StepLogits + 'a>> {
-        for step in steps {
-            check_step(step, &self.info, &self.spec)?;
-        }
+        check_steps(steps, &self.info, &self.spec)?;
         self.blocks(steps, steps.iter().map(|step| step.tokens.len()).sum(), stop)?;
         let rows = self.head(steps);
         let vocab_size = self.info.vocab_size;

@@ -10,8 +10,9 @@ use candlewick_kernels::{
 };
 use half::f16;
 
+use crate::contract::load::Reading;
 use crate::reference::layers::Activation;
-use crate::{Dtype, LoadObserver, LoadProgress, LoraWeights, ModelError, Result, Stored, Values, Weights};
+use crate::{Dtype, LoadObserver, LoraWeights, ModelError, Result, Stored, Values, Weights};
 
 impl From<KernelError> for ModelError {
     fn from(error: KernelError) -> Self {
@@ -64,9 +65,7 @@ pub(crate) struct Loader<'a> {
     pool: &'a Pool,
     /// As asked for; `None` keeps each tensor as it is stored.
     dtype: Option<Dtype>,
-    observer: &'a dyn LoadObserver,
-    total: u64,
-    read: Cell<u64>,
+    reading: Reading<'a>,
     held: Cell<u64>,
     /// Packs a matrix part by part, so that memory never holds a matrix twice.
     part: RefCell<Vec<u8>>,
@@ -84,14 +83,11 @@ impl<'a> Loader<'a> {
         dtype: Option<Dtype>,
         observer: &'a dyn LoadObserver,
     ) -> Self {
-        let total = weights.total_bytes();
         Self {
             weights,
             pool,
             dtype,
-            observer,
-            total,
-            read: Cell::new(0),
+            reading: Reading::new(observer, weights.total_bytes()),
             held: Cell::new(0),
             part: RefCell::default(),
         }
@@ -102,20 +98,10 @@ impl<'a> Loader<'a> {
         self.held.get()
     }
 
-    fn proceed(&self) -> Result<()> {
-        if self.observer.stop() { Err(ModelError::Stopped) } else { Ok(()) }
-    }
-
-    fn progress(&self, bytes: usize) {
-        let read = self.read.get() + bytes as u64;
-        self.read.set(read);
-        self.observer.progress(LoadProgress { done: read.min(self.total), total: self.total });
-    }
-
     fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
-        self.proceed()?;
+        self.reading.proceed()?;
         let values = self.weights.read(name, shape)?;
-        self.progress(values.bytes());
+        self.reading.took(values.bytes());
         Ok(values)
     }
 
@@ -187,7 +173,7 @@ impl<'a> Loader<'a> {
         };
         let mut bytes = self.part.borrow_mut();
         for at in (0..n).step_by(part) {
-            self.proceed()?;
+            self.reading.proceed()?;
             let rows = part.min(n - at);
             let size = if layout == Layout::OutIn { rows * row } else { stored.bytes };
             if bytes.len() < size {
@@ -198,7 +184,7 @@ impl<'a> Loader<'a> {
                 Layout::OutIn => packing.rows(first + at, rows, stored.source, &bytes[..size])?,
                 Layout::InOut => packing.columns(stored.source, &bytes[..size])?,
             }
-            self.progress(size);
+            self.reading.took(size);
         }
         Ok(())
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaFunction;
 
-use crate::contract::input::check_input;
-use crate::cuda::gpu::{Arg, Buffer, Gpu, Kernels, Type};
-use crate::cuda::layers::{Attention, Loader, Norm, Runner, check_heads};
+use crate::contract::encoder::split;
+use crate::contract::input::check_batch;
+use crate::cuda::gpu::{Arg, Buffer, Gpu, Type, failed};
+use crate::cuda::layers::{Attention, Loader, Norm, Runner, check_shape};
 use crate::cuda::linear::{Linear, Output};
 use crate::reference::bert::{Config, classifier_of};
 use crate::reference::layers::{Activation, softmax_scale};
@@ -51,8 +52,8 @@ struct Space {
 pub(crate) struct CudaBert {
     info: EncoderInfo,
     runner: Runner,
-    /// The kernels on floats, for heads.
-    floats: Kernels,
+    /// Activation of floats, for heads.
+    floats: CudaFunction,
     pooling: CudaFunction,
     words: Buffer,
     positions: Buffer,
@@ -80,7 +81,7 @@ impl CudaBert {
         gpu: Gpu,
     ) -> Result<Self> {
         let (h, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        check_heads(h, config.num_attention_heads)?;
+        check_shape(h, inner, config.num_attention_heads)?;
         let asked =
             options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
         let (kind, dtype) = Type::of(asked);
@@ -133,7 +134,7 @@ impl CudaBert {
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
         (info.dtype, info.weight_bytes) = (dtype, load.held());
         Ok(Self {
-            floats: runner.gpu.kernels(Type::F32)?,
+            floats: runner.gpu.function("activate_f32")?,
             pooling: runner.gpu.function("pool_f32")?,
             activation: config.hidden_act,
             scale: softmax_scale(config.head_dim(), true) as f32,
@@ -151,25 +152,6 @@ impl CudaBert {
         })
     }
 
-    /// Rows `from` of the states (0: the first ones) through `linear`, as floats in `space.floats`.
-    fn project(&mut self, linear: Which, from: u64, rows: usize) -> Result<usize> {
-        let h = self.info.hidden_size;
-        let gpu = self.runner.gpu.clone();
-        let x = self.space.x.as_ref().map_or(0, |x| x.at);
-        let chosen = gpu.grow(&mut self.space.chosen, self.runner.kind.bytes() * rows * h)?;
-        self.runner.gather(x, from, rows, h, chosen)?;
-        let linear = match (linear, &self.head) {
-            (Which::Pooler, _) => self.pooler.as_ref(),
-            (Which::Dense, Head::MaskedLm { dense, .. }) => Some(dense),
-            (Which::Token, Head::Token(linear)) => Some(linear),
-            _ => None,
-        };
-        let linear = linear.ok_or_else(|| ModelError::Input("the model has no such head".into()))?;
-        let out = gpu.grow(&mut self.space.floats, 4 * rows * linear.stride)?;
-        linear.forward(&gpu, rows, chosen, out)?;
-        Ok(linear.stride)
-    }
-
     fn read(&self, from: &Option<Buffer>, rows: usize, stride: usize, width: usize) -> Result<Vec<f32>> {
         let mut values = vec![0f32; rows * stride];
         if let Some(buffer) = from.as_ref().filter(|_| rows > 0) {
@@ -184,7 +166,7 @@ impl CudaBert {
     /// Each text's vector, of means and first rows that are made on the GPU.
     fn embed(&mut self, pooled: &PooledWant, texts: u64, outputs: &mut [EncoderOutput]) -> Result<()> {
         let (h, count) = (self.info.hidden_size, outputs.len());
-        let x = self.space.x.as_ref().map_or(0, |x| x.at);
+        let x = address(&self.space.x);
         for mode in &pooled.modes {
             let out = self.runner.gpu.grow(&mut self.space.floats, 4 * count * h)?;
             let mean = i32::from(*mode == PoolingMode::Mean);
@@ -209,51 +191,72 @@ impl CudaBert {
     /// The pooled outputs (B, H) of the rows `firsts`, left in `space.floats`.
     fn pool(&mut self, firsts: u64, texts: usize) -> Result<Vec<f32>> {
         let h = self.info.hidden_size;
-        let stride = self.project(Which::Pooler, firsts, texts)?;
-        let at = self.space.floats.as_ref().map_or(0, |floats| floats.at);
-        self.runner.activate(&self.floats, Activation::Tanh, at, texts * stride)?;
-        self.read(&self.space.floats, texts, stride, h)
+        let pooler =
+            self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
+        let states = address(&self.space.x);
+        let pooled = project(
+            &self.runner,
+            pooler,
+            states,
+            firsts,
+            texts,
+            &mut self.space.chosen,
+            &mut self.space.floats,
+        )?;
+        self.runner.activate(&self.floats, Activation::Tanh, pooled, texts * pooler.stride)?;
+        self.read(&self.space.floats, texts, pooler.stride, h)
     }
 
     /// The head's logits of `rows` rows (the states' `from`, or what the pooler has left), and their width.
     fn logits(&mut self, from: u64, rows: usize) -> Result<(Vec<f32>, usize)> {
-        let h = self.info.hidden_size;
-        let gpu = self.runner.gpu.clone();
-        match &self.head {
-            Head::None => Err(ModelError::Input("the model has no head".into())),
+        let (runner, space) = (&self.runner, &mut self.space);
+        let states = address(&space.x);
+        let linear = match &self.head {
+            Head::None => return Err(ModelError::Input("the model has no head".into())),
             Head::Token(linear) => {
-                let width = linear.output;
-                let stride = self.project(Which::Token, from, rows)?;
-                Ok((self.read(&self.space.floats, rows, stride, width)?, width))
+                project(runner, linear, states, from, rows, &mut space.chosen, &mut space.logits)?;
+                linear
             }
             Head::Sequence(linear) => {
-                let floats = self.space.floats.as_ref().map_or(0, |floats| floats.at);
-                let chosen = gpu.grow(&mut self.space.chosen, self.runner.kind.bytes() * rows * h)?;
-                self.runner.gather(floats, 0, rows, h, chosen)?;
-                let out = gpu.grow(&mut self.space.logits, 4 * rows * linear.stride)?;
-                linear.forward(&gpu, rows, chosen, out)?;
-                Ok((self.read(&self.space.logits, rows, linear.stride, linear.output)?, linear.output))
+                let pooled = address(&space.floats);
+                project(runner, linear, pooled, 0, rows, &mut space.chosen, &mut space.logits)?;
+                linear
             }
-            Head::MaskedLm { .. } => {
-                self.project(Which::Dense, from, rows)?;
-                let Head::MaskedLm { norm, decoder, .. } = &self.head else { return Ok((Vec::new(), 0)) };
-                let floats = self.space.floats.as_ref().map_or(0, |floats| floats.at);
-                self.runner.activate(&self.floats, self.activation, floats, rows * h)?;
-                let chosen = self.space.chosen.as_ref().map_or(0, |chosen| chosen.at);
-                self.runner.norm(norm, floats, 0, rows, chosen, 0)?;
-                let out = gpu.grow(&mut self.space.logits, 4 * rows * decoder.stride)?;
-                decoder.forward(&gpu, rows, chosen, out)?;
-                Ok((self.read(&self.space.logits, rows, decoder.stride, decoder.output)?, decoder.output))
+            Head::MaskedLm { dense, norm, decoder } => {
+                let dense_out =
+                    project(runner, dense, states, from, rows, &mut space.chosen, &mut space.floats)?;
+                runner.activate(&self.floats, self.activation, dense_out, rows * dense.stride)?;
+                let chosen = address(&space.chosen);
+                runner.norm(norm, dense_out, 0, rows, chosen, 0)?;
+                let out = runner.gpu.grow(&mut space.logits, 4 * rows * decoder.stride)?;
+                decoder.forward(&runner.gpu, rows, chosen, out)?;
+                decoder
             }
-        }
+        };
+        Ok((self.read(&self.space.logits, rows, linear.stride, linear.output)?, linear.output))
     }
 }
 
-/// A product that reads states.
-enum Which {
-    Pooler,
-    Dense,
-    Token,
+fn address(buffer: &Option<Buffer>) -> u64 {
+    buffer.as_ref().map_or(0, |buffer| buffer.at)
+}
+
+/// Rows `from` (0: the first ones) of the floats `x` through `linear`, as floats in `out`, by way of `chosen`, which
+/// holds the rows in the type of the weights; where they are.
+fn project(
+    runner: &Runner,
+    linear: &Linear,
+    x: u64,
+    from: u64,
+    rows: usize,
+    chosen: &mut Option<Buffer>,
+    out: &mut Option<Buffer>,
+) -> Result<u64> {
+    let chosen = runner.gpu.grow(chosen, runner.kind.bytes() * rows * linear.input)?;
+    runner.gather(x, from, rows, linear.input, chosen)?;
+    let out = runner.gpu.grow(out, 4 * rows * linear.stride)?;
+    linear.forward(&runner.gpu, rows, chosen, out)?;
+    Ok(out)
 }
 
 impl Encoder for CudaBert {
@@ -267,9 +270,7 @@ impl Encoder for CudaBert {
         want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<EncoderOutput>> {
-        for input in batch {
-            check_input(input, &self.info)?;
-        }
+        check_batch(batch, &self.info)?;
         if want.attentions != Layers::None {
             return Err(ModelError::UnsupportedDevice(format!("attention weights on {}", self.info.device)));
         }
@@ -336,7 +337,7 @@ impl Encoder for CudaBert {
             layer.attention_output.forward(&gpu, m, mixed, x)?;
             runner.norm(&layer.attention_norm, x, 0, m, same, x)?;
             layer.intermediate.forward(&gpu, m, same, inner)?;
-            runner.activate(&runner.kernels, self.activation, inner, m * self.inner)?;
+            runner.activate(&runner.kernels.activate, self.activation, inner, m * self.inner)?;
             layer.output.forward(&gpu, m, inner, x)?;
             runner.norm(&layer.output_norm, x, 0, m, same, x)?;
         }
@@ -378,7 +379,7 @@ impl Encoder for CudaBert {
                 output.logits = logits.to_vec();
             }
         }
-        gpu.stream.synchronize().map_err(crate::cuda::gpu::failed)?;
+        gpu.stream.synchronize().map_err(failed)?;
         Ok(outputs)
     }
 }
@@ -432,14 +433,4 @@ impl Numbers {
         }
         Self { values, ids, firsts: from, texts, chosen: wanted, counts }
     }
-}
-
-/// The parts of `values` (Σ lengths, width), a text each.
-fn split<'a>(values: &'a [f32], lengths: &'a [usize], width: usize) -> impl Iterator<Item = &'a [f32]> {
-    let mut rest = values;
-    lengths.iter().map(move |&length| {
-        let (this, others) = rest.split_at(length * width);
-        rest = others;
-        this
-    })
 }

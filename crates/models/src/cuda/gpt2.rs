@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaFunction, CudaGraph, sys};
 
-use crate::contract::causal::check_step;
+use crate::contract::causal::check_steps;
 use crate::cuda::gpu::{Arg, Buffer, Gpu, Type, failed};
-use crate::cuda::layers::{Attention, Loader, Norm, Runner, SPLIT, TILE, check_heads};
+use crate::cuda::layers::{Attention, Loader, Norm, Runner, SPLIT, TILE, check_shape};
 use crate::cuda::linear::{Linear, Output, Weight};
 use crate::reference::gpt2::Config;
 use crate::reference::layers::Activation;
@@ -114,7 +114,7 @@ impl CudaGpt2 {
         gpu: Gpu,
     ) -> Result<Self> {
         let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
-        check_heads(d, config.n_head)?;
+        check_shape(d, inner, config.n_head)?;
         let asked = options.dtype.unwrap_or_else(|| weights.native_dtype("h.0.attn.c_attn.weight"));
         let (kind, dtype) = Type::of(asked);
         let runner = Runner::new(Arc::new(gpu), kind, d / config.n_head)?;
@@ -179,11 +179,11 @@ impl CudaGpt2 {
     }
 
     fn places(&mut self, shape: Shape) -> Result<Places> {
+        let numbers = 4 * Numbers::len(shape, self.table_stride());
         let (d, e) = (self.info.hidden_size, self.runner.kind.bytes());
         let (gpu, space, m) = (&self.runner.gpu, &mut self.space, shape.rows);
         let heads = self.info.heads;
         let parts = Runner::parts_bytes(m, heads, shape.parts, d / heads);
-        let numbers = 4 * Numbers::len(shape, self.info.n_positions.div_ceil(TILE));
         Ok(Places {
             x: gpu.grow(&mut space.x, 4 * m * d)?,
             normal: gpu.grow(&mut space.normal, e * m.max(shape.logits) * d)?,
@@ -249,7 +249,7 @@ impl CudaGpt2 {
             runner.norm(&block.ln_2, p.x, 0, m, p.normal, 0)?;
             block.c_fc.forward(gpu, m, p.normal, p.inner)?;
             if block.c_fc.needs_activation() {
-                runner.activate(&runner.kernels, self.activation, p.inner, m * self.inner)?;
+                runner.activate(&runner.kernels.activate, self.activation, p.inner, m * self.inner)?;
             }
             block.mlp_c_proj.forward(gpu, m, p.inner, p.x)?;
         }
@@ -264,8 +264,8 @@ impl CudaGpt2 {
         gpu.launch(&self.argmax, [shape.logits, 1, 1], 1024, 0, &best)
     }
 
-    /// One pass over `steps`, of at most `MOST_ROWS` rows if there are several.
-    fn pass(&mut self, steps: &[Step<'_>], stop: &dyn Fn() -> bool) -> Result<Shape> {
+    /// One pass over `steps`; what it gives is in `space.logits` and `space.best`.
+    fn pass(&mut self, steps: &[Step<'_>], stop: &dyn Fn() -> bool) -> Result<()> {
         let rows: usize = steps.iter().map(|step| step.tokens.len()).sum();
         let items: usize = steps.iter().map(|step| step.tokens.len().div_ceil(self.runner.rows)).sum();
         let wanted: usize = steps.iter().map(|step| step.logits).sum();
@@ -288,8 +288,7 @@ impl CudaGpt2 {
             self.runner.gpu.upload(&numbers, buffer)?;
         }
         if !decode {
-            self.launch(shape, places, stop)?;
-            return Ok(shape);
+            return self.launch(shape, places, stop);
         }
         if self.graphs.get(&shape).is_none_or(|(made_for, _)| *made_for != places) {
             self.graphs.remove(&shape);
@@ -308,7 +307,7 @@ impl CudaGpt2 {
         if let Some((_, graph)) = self.graphs.get(&shape) {
             graph.launch().map_err(failed)?;
         }
-        Ok(shape)
+        Ok(())
     }
 }
 
@@ -391,13 +390,11 @@ impl CausalBackend for CudaGpt2 {
         steps: &[Step<'_>],
         stop: &dyn Fn() -> bool,
     ) -> Result<Box<dyn StepLogits + 'a>> {
-        for step in steps {
-            check_step(step, &self.info, &self.spec)?;
-        }
+        check_steps(steps, &self.info, &self.spec)?;
         if stop() {
             return Err(ModelError::Stopped);
         }
-        let shape = self.pass(steps, stop)?;
+        self.pass(steps, stop)?;
         self.logits.clear();
         let rows = steps.iter().map(|step| step.logits).sum();
         // The ids come back now: whoever reads a row later finds the pass done, and its faults have been reported.
@@ -407,7 +404,6 @@ impl CausalBackend for CudaGpt2 {
         } else {
             self.runner.gpu.stream.synchronize().map_err(failed)?;
         }
-        debug_assert!(rows <= shape.logits);
         Ok(Box::new(CudaLogits { model: self, rows, best }))
     }
 }

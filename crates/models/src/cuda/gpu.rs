@@ -65,6 +65,13 @@ pub(crate) struct Buffer {
     pub at: u64,
 }
 
+impl Buffer {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.slice.len()
+    }
+}
+
 /// The kernels of one type.
 pub(crate) struct Kernels {
     pub embed: CudaFunction,
@@ -90,8 +97,11 @@ unsafe impl Sync for Gpu {}
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // SAFETY: made in `open`, and destroyed here alone.
-        let _ = unsafe { lt::destroy_handle(self.lt) };
+        // The last owner may be another thread than the model's. After a failed device nothing can be given back.
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: made in `open`, and destroyed here alone.
+            let _ = unsafe { lt::destroy_handle(self.lt) };
+        }
     }
 }
 
@@ -164,9 +174,10 @@ impl Gpu {
 
     /// Grows `buffer` to `bytes` bytes at least; what it holds is lost then.
     pub fn grow(&self, buffer: &mut Option<Buffer>, bytes: usize) -> Result<u64> {
-        if buffer.as_ref().is_none_or(|buffer| buffer.slice.len() < bytes) {
+        if buffer.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
             *buffer = None;
-            *buffer = Some(self.buffer(bytes.next_power_of_two())?);
+            // Doubled sizes, so that it grows seldom; where that is too much, what is needed.
+            *buffer = Some(self.buffer(bytes.next_power_of_two()).or_else(|_| self.buffer(bytes))?);
         }
         Ok(buffer.as_ref().map_or(0, |buffer| buffer.at))
     }
@@ -288,11 +299,4 @@ fn load_cublas() -> Result<(), String> {
 
 pub(crate) fn pointer(at: u64) -> *mut c_void {
     at as *mut c_void
-}
-
-impl Buffer {
-    /// Bytes.
-    pub fn len(&self) -> usize {
-        self.slice.len()
-    }
 }

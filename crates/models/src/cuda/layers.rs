@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use candlewick_kernels::Layout;
-
 use cudarc::driver::CudaFunction;
 
+use crate::contract::load::Reading;
 use crate::cuda::gpu::{Arg, Buffer, Gpu, Kernels, Type};
 use crate::cuda::linear::{Linear, Output, Weight};
 use crate::reference::layers::Activation;
-use crate::{LoadObserver, LoadProgress, ModelError, Result, Weights};
+use crate::{LoadObserver, ModelError, Result, Weights};
 
 /// Queries of a block of `attention` (`ROWS` in kernels.cu), and of `attention_mma`.
 const ROWS: usize = 16;
@@ -125,7 +125,14 @@ impl Runner {
         4 * rows * heads * parts * (dim + 2)
     }
 
-    pub fn activate(&self, kernels: &Kernels, activation: Activation, x: u64, count: usize) -> Result<()> {
+    /// `function`: `activate` of the type of `x`.
+    pub fn activate(
+        &self,
+        function: &CudaFunction,
+        activation: Activation,
+        x: u64,
+        count: usize,
+    ) -> Result<()> {
         let kind = match activation {
             Activation::Gelu => 0,
             Activation::GeluNew => 1,
@@ -134,7 +141,7 @@ impl Runner {
             Activation::Tanh => 4,
         };
         let args = [Arg::At(x), Arg::Int(kind), Arg::Long(count as i64)];
-        self.gpu.launch(&kernels.activate, [count.div_ceil(1024).min(4096), 1, 1], 256, 0, &args)
+        self.gpu.launch(function, [count.div_ceil(1024).min(4096), 1, 1], 256, 0, &args)
     }
 
     pub fn gather(&self, x: u64, from: u64, rows: usize, width: usize, out: u64) -> Result<()> {
@@ -147,14 +154,14 @@ impl Runner {
 pub(crate) struct Loader<'a> {
     weights: &'a Weights,
     runner: &'a Runner,
-    observer: &'a dyn LoadObserver,
-    done: Cell<u64>,
+    reading: Reading<'a>,
     held: Cell<u64>,
 }
 
 impl<'a> Loader<'a> {
     pub fn new(weights: &'a Weights, runner: &'a Runner, observer: &'a dyn LoadObserver) -> Self {
-        Self { weights, runner, observer, done: Cell::new(0), held: Cell::new(0) }
+        let reading = Reading::new(observer, weights.total_bytes());
+        Self { weights, runner, reading, held: Cell::new(0) }
     }
 
     /// Bytes on the GPU so far.
@@ -163,13 +170,9 @@ impl<'a> Loader<'a> {
     }
 
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        if self.observer.stop() {
-            return Err(ModelError::Stopped);
-        }
+        self.reading.proceed()?;
         let values = self.weights.read(name, shape)?;
-        self.done.set(self.done.get() + values.bytes() as u64);
-        let total = self.weights.total_bytes();
-        self.observer.progress(LoadProgress { done: self.done.get().min(total), total });
+        self.reading.took(values.bytes());
         Ok(values.into_f32())
     }
 
@@ -226,14 +229,12 @@ impl<'a> Loader<'a> {
 }
 
 /// What the kernels can take of a model's shape.
-pub(crate) fn check_heads(width: usize, heads: usize) -> Result<()> {
-    match width / heads {
-        _ if !width.is_multiple_of(4) => {
-            Err(ModelError::UnsupportedModel(format!("a width of {width} on cuda, not a multiple of 4")))
-        }
-        dim if dim <= WIDEST => Ok(()),
-        dim => {
-            Err(ModelError::UnsupportedModel(format!("heads of {dim} elements on cuda, at most {WIDEST}")))
-        }
-    }
+pub(crate) fn check_shape(width: usize, inner: usize, heads: usize) -> Result<()> {
+    let dim = width / heads;
+    let refused = match [width, inner].into_iter().find(|width| !width.is_multiple_of(4)) {
+        Some(width) => format!("a width of {width} on cuda, not a multiple of 4"),
+        None if dim > WIDEST => format!("heads of {dim} elements on cuda, at most {WIDEST}"),
+        None => return Ok(()),
+    };
+    Err(ModelError::UnsupportedModel(refused))
 }

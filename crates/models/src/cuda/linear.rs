@@ -25,6 +25,16 @@ pub(crate) enum Output {
     Added,
 }
 
+impl Output {
+    /// The type of what is written, and of the bias, where weights are of type `kind`.
+    fn of(self, kind: Type) -> Type {
+        match self {
+            Self::Same | Self::Gelu => kind,
+            Self::F32 | Self::Added => Type::F32,
+        }
+    }
+}
+
 pub(crate) struct Linear {
     kind: Type,
     weight: u64,
@@ -59,11 +69,7 @@ impl Linear {
             Weight::Owned(buffer) => (buffer.at, Some(buffer)),
             Weight::Shared(at) => (at, None),
         };
-        let half = matches!(to, Output::Same | Output::Gelu);
-        let bias = bias.map(|bias| {
-            let kind = if half { kind } else { Type::F32 };
-            gpu.filled(&kind.encode(bias))
-        });
+        let bias = bias.map(|bias| gpu.filled(&to.of(kind).encode(bias)));
         let mut linear = Self {
             kind,
             weight: at,
@@ -95,7 +101,7 @@ impl Linear {
             let set = |attribute, value: *const c_void, size| {
                 lt::set_matmul_pref_attribute(preference, attribute, value, size).map_err(failed)
             };
-            let size = gpu.workspace_bytes();
+            let size = gpu.workspace.len();
             set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const size).cast(), 8)?;
             set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const none).cast(), 4)?;
             let found = lt::get_matmul_algo_heuristic(
@@ -137,7 +143,7 @@ impl Linear {
                 call.d,
                 &raw const self.algorithm,
                 pointer(gpu.workspace.at),
-                gpu.workspace_bytes(),
+                gpu.workspace.len(),
                 gpu.stream.cu_stream().cast(),
             )
         }
@@ -149,12 +155,6 @@ pub(crate) enum Weight {
     Owned(Buffer),
     /// At an address that outlives the product.
     Shared(u64),
-}
-
-impl Gpu {
-    fn workspace_bytes(&self) -> usize {
-        self.workspace.len()
-    }
 }
 
 /// cublasLt's descriptors of one product. It reads columns first, so our rows are its columns: y' = W' x'.
@@ -173,8 +173,7 @@ impl Call {
             Type::BF16 => DataType::CUDA_R_16BF,
         };
         let kind = data(linear.kind);
-        let half = matches!(linear.to, Output::Same | Output::Gelu);
-        let to = if half { kind } else { DataType::CUDA_R_32F };
+        let to = data(linear.to.of(linear.kind));
         let (input, output) = (linear.input as u64, linear.output as u64);
         let (a_rows, a_columns) = if linear.in_out { (output, input) } else { (input, output) };
         // Without TF32: that is another compute type.

@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::contract::causal::check_step;
-use crate::contract::input::check_input;
+use crate::contract::causal::check_steps;
+use crate::contract::input::check_batch;
 use crate::memory::kv_spec;
 use crate::reference::layers::ids_tensor;
 use crate::{
@@ -101,9 +101,7 @@ impl CausalBackend for CandleGpt2 {
         stop: &dyn Fn() -> bool,
     ) -> Result<Box<dyn StepLogits + 'a>> {
         self.logits.clear();
-        for step in steps {
-            check_step(step, &self.info, &self.spec)?;
-        }
+        check_steps(steps, &self.info, &self.spec)?;
         steps.iter().try_for_each(|step| self.extend(step, stop))?;
         Ok(Box::new(LogitRows::new(&mut self.logits, self.info.vocab_size)))
     }
@@ -164,9 +162,7 @@ impl Encoder for CandleBert {
         want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<EncoderOutput>> {
-        for input in batch {
-            check_input(input, &self.info)?;
-        }
+        check_batch(batch, &self.info)?;
         if want.attentions != Layers::None {
             return Err(ModelError::UnsupportedDevice(format!("attention weights on {}", self.info.device)));
         }

@@ -1,5 +1,5 @@
-//! The readable models on Candle, with gradients; `backend.rs` puts them behind the engine's contract, on the CPU for
-//! comparison and on CUDA.
+//! The readable models on Candle, with gradients; `backend.rs` puts them behind the engine's contract, on the CPU,
+//! for comparison.
 
 pub mod backend;
 pub mod bert;

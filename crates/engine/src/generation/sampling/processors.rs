@@ -261,6 +261,30 @@ mod tests {
     }
 
     #[test]
+    fn the_likeliest_token_is_taken_unread_only_where_no_option_changes_the_choice() {
+        let takes = |change: fn(&mut GenerateOptions), tokens: usize| {
+            let greedy = |o: &mut GenerateOptions| {
+                o.temperature = 0.0;
+                change(o);
+            };
+            processors(greedy).takes_likeliest(tokens, 2)
+        };
+        assert!(takes(|_| {}, 2));
+        // What only shapes a distribution does not move its largest value.
+        assert!(takes(|o| (o.top_k, o.top_p, o.min_p) = (5, 0.5, 0.1), 2));
+        let changes: [fn(&mut GenerateOptions); 6] = [
+            |o| o.temperature = 1.0,
+            |o| o.logit_bias = vec![(3, 1.0)],
+            |o| o.repetition_penalty = 1.1,
+            |o| o.presence_penalty = 0.1,
+            |o| o.frequency_penalty = 0.1,
+            |o| o.no_repeat_ngram_size = 2,
+        ];
+        assert!(changes.iter().all(|change| !takes(*change, 2)));
+        assert!(!takes(|o| o.min_new_tokens = 2, 3) && takes(|o| o.min_new_tokens = 2, 4));
+    }
+
+    #[test]
     fn the_minimal_length_bans_end_tokens() {
         let processors = processors(|o| o.min_new_tokens = 2);
         let mut scratch = Scratch::default();
