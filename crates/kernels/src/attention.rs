@@ -6,12 +6,14 @@
 //! comes.
 
 use crate::attention_job::{AttentionJob, KvSource};
-use crate::buffer::{Plain, SharedMut};
+use crate::buffer::{Plain, SharedMut, pairs_mut};
 use crate::kv::{Blocks, KV_BLOCK, Store};
-use crate::rows::{exponentials, row_max};
-use crate::simd::{Element, Kernel, Simd};
-use crate::types::LANES;
+use crate::rows::row_max;
+use crate::simd::{Element, Kernel, Simd, Words, math};
+use crate::types::{LANES, Pair};
 use crate::{KernelError, Pool, Scratch};
+use std::array::from_fn;
+use std::ops::Range;
 
 /// Rows whose scores are held at once.
 const ROWS: usize = 4;
@@ -34,12 +36,13 @@ pub fn attention(
     for job in jobs.iter() {
         check(job, heads, head_dim, causal)?;
     }
-    // Per thread: the scores, the sums of V, and for rows of a batch their keys and values in the layout of the cache.
+    // Per thread: the scores and what they become as weights of V, the queries, the sums of V, and for rows of a batch
+    // their keys and values in the layout of the cache. All values are of four bytes.
     let dim = head_dim.next_multiple_of(LANES);
     let keys = jobs.iter().map(|job| job.kv.len()).max().unwrap_or(0).next_multiple_of(LANES * TILES);
     let own = |job: &AttentionJob| matches!(job.kv, KvSource::Rows { .. });
     let copies = if jobs.iter().any(own) { keys * (head_dim + dim) } else { 0 };
-    let per_thread = ROWS * (keys + dim) + copies;
+    let per_thread = 2 * ROWS * (keys + dim) + copies;
     let work = SharedMut(scratch.attention.at_least(pool.threads() * per_thread).as_mut_ptr());
     let outs: Vec<_> = jobs.iter_mut().map(|job| SharedMut(job.out.as_mut_ptr())).collect();
     let jobs = &*jobs;
@@ -49,6 +52,8 @@ pub fn attention(
             // SAFETY: no two tasks with the same worker run at once, and each worker has its own part.
             let work = unsafe { work.slice(worker * per_thread, per_thread) };
             let (scores, work) = work.split_at_mut(ROWS * keys);
+            let (weights, work) = work.split_at_mut(ROWS * keys);
+            let (queries, work) = work.split_at_mut(ROWS * dim);
             let (sums, copies) = work.split_at_mut(ROWS * dim);
             let out = outs[job].0.wrapping_add(head * head_dim);
             let head = Head {
@@ -59,7 +64,9 @@ pub fn attention(
                 scale,
                 causal,
                 scores,
+                weights,
                 keys,
+                queries,
                 sums,
                 copies,
                 out,
@@ -81,7 +88,11 @@ struct Head<'a> {
     causal: bool,
     /// [ROWS, keys]
     scores: &'a mut [f32],
+    /// Room for inputs of the values: exp(score - the largest), [ROWS, keys / DEPTH].
+    weights: &'a mut [f32],
     keys: usize,
+    /// Room for inputs of the keys, [ROWS, D padded / DEPTH].
+    queries: &'a mut [f32],
     /// [ROWS, D padded]
     sums: &'a mut [f32],
     copies: &'a mut [f32],
@@ -101,22 +112,21 @@ impl Kernel for Head<'_> {
                 match pool.store() {
                     Store::F32(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
                     Store::F16(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
+                    Store::Bf16(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
                 }
             }
-            KvSource::Rows { k, v, stride, len } => {
+            KvSource::Rows { k, v, stride, len, bf16 } => {
                 let at = self.head * self.head_dim;
-                let (key_tiles, values) = std::mem::take(&mut self.copies)
-                    .split_at_mut(len.next_multiple_of(LANES) * self.head_dim);
-                transpose(&k[at..], stride, len, self.head_dim, key_tiles);
-                let all = len.next_multiple_of(LANES).max(LANES);
-                if self.head_dim == dim {
-                    self.rows(s, all, stride, |_| (&*key_tiles, &v[at..]));
+                let (k, v) = (Rows { x: &k[at..], stride, len }, Rows { x: &v[at..], stride, len });
+                let copies = std::mem::take(&mut self.copies);
+                if bf16 {
+                    self.own_rows::<S, Pair>(s, k, v, pairs_mut(copies));
+                } else if self.head_dim == dim {
+                    k.tiles::<S, f32>(s, self.head_dim, copies);
+                    let all = len.next_multiple_of(LANES).max(LANES);
+                    self.rows(s, all, stride, |_| (&*copies, v.x));
                 } else {
-                    for (row, value) in values.chunks_exact_mut(dim).take(len).enumerate() {
-                        value[..self.head_dim].copy_from_slice(&v[at + row * stride..][..self.head_dim]);
-                        value[self.head_dim..].fill(0.0);
-                    }
-                    self.rows(s, all, dim, |_| (&*key_tiles, &*values));
+                    self.own_rows::<S, f32>(s, k, v, copies);
                 }
             }
         }
@@ -131,19 +141,76 @@ fn part<T: Plain>(store: &Blocks<T>, id: u32, at: usize, keys: usize) -> (&[T], 
     block[at..].split_at(keys)
 }
 
-/// Rows into tiles [len / 16][D][16].
-fn transpose(k: &[f32], stride: usize, len: usize, head_dim: usize, tiles: &mut [f32]) {
-    for row in 0..len {
-        let tile = &mut tiles[row / LANES * LANES * head_dim..][..LANES * head_dim];
-        for (x, lanes) in k[row * stride..][..head_dim].iter().zip(tile.chunks_exact_mut(LANES)) {
-            lanes[row % LANES] = *x;
+/// Keys or values of one head: `len` rows, `stride` apart.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    x: &'a [f32],
+    stride: usize,
+    len: usize,
+}
+
+impl Rows<'_> {
+    /// Keys into tiles [len / 16][D / DEPTH][16]; D is `head_dim`. What is not there is 0.
+    #[inline(always)]
+    fn tiles<S: Simd, T: Element<Input = T>>(&self, s: S, head_dim: usize, tiles: &mut [T]) {
+        const { assert!(size_of::<T>() == size_of::<u32>()) };
+        let depth = head_dim.div_ceil(T::DEPTH);
+        for (tile, first) in tiles.chunks_exact_mut(depth * LANES).zip((0..self.len).step_by(LANES)) {
+            let rows = LANES.min(self.len - first);
+            for at in (0..depth).step_by(LANES) {
+                let mut words = Words([[0; LANES]; LANES]);
+                for (row, words) in words.0.iter_mut().take(rows).enumerate() {
+                    let x = &self.x[(first + row) * self.stride..][..head_dim];
+                    for (i, x) in x[at * T::DEPTH..].chunks(LANES).take(T::DEPTH).enumerate() {
+                        // SAFETY: the chunk's own elements, and the i-th of DEPTH parts of a row of words.
+                        unsafe {
+                            let to = words.as_mut_ptr().cast::<T>().add(i * LANES / T::DEPTH);
+                            T::store(s, to, s.load_head(x.as_ptr(), x.len(), 0.0));
+                        }
+                    }
+                }
+                s.transpose(&mut words);
+                let to = &mut tile[at * LANES..][..LANES * LANES.min(depth - at)];
+                // SAFETY: T has four bytes, any of which are a value; the words are 16 lines of 16.
+                to.copy_from_slice(unsafe { std::slice::from_raw_parts(words.0.as_ptr().cast(), to.len()) });
+            }
+        }
+    }
+
+    /// Values into [len / DEPTH][D padded to 16]; D is `head_dim`. What is not there is 0.
+    #[inline(always)]
+    fn values<S: Simd, T: Element<Input = T>>(&self, s: S, head_dim: usize, values: &mut [T]) {
+        let dim = head_dim.next_multiple_of(LANES);
+        for (to, first) in values.chunks_exact_mut(dim).zip((0..self.len).step_by(T::DEPTH)) {
+            for at in (0..head_dim).step_by(LANES) {
+                let n = LANES.min(head_dim - at);
+                let row = |i: usize| {
+                    // SAFETY: n elements of a row that is there.
+                    let here = |row: usize| unsafe {
+                        s.load_head(self.x[row * self.stride + at..].as_ptr(), n, 0.0)
+                    };
+                    if first + i < self.len { here(first + i) } else { s.zero() }
+                };
+                // SAFETY: 16 elements of `to`.
+                unsafe { T::interleave(s, row, to[at..][..LANES].as_mut_ptr()) }
+            }
         }
     }
 }
 
 impl Head<'_> {
-    /// Part i of the keys and values has positions i * `span` to (i + 1) * `span` - 1: keys in tiles, values in rows
-    /// `value_stride` apart, D padded to whole lanes (what is in the padding is not used).
+    /// Over this batch's own keys and values, once they are in the layout of the cache, in `copies`.
+    #[inline(always)]
+    fn own_rows<S: Simd, T: Element<Input = T>>(&mut self, s: S, k: Rows, v: Rows, copies: &mut [T]) {
+        let all = k.len.next_multiple_of(LANES).max(LANES);
+        let (keys, values) = copies.split_at_mut(all * self.head_dim.div_ceil(T::DEPTH));
+        k.tiles(s, self.head_dim, keys);
+        v.values(s, self.head_dim, values);
+        self.rows(s, all, self.head_dim.next_multiple_of(LANES), |_| (&*keys, &*values));
+    }
+
+    /// Part i of the keys and values has positions i * `span` to (i + 1) * `span` - 1: keys in tiles, values in rows of
+    /// DEPTH positions, `value_stride` apart, D padded to whole lanes (what is in the padding is not used).
     #[inline(always)]
     fn rows<'a, S: Simd, T: Element>(
         &mut self,
@@ -153,6 +220,7 @@ impl Head<'_> {
         part: impl Fn(usize) -> (&'a [T], &'a [T]),
     ) {
         let (rows, dim) = (self.job.rows, self.head_dim.next_multiple_of(LANES));
+        let depth = self.head_dim.div_ceil(T::DEPTH);
         let mut row = 0;
         while row < rows {
             let count = if rows - row >= ROWS { ROWS } else { 1 };
@@ -163,30 +231,41 @@ impl Head<'_> {
             let (fewest, most) = (sees(0), sees(count - 1));
             // The bounds that the kernels below rely on.
             assert!(most <= self.keys && span.is_multiple_of(LANES));
-            let job = self.job;
-            let q = &job.q[row * job.q_stride + self.head * self.head_dim..];
-            assert!(q.len() >= (count - 1) * job.q_stride + self.head_dim);
+            for r in 0..count {
+                let q =
+                    &self.job.q[(row + r) * self.job.q_stride + self.head * self.head_dim..][..self.head_dim];
+                for (chunk, q) in q.chunks(LANES).enumerate() {
+                    // SAFETY: the chunk's own elements; D padded has room for whole lanes of inputs.
+                    unsafe {
+                        let to = self.queries.as_mut_ptr().add((r * dim + chunk * LANES) / T::DEPTH);
+                        T::store(s, to.cast(), s.load_head(q.as_ptr(), q.len(), 0.0));
+                    }
+                }
+            }
 
             let parts = most.div_ceil(span);
             for index in 0..parts {
                 let (keys, values) = part(index);
                 let count_here = span.min(most - index * span);
-                assert!(keys.len() >= count_here.next_multiple_of(LANES) * self.head_dim);
-                assert!(values.len() >= (count_here - 1) * value_stride + dim);
-                let (q, at) = (q.as_ptr(), index * span);
+                assert!(keys.len() >= count_here.next_multiple_of(LANES) * depth);
+                assert!(values.len() >= (count_here.div_ceil(T::DEPTH) - 1) * value_stride + dim);
+                let at = index * span;
                 // SAFETY: the asserts above; scores are [ROWS, keys] and sums are [ROWS, dim].
                 unsafe {
                     if count == ROWS {
-                        self.scores::<S, T, ROWS>(s, q, keys.as_ptr(), at, count_here);
+                        self.scores::<S, T, ROWS>(s, keys.as_ptr(), at, count_here);
                     } else {
-                        self.scores::<S, T, 1>(s, q, keys.as_ptr(), at, count_here);
+                        self.scores::<S, T, 1>(s, keys.as_ptr(), at, count_here);
                     }
                 }
             }
             let mut totals = [0.0; ROWS];
             for (r, total) in totals.iter_mut().take(count).enumerate() {
-                let scores = &mut self.scores[r * self.keys..][..sees(r)];
-                *total = exponentials(s, scores, row_max(s, scores), true);
+                let scores = &self.scores[r * self.keys..][..sees(r)];
+                let weights =
+                    self.weights.as_mut_ptr().wrapping_add(r * self.keys / T::DEPTH).cast::<T::Input>();
+                // SAFETY: a row has room for whole lanes.
+                *total = unsafe { exponentials::<S, T>(s, scores, weights) };
             }
             self.sums.fill(0.0);
             for index in 0..parts {
@@ -197,20 +276,13 @@ impl Head<'_> {
                 // SAFETY: as above.
                 unsafe {
                     if count == ROWS {
-                        self.values::<S, T, ROWS>(s, values, value_stride, at, 0, 0, here(fewest));
-                        for r in 1..ROWS {
-                            self.values::<S, T, 1>(
-                                s,
-                                values,
-                                value_stride,
-                                at,
-                                r,
-                                here(fewest),
-                                here(sees(r)),
-                            );
+                        let all = here(fewest) / T::DEPTH * T::DEPTH;
+                        self.values::<S, T, ROWS>(s, values, value_stride, at, 0, 0..all);
+                        for r in 0..ROWS {
+                            self.values::<S, T, 1>(s, values, value_stride, at, r, all..here(sees(r)));
                         }
                     } else {
-                        self.values::<S, T, 1>(s, values, value_stride, at, 0, 0, here(most));
+                        self.values::<S, T, 1>(s, values, value_stride, at, 0, 0..here(most));
                     }
                 }
             }
@@ -237,13 +309,12 @@ impl Head<'_> {
     /// scores[r][at + j] = scale * Σ q[r][d] k[j][d] for j in 0..count, d ascending.
     ///
     /// # Safety
-    /// q has R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from the multiple of 16 `at`
-    /// on.
+    /// The queries have R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from the multiple of
+    /// 16 `at` on.
     #[inline(always)]
     unsafe fn scores<S: Simd, T: Element, const R: usize>(
         &mut self,
         s: S,
-        q: *const f32,
         keys: *const T,
         at: usize,
         count: usize,
@@ -253,11 +324,11 @@ impl Head<'_> {
         // SAFETY: tiles are taken four at a time while there are four, then one at a time.
         unsafe {
             while Self::fits::<S, R>() && tile + TILES <= tiles {
-                self.score_tiles::<S, T, R, TILES>(s, q, keys, at, tile);
+                self.score_tiles::<S, T, R, TILES>(s, keys, at, tile);
                 tile += TILES;
             }
             while tile < tiles {
-                self.score_tiles::<S, T, R, 1>(s, q, keys, at, tile);
+                self.score_tiles::<S, T, R, 1>(s, keys, at, tile);
                 tile += 1;
             }
         }
@@ -269,23 +340,22 @@ impl Head<'_> {
     unsafe fn score_tiles<S: Simd, T: Element, const R: usize, const P: usize>(
         &mut self,
         s: S,
-        q: *const f32,
         keys: *const T,
         at: usize,
         tile: usize,
     ) {
         let mut acc = [[s.zero(); P]; R];
-        for d in 0..self.head_dim {
-            let mut k = [s.zero(); P];
-            for (p, k) in k.iter_mut().enumerate() {
-                // SAFETY: d < D in tile + p.
-                *k = unsafe { T::load(s, keys.add(((tile + p) * self.head_dim + d) * LANES)) };
-            }
+        let depth = self.head_dim.div_ceil(T::DEPTH);
+        let (queries, stride) =
+            (self.queries.as_ptr().cast::<T::Input>(), self.head_dim.next_multiple_of(LANES));
+        for d in 0..depth {
+            // SAFETY: element d of D in tile + p.
+            let k: [_; P] = from_fn(|p| unsafe { T::load(s, keys.add(((tile + p) * depth + d) * LANES)) });
             for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: d < D in row r.
-                let q = s.splat(unsafe { *q.add(r * self.job.q_stride + d) });
+                // SAFETY: element d of D in row r.
+                let q = unsafe { T::splat(s, queries.add(r * stride / T::DEPTH + d)) };
                 for (acc, k) in acc.iter_mut().zip(k) {
-                    *acc = s.fma(q, k, *acc);
+                    *acc = T::fma(s, q, k, *acc);
                 }
             }
         }
@@ -301,12 +371,12 @@ impl Head<'_> {
         }
     }
 
-    /// sums[r][d] += Σ scores[r][at + j] v[j][d] for j in from..to, ascending, for R rows from `first` on.
+    /// sums[r][d] += Σ weights[r][at + j] v[j][d] for the keys j in `keys`, ascending, for R rows from `first` on.
     ///
     /// # Safety
-    /// values has `to` rows of D padded to whole lanes; scores and sums have rows first..first + R.
+    /// `keys` starts at a whole element; values has as many rows as hold its end, of D padded to whole lanes; weights and
+    /// sums have rows first..first + R.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // one loop's bounds
     unsafe fn values<S: Simd, T: Element, const R: usize>(
         &mut self,
         s: S,
@@ -314,19 +384,53 @@ impl Head<'_> {
         stride: usize,
         at: usize,
         first: usize,
-        from: usize,
-        to: usize,
+        keys: Range<usize>,
     ) {
+        let (from, to) = (keys.start / T::DEPTH, keys.end / T::DEPTH);
+        // SAFETY: promised by the caller. An element that holds a key which is not seen is taken without it.
+        unsafe {
+            self.value_rows::<S, T, R, false>(s, values, stride, at, first, from..to);
+            if !keys.end.is_multiple_of(T::DEPTH) {
+                self.value_rows::<S, T, R, true>(s, values, stride, at, first, to..to + 1);
+            }
+        }
+    }
+
+    /// As `values`, for elements, of which `HALF` takes the first value alone.
+    ///
+    /// # Safety
+    /// As `values`.
+    #[inline(always)]
+    unsafe fn value_rows<S: Simd, T: Element, const R: usize, const HALF: bool>(
+        &mut self,
+        s: S,
+        values: *const T,
+        stride: usize,
+        at: usize,
+        first: usize,
+        elements: Range<usize>,
+    ) {
+        if elements.is_empty() {
+            return;
+        }
         let lanes = self.head_dim.div_ceil(LANES);
         let mut lane = 0;
         // SAFETY: lanes of D are taken four at a time while there are four, then one at a time.
         unsafe {
             while Self::fits::<S, R>() && lane + TILES <= lanes {
-                self.value_lanes::<S, T, R, TILES>(s, values, stride, at, first, from, to, lane);
+                self.value_lanes::<S, T, R, TILES, HALF>(
+                    s,
+                    values,
+                    stride,
+                    at,
+                    first,
+                    elements.clone(),
+                    lane,
+                );
                 lane += TILES;
             }
             while lane < lanes {
-                self.value_lanes::<S, T, R, 1>(s, values, stride, at, first, from, to, lane);
+                self.value_lanes::<S, T, R, 1, HALF>(s, values, stride, at, first, elements.clone(), lane);
                 lane += 1;
             }
         }
@@ -336,15 +440,14 @@ impl Head<'_> {
     /// As `values`, with lanes `lane..lane + P` of D.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)] // one loop's bounds
-    unsafe fn value_lanes<S: Simd, T: Element, const R: usize, const P: usize>(
+    unsafe fn value_lanes<S: Simd, T: Element, const R: usize, const P: usize, const HALF: bool>(
         &mut self,
         s: S,
         values: *const T,
         stride: usize,
         at: usize,
         first: usize,
-        from: usize,
-        to: usize,
+        elements: Range<usize>,
         lane: usize,
     ) {
         let dim = self.head_dim.next_multiple_of(LANES);
@@ -356,18 +459,19 @@ impl Head<'_> {
                 *acc = unsafe { s.load(sums.add(r * dim + p * LANES)) };
             }
         }
-        let scores = self.scores.as_ptr().wrapping_add(first * self.keys + at);
-        for j in from..to {
-            let mut v = [s.zero(); P];
-            for (p, v) in v.iter_mut().enumerate() {
-                // SAFETY: j < to, and the lanes are inside the padded D.
-                *v = unsafe { T::load(s, values.add(j * stride + (lane + p) * LANES)) };
-            }
+        let weights =
+            self.weights.as_ptr().cast::<T::Input>().wrapping_add((first * self.keys + at) / T::DEPTH);
+        for j in elements {
+            // SAFETY: the element is there, and the lanes are inside the padded D.
+            let v: [_; P] = from_fn(|p| unsafe {
+                let v = T::load(s, values.add(j * stride + (lane + p) * LANES));
+                if HALF { T::first(s, v) } else { v }
+            });
             for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: inside row first + r of scores.
-                let weight = s.splat(unsafe { *scores.add(r * self.keys + j) });
+                // SAFETY: inside row first + r of weights.
+                let weight = unsafe { T::splat(s, weights.add(r * self.keys / T::DEPTH + j)) };
                 for (acc, v) in acc.iter_mut().zip(v) {
-                    *acc = s.fma(weight, v, *acc);
+                    *acc = T::fma(s, weight, v, *acc);
                 }
             }
         }
@@ -380,6 +484,25 @@ impl Head<'_> {
     }
 }
 
+/// The sum of exp(x - max(x)), which become inputs at `to`, in whole lanes: what is not there is 0.
+///
+/// # Safety
+/// `to` has room for x.len() values, rounded up to 16.
+#[inline(always)]
+unsafe fn exponentials<S: Simd, T: Element>(s: S, x: &[f32], to: *mut T::Input) -> f32 {
+    let max = s.splat(row_max(s, x));
+    let mut sum = s.zero();
+    for (chunk, x) in x.chunks(LANES).enumerate() {
+        // SAFETY: the chunk's own elements are read; promised by the caller.
+        unsafe {
+            let y = math::exp(s, s.sub(s.load_head(x.as_ptr(), x.len(), f32::NEG_INFINITY), max));
+            T::store(s, to.add(chunk * LANES / T::DEPTH), y);
+            sum = s.add(sum, y);
+        }
+    }
+    math::fold(s, sum)
+}
+
 fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Result<(), KernelError> {
     let width = heads * head_dim;
     crate::error::expect_len("attention output", job.rows * width, job.out.len())?;
@@ -389,7 +512,7 @@ fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Res
     };
     at_least("queries", reach(job.rows, job.q_stride), job.q.len())?;
     match job.kv {
-        KvSource::Rows { k, v, stride, len } => {
+        KvSource::Rows { k, v, stride, len, .. } => {
             at_least("keys", reach(len, stride), k.len())?;
             at_least("values", reach(len, stride), v.len())?;
         }

@@ -1,14 +1,15 @@
 //! What a call of attention is given: each sequence's queries, and where its keys and values are.
 
-use crate::KvPool;
+use crate::{KvPool, KvType};
 
 /// Where keys and values come from.
 #[derive(Debug, Clone, Copy)]
 pub enum KvSource<'a> {
     /// The first `len` positions of the sequence that has these blocks, those of this call's rows included.
     Blocks { pool: &'a KvPool, layer: usize, blocks: &'a [u32], len: usize },
-    /// This batch's own rows: key j is `k[j * stride..][..heads * head_dim]`, and so for v.
-    Rows { k: &'a [f32], v: &'a [f32], stride: usize, len: usize },
+    /// This batch's own rows: key j is `k[j * stride..][..heads * head_dim]`, and so for v. With `bf16`, keys, values,
+    /// queries and the softmax's numerators are rounded to bf16 for the two products.
+    Rows { k: &'a [f32], v: &'a [f32], stride: usize, len: usize, bf16: bool },
 }
 
 impl KvSource<'_> {
@@ -17,6 +18,14 @@ impl KvSource<'_> {
     pub fn len(&self) -> usize {
         match self {
             KvSource::Blocks { len, .. } | KvSource::Rows { len, .. } => *len,
+        }
+    }
+
+    /// Whether the two products take bf16.
+    pub(crate) fn is_bf16(&self) -> bool {
+        match self {
+            KvSource::Blocks { pool, .. } => pool.shape().kv_type == KvType::Bf16,
+            KvSource::Rows { bf16, .. } => *bf16,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Memory for weights, caches and scratch: zeroed, aligned to a cache line, allocated once.
 
+use crate::types::Pair;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
@@ -22,6 +23,8 @@ unsafe impl Plain for i32 {}
 unsafe impl Plain for f32 {}
 // SAFETY: as above; `f16` is `repr(transparent)` over u16.
 unsafe impl Plain for half::f16 {}
+// SAFETY: as above, and so is `bf16`; an array has no padding between its elements.
+unsafe impl Plain for Pair {}
 
 /// A fixed-size, zeroed slice aligned to 64 bytes. Zeroed pages come straight from the system, so what is never
 /// touched costs address space only.
@@ -164,6 +167,12 @@ pub(crate) fn view_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
     assert!(bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>()));
     // SAFETY: as in `view`; exclusive because `bytes` is, and every bit pattern of T is a valid u8 as well.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
+}
+
+/// The same memory as pairs of bf16.
+pub(crate) fn pairs_mut(words: &mut [f32]) -> &mut [Pair] {
+    // SAFETY: a pair has the size of an f32, a smaller alignment, and every bit pattern of either is a value.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
 }
 
 /// The bytes of a slice.

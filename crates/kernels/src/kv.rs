@@ -2,15 +2,18 @@
 //! which block, and how many positions of it count, is the caller's business.
 //!
 //! Per block, layer and head: keys in tiles of 16 positions, [4 tiles][D][16], so that the lanes are keys and D is
-//! sequential; then values [64 positions][D padded to 16], so that the lanes are D and positions are sequential. A
-//! block's memory is allocated when it is first written, and kept.
+//! sequential; then values [64 positions][D padded to 16], so that the lanes are D and positions are sequential. In bf16
+//! an element is a pair: of D in keys, of positions in values. A block's memory is allocated when it is first written,
+//! and kept.
 
+use crate::bf16::to_bf16;
 use crate::buffer::{Buffer, Plain};
 use crate::error::by_name;
-use crate::types::LANES;
+use crate::simd::Element;
+use crate::types::{LANES, Pair};
 use crate::{KernelError, Pool};
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
 
@@ -18,13 +21,37 @@ use std::str::FromStr;
 /// same as over one long row of tiles.
 pub const KV_BLOCK: usize = 4 * LANES;
 
-/// How keys and values are stored; attention computes in f32 either way.
+/// How keys and values are stored. Sums are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvType {
     #[default]
     F32,
     /// Half the memory and half the reading at long contexts.
     F16,
+    /// As much, and attention's two products take bf16 of queries and of the softmax's numerators.
+    Bf16,
+}
+
+impl KvType {
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Bf16];
+
+    /// Values that an element holds.
+    pub(crate) fn depth(self) -> usize {
+        match self {
+            KvType::F32 => f32::DEPTH,
+            KvType::F16 => f16::DEPTH,
+            KvType::Bf16 => Pair::DEPTH,
+        }
+    }
+
+    /// Bytes of an element.
+    fn element_bytes(self) -> usize {
+        match self {
+            KvType::F32 => size_of::<f32>(),
+            KvType::F16 => size_of::<f16>(),
+            KvType::Bf16 => size_of::<Pair>(),
+        }
+    }
 }
 
 impl fmt::Display for KvType {
@@ -32,6 +59,7 @@ impl fmt::Display for KvType {
         f.write_str(match self {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
+            KvType::Bf16 => "bf16",
         })
     }
 }
@@ -39,7 +67,7 @@ impl fmt::Display for KvType {
 impl FromStr for KvType {
     type Err = KernelError;
     fn from_str(name: &str) -> Result<Self, KernelError> {
-        by_name("KV type", [KvType::F32, KvType::F16], name)
+        by_name("KV type", KvType::ALL, name)
     }
 }
 
@@ -59,12 +87,12 @@ impl KvShape {
 
     /// Elements of the keys of one head in one layer of a block.
     pub(crate) fn keys(&self) -> usize {
-        KV_BLOCK * self.head_dim
+        KV_BLOCK * self.head_dim.div_ceil(self.kv_type.depth())
     }
 
     /// Elements of the values of one head in one layer of a block.
     pub(crate) fn values(&self) -> usize {
-        KV_BLOCK * self.padded_dim()
+        KV_BLOCK / self.kv_type.depth() * self.padded_dim()
     }
 
     /// Where in a block the keys of a head begin; its values follow them.
@@ -74,11 +102,7 @@ impl KvShape {
 
     /// Bytes of a block: keys and values of 64 positions in all layers.
     pub fn block_bytes(&self) -> usize {
-        let element = match self.kv_type {
-            KvType::F32 => size_of::<f32>(),
-            KvType::F16 => size_of::<f16>(),
-        };
-        self.offset(self.layers, 0) * element
+        self.offset(self.layers, 0) * self.kv_type.element_bytes()
     }
 }
 
@@ -88,6 +112,7 @@ pub(crate) type Blocks<T> = Vec<Option<Buffer<T>>>;
 pub(crate) enum Store {
     F32(Blocks<f32>),
     F16(Blocks<f16>),
+    Bf16(Blocks<Pair>),
 }
 
 /// Positions of one sequence on their way into its blocks.
@@ -116,6 +141,7 @@ impl KvPool {
         let store = match shape.kv_type {
             KvType::F32 => Store::F32(none(blocks)),
             KvType::F16 => Store::F16(none(blocks)),
+            KvType::Bf16 => Store::Bf16(none(blocks)),
         };
         Self { shape, store }
     }
@@ -128,6 +154,7 @@ impl KvPool {
         match &self.store {
             Store::F32(blocks) => blocks.len(),
             Store::F16(blocks) => blocks.len(),
+            Store::Bf16(blocks) => blocks.len(),
         }
     }
 
@@ -144,16 +171,9 @@ impl KvPool {
             }
         }
         match &mut self.store {
-            Store::F32(store) => {
-                write_heads(pool, &shape, layer, writes, store, |from: &[f32], to: &mut [f32]| {
-                    to.copy_from_slice(from);
-                })
-            }
-            Store::F16(store) => {
-                write_heads(pool, &shape, layer, writes, store, |from: &[f32], to: &mut [f16]| {
-                    to.convert_from_f32_slice(from);
-                })
-            }
+            Store::F32(store) => write_heads(pool, &shape, layer, writes, store),
+            Store::F16(store) => write_heads(pool, &shape, layer, writes, store),
+            Store::Bf16(store) => write_heads(pool, &shape, layer, writes, store),
         }
         Ok(())
     }
@@ -165,6 +185,7 @@ impl KvPool {
         match &mut self.store {
             Store::F32(store) => copy(store, from, to, &self.shape),
             Store::F16(store) => copy(store, from, to, &self.shape),
+            Store::Bf16(store) => copy(store, from, to, &self.shape),
         }
         Ok(())
     }
@@ -192,6 +213,7 @@ impl KvPool {
         let written = |id: u32| match &self.store {
             Store::F32(store) => store[id as usize].is_some(),
             Store::F16(store) => store[id as usize].is_some(),
+            Store::Bf16(store) => store[id as usize].is_some(),
         };
         match used.iter().position(|id| !written(*id)) {
             Some(at) => Err(KernelError::OutOfRange { what: "position", limit: at * KV_BLOCK, got: len }),
@@ -218,13 +240,12 @@ fn copy<T: Plain>(store: &mut Blocks<T>, from: usize, to: usize, shape: &KvShape
 /// Up to so many rows the caller writes by itself: waking a helper takes longer.
 const FEW: usize = 2;
 
-fn write_heads<T: Plain + Default>(
+fn write_heads<T: Place>(
     pool: &Pool,
     shape: &KvShape,
     layer: usize,
     writes: &[KvWrite],
     store: &mut Blocks<T>,
-    convert: impl Fn(&[f32], &mut [T]) + Sync,
 ) {
     for write in writes.iter().filter(|write| write.rows > 0) {
         for id in &write.blocks[write.start / KV_BLOCK..(write.start + write.rows).div_ceil(KV_BLOCK)] {
@@ -242,7 +263,7 @@ fn write_heads<T: Plain + Default>(
                     let at = block.raw().add(shape.offset(layer, head));
                     std::slice::from_raw_parts_mut(at, shape.keys() + shape.values())
                 };
-                write.row(shape, head, row, position % KV_BLOCK, part, &convert);
+                write.row(shape, head, row, position % KV_BLOCK, part);
             }
         }
     };
@@ -255,29 +276,71 @@ fn write_heads<T: Plain + Default>(
 
 impl KvWrite<'_> {
     /// One row of one head, whose keys and values in the block are `part`.
-    #[allow(clippy::too_many_arguments)] // from where to where
-    fn row<T: Copy + Default>(
-        &self,
-        shape: &KvShape,
-        head: usize,
-        row: usize,
-        position: usize,
-        part: &mut [T],
-        convert: &impl Fn(&[f32], &mut [T]),
-    ) {
+    fn row<T: Place>(&self, shape: &KvShape, head: usize, row: usize, position: usize, part: &mut [T]) {
         let d = shape.head_dim;
         let source = row * self.stride + head * d;
         let (keys, values) = part.split_at_mut(shape.keys());
-        let mut some = [T::default(); LANES];
-        let tile = &mut keys[position / LANES * LANES * d..][..LANES * d];
-        for (from, to) in self.k[source..][..d].chunks(LANES).zip(tile.chunks_mut(LANES * LANES)) {
+        let tile = shape.keys() / (KV_BLOCK / LANES);
+        let lane = position % LANES;
+        T::key(&self.k[source..][..d], &mut keys[position / LANES * tile..][..tile], lane);
+        let (at, which) = (position / T::DEPTH, position % T::DEPTH);
+        T::value(&self.v[source..][..d], &mut values[at * shape.padded_dim()..][..d], which);
+    }
+}
+
+/// How a position's key and value go to their places.
+trait Place: Element {
+    /// A key to lane `lane` of its tile, [D / DEPTH][16].
+    fn key(key: &[f32], tile: &mut [Self], lane: usize);
+    /// A value to the `which`-th of DEPTH positions of a row of elements.
+    fn value(value: &[f32], row: &mut [Self], which: usize);
+}
+
+impl Place for f32 {
+    fn key(key: &[f32], tile: &mut [f32], lane: usize) {
+        for (x, lanes) in key.iter().zip(tile.chunks_exact_mut(LANES)) {
+            lanes[lane] = *x;
+        }
+    }
+
+    fn value(value: &[f32], row: &mut [f32], _: usize) {
+        row.copy_from_slice(value);
+    }
+}
+
+impl Place for f16 {
+    fn key(key: &[f32], tile: &mut [f16], lane: usize) {
+        let mut some = [f16::ZERO; LANES];
+        for (from, to) in key.chunks(LANES).zip(tile.chunks_mut(LANES * LANES)) {
             let some = &mut some[..from.len()];
-            convert(from, some);
+            some.convert_from_f32_slice(from);
             for (x, lanes) in some.iter().zip(to.chunks_exact_mut(LANES)) {
-                lanes[position % LANES] = *x;
+                lanes[lane] = *x;
             }
         }
-        convert(&self.v[source..][..d], &mut values[position * shape.padded_dim()..][..d]);
+    }
+
+    fn value(value: &[f32], row: &mut [f16], _: usize) {
+        row.convert_from_f32_slice(value);
+    }
+}
+
+impl Place for Pair {
+    fn key(key: &[f32], tile: &mut [Pair], lane: usize) {
+        for (x, lanes) in key.chunks(2).zip(tile.chunks_exact_mut(LANES)) {
+            lanes[lane] = [to_bf16(x[0]), to_bf16(x.get(1).copied().unwrap_or_default())];
+        }
+    }
+
+    /// The first of a pair makes the second 0: attention multiplies both, and what another sequence left there may be
+    /// no number.
+    fn value(value: &[f32], row: &mut [Pair], which: usize) {
+        for (pair, x) in row.iter_mut().zip(value) {
+            match which {
+                0 => *pair = [to_bf16(*x), bf16::ZERO],
+                _ => pair[1] = to_bf16(*x),
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@
 //! | to change | open |
 //! |---|---|
 //! | how weights lie in memory, and get there | `weights.rs`, `blocks.rs`, `packing.rs` |
-//! | the products | `matmul.rs`, `tile.rs`, `quantized_input.rs` |
+//! | the products | `matmul.rs`, `tile.rs`, `input.rs` |
+//! | what bf16 is | `bf16.rs` |
 //! | the instruction sets | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
@@ -35,9 +36,11 @@
 mod arena;
 mod attention;
 mod attention_job;
+mod bf16;
 mod blocks;
 mod buffer;
 mod error;
+mod input;
 mod isa;
 mod kv;
 pub mod machine;
@@ -46,7 +49,6 @@ mod matmul;
 mod norm;
 mod packing;
 mod pool;
-mod quantized_input;
 #[doc(hidden)]
 pub mod reference;
 mod rows;

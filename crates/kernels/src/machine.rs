@@ -54,6 +54,11 @@ pub fn int8_peak(pool: &Pool, passes: usize) -> f64 {
     peak(pool, passes, 8.0, |rounds| pool.isa().launch(Dot(rounds)))
 }
 
+/// As [`fma_peak`], of bf16 with f32 sums.
+pub fn bf16_peak(pool: &Pool, passes: usize) -> f64 {
+    peak(pool, passes, 4.0, |rounds| pool.isa().launch(DotPairs(rounds)))
+}
+
 /// `work(rounds)` runs `rounds` steps of its returned number of independent 16-lane operations.
 fn peak(pool: &Pool, passes: usize, per_lane: f64, work: impl Fn(usize) -> usize + Sync) -> f64 {
     let _awake = pool.active();
@@ -106,6 +111,31 @@ fn multiply<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
     for _ in 0..rounds {
         for acc in &mut acc {
             *acc = s.fma(a, b, *acc);
+        }
+    }
+    acc.iter().for_each(|acc| _ = black_box(s.lanes(*acc)));
+    N
+}
+
+struct DotPairs(usize);
+
+impl Kernel for DotPairs {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        if S::FLOAT_TILE.1 > 1 { dot_pairs::<S, 12>(s, self.0) } else { dot_pairs::<S, 4>(s, self.0) }
+    }
+}
+
+#[inline(always)]
+fn dot_pairs<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
+    let (w, x) = (black_box([0x3f80_3f80_u32; LANES]), black_box(0x3c00_3c00_u32));
+    let mut acc = [s.zero(); N];
+    for _ in 0..rounds {
+        // SAFETY: 64 bytes, and 4.
+        let (w, x) = unsafe { (s.load_bytes(w.as_ptr().cast()), s.splat_bytes((&raw const x).cast())) };
+        for acc in &mut acc {
+            *acc = s.dot_pairs(*acc, w, x);
         }
     }
     acc.iter().for_each(|acc| _ = black_box(s.lanes(*acc)));

@@ -10,12 +10,11 @@
 //! would take turns.
 
 use crate::buffer::{LINE, SharedMut};
+use crate::input::{PairInput, QuantInput};
 use crate::pool::Claims;
-use crate::quantized_input::QuantInput;
 use crate::simd::{Element, Kernel, Simd, math};
 use crate::tile::{self, Ahead, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
-use crate::types::BLOCK;
-use crate::types::LANES;
+use crate::types::{BLOCK, LANES, Pair};
 use crate::{Epilogue, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
 
@@ -59,15 +58,20 @@ pub fn matmul(
     };
     let per_task = w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 }).next_multiple_of(tile);
     let tasks = w.panels().div_ceil(per_task);
-    let bytes = if quantized { QuantInput::bytes(m, k).next_multiple_of(2 * LINE) } else { 0 };
+    let bytes = match w.weight_type() {
+        WeightType::F32 | WeightType::F16 => 0,
+        WeightType::Bf16 => PairInput::bytes(m, k),
+        WeightType::Q8_0 | WeightType::Q4_0 => QuantInput::bytes(m, k),
+    }
+    .next_multiple_of(2 * LINE);
     let copies = if few { pool.threads() } else { 1 };
-    let quants = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
+    let input = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
     let weights = SharedMut(w.panel(0).as_ptr().cast_mut());
     let (weight_type, panels, out) = (w.weight_type(), w.panels(), SharedMut(out.as_mut_ptr()));
-    let product = Product { x, m, n, k, weights, weight_type, panels, ep, few, per_task, quants, bytes, out };
-    if quantized && !few {
+    let product = Product { x, m, n, k, weights, weight_type, panels, ep, few, per_task, input, bytes, out };
+    if bytes > 0 && !few {
         // A block has two rows or more, so this is a task for each block, and some for none.
-        pool.run_shares(m.div_ceil(2), |_, claims| pool.isa().launch(Quantize { product: &product, claims }));
+        pool.run_shares(m.div_ceil(2), |_, claims| pool.isa().launch(Convert { product: &product, claims }));
     }
     let isa = pool.isa();
     pool.run_shares(tasks, move |worker, claims| isa.launch(Share { product: &product, worker, claims }));
@@ -103,29 +107,28 @@ struct Product<'a> {
     few: bool,
     /// Panels of a task.
     per_task: usize,
-    /// Room for the quantised input, `bytes` of it for each copy.
-    quants: SharedMut<u8>,
+    /// Room for what the input becomes, `bytes` of it for each copy.
+    input: SharedMut<u8>,
     bytes: usize,
     out: SharedMut<f32>,
 }
 
-/// The blocks of rows that fall to one thread, to be quantised.
-struct Quantize<'a> {
+/// The blocks of rows that fall to one thread, to be quantised or rounded.
+struct Convert<'a> {
     product: &'a Product<'a>,
     claims: Claims<'a>,
 }
 
-impl Kernel for Quantize<'_> {
+impl Kernel for Convert<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (product, k) = (self.product, self.product.k);
+        let product = self.product;
         let blocks = product.blocks::<S>();
         for block in self.claims.take_while(|block| *block < blocks.count) {
             let (first, rows) = blocks.get(block);
-            let x = &product.x[first * k..][..rows * k];
             // SAFETY: a block of rows has this part of the input to itself.
-            unsafe { product.input(0).quantize(s, x, first, rows, product.nibbles()) }
+            unsafe { product.convert(s, product.input(0), first, rows) }
         }
     }
 }
@@ -164,10 +167,6 @@ struct Group {
 }
 
 impl Product<'_> {
-    fn nibbles(&self) -> bool {
-        self.weight_type == WeightType::Q4_0
-    }
-
     /// Rows and panels of a tile.
     #[inline(always)]
     fn tile<S: Simd>(&self) -> (usize, usize) {
@@ -189,15 +188,41 @@ impl Product<'_> {
         RowBlocks { m: self.m, count: self.m.div_ceil(self.tile::<S>().0) }
     }
 
-    fn input(&self, copy: usize) -> QuantInput {
-        QuantInput::new(self.quants.0.wrapping_add(copy * self.bytes), self.m, self.k)
+    /// Elements of K that a float tile takes one after the other.
+    fn depth(&self) -> usize {
+        if self.weight_type == WeightType::Bf16 { self.k.div_ceil(Pair::DEPTH) } else { self.k }
+    }
+
+    /// Where a copy of what the input becomes lies.
+    fn input(&self, copy: usize) -> *mut u8 {
+        self.input.0.wrapping_add(copy * self.bytes)
+    }
+
+    /// Makes of a block of rows what the products take, at `input`.
+    ///
+    /// # Safety
+    /// `input` is a copy's place, and nobody else touches these rows of it meanwhile.
+    #[inline(always)]
+    unsafe fn convert<S: Simd>(&self, s: S, input: *mut u8, first: usize, rows: usize) {
+        let x = &self.x[first * self.k..][..rows * self.k];
+        // SAFETY: promised by the caller.
+        unsafe {
+            match self.weight_type {
+                WeightType::F32 | WeightType::F16 => {}
+                WeightType::Bf16 => PairInput::new(input, self.k).round(s, x, first),
+                WeightType::Q8_0 | WeightType::Q4_0 => {
+                    let nibbles = self.weight_type == WeightType::Q4_0;
+                    QuantInput::new(input, self.m, self.k).quantize(s, x, first, rows, nibbles);
+                }
+            }
+        }
     }
 
     /// What a thread does before its first task. A line that another core has written costs about 100 ns, or as much
-    /// for all of them when they are asked for together. So every thread asks for all of x, and quantises a few rows
+    /// for all of them when they are asked for together. So every thread asks for all of x, and converts a few rows
     /// itself.
     #[inline(always)]
-    fn prepare<S: Simd>(&self, s: S, worker: usize) -> QuantInput {
+    fn prepare<S: Simd>(&self, s: S, worker: usize) -> *const u8 {
         if !self.few {
             return self.input(0);
         }
@@ -206,19 +231,17 @@ impl Product<'_> {
             s.prefetch(self.x.as_ptr().cast::<u8>().wrapping_add(at));
         }
         let input = self.input(worker);
-        if self.weight_type.is_block_quantized() {
-            let (k, blocks) = (self.k, self.blocks::<S>());
-            for block in 0..blocks.count {
-                let (first, rows) = blocks.get(block);
-                // SAFETY: this copy is the worker's own.
-                unsafe { input.quantize(s, &self.x[first * k..][..rows * k], first, rows, self.nibbles()) }
-            }
+        let blocks = self.blocks::<S>();
+        for block in 0..blocks.count {
+            let (first, rows) = blocks.get(block);
+            // SAFETY: this copy is the worker's own.
+            unsafe { self.convert(s, input, first, rows) }
         }
         input
     }
 
     #[inline(always)]
-    fn panels<S: Simd>(&self, s: S, first: usize, last: usize, input: QuantInput, sums: &mut Sums) {
+    fn panels<S: Simd>(&self, s: S, first: usize, last: usize, input: *const u8, sums: &mut Sums) {
         let (len, panels) = (last - first, self.tile::<S>().1);
         let groups = len / panels;
         let (next, apart) = if self.few { (1, groups) } else { (panels, 1) };
@@ -231,7 +254,7 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, group: Group, input: QuantInput, sums: &mut Sums) {
+    fn rows<S: Simd>(&self, s: S, group: Group, input: *const u8, sums: &mut Sums) {
         let blocks = self.blocks::<S>();
         for block in 0..blocks.count {
             let (first_row, rows) = blocks.get(block);
@@ -256,7 +279,7 @@ impl Product<'_> {
         }
         let part = group.panels * panel / blocks;
         let at = weights.wrapping_add((group.first + group.panels) * panel + block * part);
-        Ahead { at, every: (self.k * LINE / part.max(1)).max(1), bytes: part / (self.k / BLOCK).max(1) }
+        Ahead { at, every: (self.depth() * LINE / part.max(1)).max(1), bytes: part / (self.k / BLOCK).max(1) }
     }
 
     /// # Safety
@@ -267,7 +290,7 @@ impl Product<'_> {
         &self,
         s: S,
         group: Group,
-        input: QuantInput,
+        input: *const u8,
         first_row: usize,
         rows: usize,
         ahead: Ahead,
@@ -279,7 +302,8 @@ impl Product<'_> {
         // SAFETY: promised by the caller; the packed layout is what the tiles expect.
         unsafe {
             let x = self.x.as_ptr().add(first_row * k);
-            let quants = input.rows(first_row);
+            let input = input.cast_mut();
+            let quants = || QuantInput::new(input, self.m, k).rows(first_row);
             match self.weight_type {
                 WeightType::F32 => {
                     float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, ahead, sums)
@@ -287,11 +311,25 @@ impl Product<'_> {
                 WeightType::F16 => {
                     float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, x, rows, ahead, sums)
                 }
+                WeightType::Bf16 => {
+                    let x = PairInput::new(input, k).rows(first_row);
+                    float_rows::<S, Pair>(
+                        s,
+                        weights.cast(),
+                        bytes / 4,
+                        panels,
+                        self.depth(),
+                        x,
+                        rows,
+                        ahead,
+                        sums,
+                    )
+                }
                 WeightType::Q8_0 => {
-                    quant_rows::<S, false>(s, weights, bytes, panels, k, quants, rows, ahead, sums)
+                    quant_rows::<S, false>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
                 }
                 WeightType::Q4_0 => {
-                    quant_rows::<S, true>(s, weights, bytes, panels, k, quants, rows, ahead, sums)
+                    quant_rows::<S, true>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
                 }
             }
         }
@@ -356,13 +394,13 @@ unsafe fn float_rows<S: Simd, T: Element>(
     weights: *const T,
     panel_len: usize,
     panels: usize,
-    k: usize,
-    x: *const f32,
+    depth: usize,
+    x: *const T::Input,
     rows: usize,
     ahead: Ahead,
     sums: &mut Sums,
 ) {
-    // The tile sizes of `Isa::tile`: others are not compiled.
+    // The tile sizes of `Product::tile`: others are not compiled.
     macro_rules! call {
         ($r:literal) => {
             // SAFETY: promised by the caller.
@@ -370,13 +408,13 @@ unsafe fn float_rows<S: Simd, T: Element>(
                 if $r > S::FLOAT_TILE.0 {
                     unreachable!()
                 } else if panels == 1 {
-                    tile::float::<S, T, $r, 1>(s, weights, panel_len, k, x, ahead, sums)
+                    tile::float::<S, T, $r, 1>(s, weights, panel_len, depth, x, ahead, sums)
                 } else if panels == 4 && ($r == 1 || $r == 2 && S::PAIR_PANELS == 4) {
-                    tile::float::<S, T, $r, 4>(s, weights, panel_len, k, x, ahead, sums)
+                    tile::float::<S, T, $r, 4>(s, weights, panel_len, depth, x, ahead, sums)
                 } else if panels == 2 && $r == 2 && S::PAIR_PANELS == 2 {
-                    tile::float::<S, T, $r, 2>(s, weights, panel_len, k, x, ahead, sums)
+                    tile::float::<S, T, $r, 2>(s, weights, panel_len, depth, x, ahead, sums)
                 } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
-                    tile::float::<S, T, $r, 3>(s, weights, panel_len, k, x, ahead, sums)
+                    tile::float::<S, T, $r, 3>(s, weights, panel_len, depth, x, ahead, sums)
                 } else {
                     unreachable!()
                 }

@@ -4,11 +4,12 @@
 //! outputs side by side; [`crate::blocks`] says what a block becomes.
 
 use crate::arena::Region;
+use crate::bf16::to_bf16;
 use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
 use crate::buffer::{SharedMut, bytes_of, view_mut};
 use crate::error::expect_len;
 use crate::simd::{Kernel, Simd};
-use crate::types::{BLOCK, LANES, Layout, Q4_BLOCK, Q8_BLOCK, WeightType};
+use crate::types::{BLOCK, LANES, Layout, Pair, Q4_BLOCK, Q8_BLOCK, WeightType};
 use crate::weights::{PackedMatrix, block_offsets};
 use crate::{KernelError, Pool};
 use half::f16;
@@ -300,6 +301,15 @@ fn put(weight_type: WeightType, block: &Block, at: usize, len: usize, panel: &mu
             .copy_from_slice(&block.as_flattened()[..len * LANES]),
         WeightType::F16 => view_mut::<f16>(panel)[at * LANES..][..len * LANES]
             .convert_from_f32_slice(&block.as_flattened()[..len * LANES]),
+        WeightType::Bf16 => {
+            let pairs = &mut view_mut::<Pair>(panel)[at / 2 * LANES..][..len.div_ceil(2) * LANES];
+            for (pairs, values) in pairs.chunks_exact_mut(LANES).zip(block[..len].chunks(2)) {
+                let [first, second] = [values[0], values.get(1).copied().unwrap_or_default()];
+                for (pair, (a, b)) in pairs.iter_mut().zip(first.into_iter().zip(second)) {
+                    *pair = [to_bf16(a), to_bf16(b)];
+                }
+            }
+        }
         WeightType::Q8_0 => {
             let (scales_at, quants_at) = block_offsets(Q8_BLOCK, at / BLOCK);
             let (scales, quants) = quantize_q8_0(block);

@@ -1,14 +1,16 @@
 //! Every kernel again, as plain loops: the definition that the fast ones are held to, bit for bit.
 //!
-//! The order of every sum is written out here: products reduce K ascending into one accumulator per output; sums over a
-//! row go to lane i % 16 and are folded by [`math::fold`]; attention adds its keys in ascending absolute position.
+//! The order of every sum is written out here: products reduce K ascending into one accumulator per output (bf16 in
+//! pairs, whose second value comes first); sums over a row go to lane i % 16 and are folded by [`math::fold`]; attention
+//! adds its keys in ascending absolute position.
 
 use crate::attention_job::{AttentionJob, KvSource};
+use crate::bf16::to_bf16;
 use crate::blocks::quantize_input;
 use crate::kv::{KV_BLOCK, Store};
 use crate::math::fold;
 use crate::types::{Activation, BLOCK, Epilogue, LANES};
-use crate::{KvPool, PackedMatrix, math};
+use crate::{KvPool, PackedMatrix, WeightType, math};
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {
@@ -20,16 +22,23 @@ pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f
         }
         for row in 0..m {
             let x = &x[row * k..][..k];
-            let sum = if w.weight_type().is_block_quantized() {
-                dot_blocks(x, w, col)
-            } else {
-                x.iter().zip(&weights).fold(0f32, |acc, (x, w)| x.mul_add(*w, acc))
+            let sum = match w.weight_type() {
+                WeightType::Q8_0 | WeightType::Q4_0 => dot_blocks(x, w, col),
+                WeightType::Bf16 => dot_pairs(x, &weights),
+                _ => x.iter().zip(&weights).fold(0f32, |acc, (x, w)| x.mul_add(*w, acc)),
             };
             let sum = ep.bias.map_or(sum, |bias| sum + bias[col]);
             let y = ep.activation.map_or(sum, |activation| apply(activation, sum));
             out[row * n + col] = ep.residual.map_or(y, |residual| y + residual[row * n + col]);
         }
     }
+}
+
+/// Of each pair along K the second value is added first, as VDPBF16PS does.
+fn dot_pairs(x: &[f32], weights: &[f32]) -> f32 {
+    x.chunks(2).zip(weights.chunks(2)).fold(0f32, |acc, (x, w)| {
+        x.iter().zip(w).rev().fold(acc, |acc, (x, w)| to_bf16(*x).to_f32().mul_add(*w, acc))
+    })
 }
 
 fn dot_blocks(x: &[f32], w: &PackedMatrix, col: usize) -> f32 {
@@ -119,29 +128,38 @@ pub fn attention(job: &mut AttentionJob, heads: usize, head_dim: usize, scale: f
         for head in 0..heads {
             let keys = if causal { job.start + row + 1 } else { job.kv.len() };
             let q = &job.q[row * job.q_stride + head * head_dim..][..head_dim];
+            let bf16 = job.kv.is_bf16();
+            let input = |x: f32| if bf16 { to_bf16(x).to_f32() } else { x };
             let mut scores: Vec<f32> = (0..keys)
                 .map(|j| {
-                    (0..head_dim).fold(0f32, |acc, d| q[d].mul_add(key(&job.kv, head, head_dim, j, d), acc))
-                        * scale
+                    let k = |d: usize| input(key(&job.kv, head, head_dim, j, d));
+                    sum(bf16, head_dim, |acc, d| input(q[d]).mul_add(k(d), acc)) * scale
                 })
                 .collect();
             let total = 1.0 / exponentials(&mut scores);
             for d in 0..head_dim {
-                let sum = (0..keys)
-                    .fold(0f32, |acc, j| scores[j].mul_add(value(&job.kv, head, head_dim, j, d), acc));
+                let v = |j: usize| input(value(&job.kv, head, head_dim, j, d));
+                let sum = sum(bf16, keys, |acc, j| input(scores[j]).mul_add(v(j), acc));
                 job.out[(row * heads + head) * head_dim + d] = sum * total;
             }
         }
     }
 }
 
+/// Adds for each i in 0..n, ascending; in bf16 in pairs, whose second comes first.
+fn sum(bf16: bool, n: usize, add: impl Fn(f32, usize) -> f32) -> f32 {
+    let step = if bf16 { 2 } else { 1 };
+    (0..n).step_by(step).fold(0.0, |acc, i| (i..n.min(i + step)).rev().fold(acc, &add))
+}
+
 fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
         KvSource::Rows { k, stride, .. } => k[j * stride + head * head_dim + d],
         KvSource::Blocks { pool, layer, blocks, .. } => {
-            let at = j % KV_BLOCK;
-            let at = (at / LANES * head_dim + d) * LANES + at % LANES;
-            element(pool, blocks[j / KV_BLOCK], pool.shape().offset(*layer, head) + at)
+            let (shape, at) = (pool.shape(), j % KV_BLOCK);
+            let step = shape.kv_type.depth();
+            let at = (at / LANES * head_dim.div_ceil(step) + d / step) * LANES + at % LANES;
+            element(pool, blocks[j / KV_BLOCK], shape.offset(*layer, head) + at, d % step)
         }
     }
 }
@@ -151,16 +169,19 @@ fn value(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32
         KvSource::Rows { v, stride, .. } => v[j * stride + head * head_dim + d],
         KvSource::Blocks { pool, layer, blocks, .. } => {
             let shape = pool.shape();
-            let at = shape.keys() + j % KV_BLOCK * shape.padded_dim() + d;
-            element(pool, blocks[j / KV_BLOCK], shape.offset(*layer, head) + at)
+            let step = shape.kv_type.depth();
+            let at = shape.keys() + j % KV_BLOCK / step * shape.padded_dim() + d;
+            element(pool, blocks[j / KV_BLOCK], shape.offset(*layer, head) + at, j % step)
         }
     }
 }
 
-fn element(pool: &KvPool, block: u32, at: usize) -> f32 {
+/// The `part`-th value of element `at`.
+fn element(pool: &KvPool, block: u32, at: usize, part: usize) -> f32 {
     let block = block as usize;
     match pool.store() {
         Store::F32(blocks) => blocks[block].as_ref().expect("a block that was written")[at],
         Store::F16(blocks) => blocks[block].as_ref().expect("a block that was written")[at].to_f32(),
+        Store::Bf16(blocks) => blocks[block].as_ref().expect("a block that was written")[at][part].to_f32(),
     }
 }

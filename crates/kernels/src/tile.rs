@@ -5,10 +5,10 @@
 
 use crate::buffer::LINE;
 use crate::simd::{Element, Simd};
-use crate::types::BLOCK;
-use crate::types::{LANES, Q4_BLOCK, Q8_BLOCK};
+use crate::types::{BLOCK, LANES, Q4_BLOCK, Q8_BLOCK};
 use crate::weights::block_offsets;
 use half::f16;
+use std::array::from_fn;
 
 /// The largest tile of any instruction set, in rows × panels.
 pub(crate) const MAX_ROWS: usize = 8;
@@ -19,7 +19,7 @@ pub(crate) const MAX_PANELS: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     pub at: *const u8,
-    /// Of floats: steps along K to a line.
+    /// Of floats: elements of K to a line.
     pub every: usize,
     /// Of blocks: bytes to a block.
     pub bytes: usize,
@@ -29,38 +29,35 @@ pub(crate) struct Ahead {
 #[repr(align(64))]
 pub(crate) struct Sums(pub [f32; MAX_ROWS * MAX_PANELS * LANES]);
 
-/// f32 and f16 weights: acc = fma(x[k], w[k], acc).
+/// f32, f16 and bf16 weights: acc = fma(x[i], w[i], acc), for each element i of K.
 ///
 /// # Safety
-/// `panels` are P panels of k × 16 elements, `panel_len` elements apart; x has R rows of k elements.
+/// `panels` are P panels of depth × 16 elements, `panel_len` elements apart; x has R rows of `depth` inputs.
 #[inline(always)]
 pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
     s: S,
     panels: *const T,
     panel_len: usize,
-    k: usize,
-    x: *const f32,
+    depth: usize,
+    x: *const T::Input,
     mut ahead: Ahead,
     sums: &mut Sums,
 ) {
     let mut acc = [[s.zero(); P]; R];
     let mut from = 0;
-    while from < k {
+    while from < depth {
         s.prefetch(ahead.at);
         ahead.at = ahead.at.wrapping_add(LINE);
-        let to = k.min(from.saturating_add(ahead.every));
+        let to = depth.min(from.saturating_add(ahead.every));
         for i in from..to {
-            let mut w = [s.zero(); P];
-            for (p, w) in w.iter_mut().enumerate() {
-                let at = panels.wrapping_add(p * panel_len + i * LANES);
-                // SAFETY: i < k and p < P, so these are the 16 elements of one k in one panel.
-                *w = unsafe { T::load(s, at) };
-            }
+            // SAFETY: i < depth and p < P, so these are the 16 elements of one place of K in one panel.
+            let w: [_; P] =
+                from_fn(|p| unsafe { T::load(s, panels.wrapping_add(p * panel_len + i * LANES)) });
             for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: i < k and r < R.
-                let x = s.splat(unsafe { *x.add(r * k + i) });
+                // SAFETY: i < depth and r < R.
+                let x = unsafe { T::splat(s, x.add(r * depth + i)) };
                 for (acc, w) in acc.iter_mut().zip(w) {
-                    *acc = s.fma(x, w, *acc);
+                    *acc = T::fma(s, x, w, *acc);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What the files of this crate agree on: lanes and blocks, instruction sets, types of weights, what follows a product.
 //! It uses no other file.
 
-use half::f16;
+use half::{bf16, f16};
 use std::fmt;
 
 /// Values per block along K.
@@ -14,6 +14,9 @@ pub(crate) const PAIR_SCALES: usize = 2 * LANES * size_of::<f16>();
 pub(crate) const Q8_BLOCK: usize = BLOCK * LANES;
 /// As above, two values to a byte.
 pub(crate) const Q4_BLOCK: usize = BLOCK * LANES / 2;
+
+/// Two neighbours along K.
+pub(crate) type Pair = [bf16; 2];
 
 /// An instruction set. Every one gives the same bits; they differ in speed only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,12 +33,21 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with the int8 dot product.
     Avx512Vnni,
+    /// As above, with the bf16 dot product.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// Slowest first.
-    pub const ALL: [Isa; 6] =
-        [Isa::Portable, Isa::Neon, Isa::NeonDotprod, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 7] = [
+        Isa::Portable,
+        Isa::Neon,
+        Isa::NeonDotprod,
+        Isa::Avx2,
+        Isa::Avx512,
+        Isa::Avx512Vnni,
+        Isa::Avx512Bf16,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -45,6 +57,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Avx512Bf16 => "avx512bf16",
         }
     }
 }
@@ -55,11 +68,14 @@ impl fmt::Display for Isa {
     }
 }
 
-/// How a weight is stored. The input, the sums and the output are always f32.
+/// How a weight is stored. The input, the sums and the output are always f32; what a product takes of the input is
+/// bf16 beside bf16 weights, and int8 beside quantised ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightType {
     F32,
     F16,
+    /// Two of K side by side, as dot products take them.
+    Bf16,
     /// int8 with an f16 scale per 32 along K: 8.5 bits a weight.
     Q8_0,
     /// int4 with an f16 scale per 32 along K: 4.5 bits a weight.
@@ -67,12 +83,14 @@ pub enum WeightType {
 }
 
 impl WeightType {
-    pub const ALL: [WeightType; 4] = [WeightType::F32, WeightType::F16, WeightType::Q8_0, WeightType::Q4_0];
+    pub const ALL: [WeightType; 5] =
+        [WeightType::F32, WeightType::F16, WeightType::Bf16, WeightType::Q8_0, WeightType::Q4_0];
 
     fn name(self) -> &'static str {
         match self {
             WeightType::F32 => "f32",
             WeightType::F16 => "f16",
+            WeightType::Bf16 => "bf16",
             WeightType::Q8_0 => "q8_0",
             WeightType::Q4_0 => "q4_0",
         }
@@ -89,6 +107,7 @@ impl WeightType {
         match self {
             WeightType::F32 => k * LANES * 4,
             WeightType::F16 => k * LANES * 2,
+            WeightType::Bf16 => k.div_ceil(2) * LANES * size_of::<Pair>(),
             WeightType::Q8_0 => pairs * (PAIR_SCALES + 2 * Q8_BLOCK),
             WeightType::Q4_0 => pairs * (PAIR_SCALES + 2 * Q4_BLOCK),
         }

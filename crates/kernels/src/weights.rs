@@ -7,6 +7,7 @@
 //! | type | one panel |
 //! |---|---|
 //! | f32, f16 | K × [16 lanes] |
+//! | bf16 | pairs of K: ceil(K / 2) × [16 lanes × 2 values of K], an odd K with a zero |
 //! | q8_0 | pairs of blocks: 2 × [16 f16 scales], then 2 × (8 groups × [16 lanes × 4 values of K]) as value + 128 |
 //! | q4_0 | the same, 2 × (4 × [16 lanes × 4 bytes]): byte i of a GGUF block, value i low and value i + 16 high |
 //!
@@ -16,7 +17,7 @@ use crate::KernelError;
 use crate::arena::Bytes;
 use crate::buffer::view;
 use crate::error::by_name;
-use crate::types::{BLOCK, LANES, PAIR_SCALES, Q4_BLOCK, Q8_BLOCK, WeightType};
+use crate::types::{BLOCK, LANES, PAIR_SCALES, Pair, Q4_BLOCK, Q8_BLOCK, WeightType};
 use half::f16;
 use std::fmt;
 use std::str::FromStr;
@@ -79,6 +80,12 @@ impl PackedMatrix {
                 out.iter_mut()
                     .zip(view::<f16>(panel)[lane..].iter().step_by(LANES))
                     .for_each(|(o, w)| *o = w.to_f32());
+            }
+            WeightType::Bf16 => {
+                let pairs = view::<Pair>(panel)[lane..].iter().step_by(LANES);
+                for (o, pair) in out.chunks_mut(2).zip(pairs) {
+                    o.iter_mut().zip(pair).for_each(|(o, w)| *o = w.to_f32());
+                }
             }
             WeightType::Q8_0 | WeightType::Q4_0 => {
                 for (block, values) in out.chunks_exact_mut(BLOCK).enumerate() {

@@ -95,13 +95,19 @@ fn main() {
     {
         let pool = Pool::with_isa(threads, isa).unwrap();
         let (fma, int8) = (machine::fma_peak(&pool, 12), machine::int8_peak(&pool, 12));
+        let bf16 = machine::bf16_peak(&pool, 12);
         report.line(isa, "limit: f32 multiply-add", "GFLOP/s", fma / 1e9, fma / 1e9, None);
+        report.line(isa, "limit: bf16 dot product", "GFLOP/s", bf16 / 1e9, bf16 / 1e9, None);
         report.line(isa, "limit: int8 dot product", "GOP/s", int8 / 1e9, int8 / 1e9, None);
-        peaks.push((isa, fma, int8));
+        peaks.push((isa, fma, bf16, int8));
     }
-    let (_, fma, int8) = *peaks.iter().find(|peak| peak.0 == best).unwrap();
+    let (_, fma, bf16, int8) = *peaks.iter().find(|peak| peak.0 == best).unwrap();
     for weight_type in WeightType::ALL {
-        let peak = if matches!(weight_type, WeightType::F32 | WeightType::F16) { fma } else { int8 };
+        let peak = match weight_type {
+            WeightType::F32 | WeightType::F16 => fma,
+            WeightType::Bf16 => bf16,
+            WeightType::Q8_0 | WeightType::Q4_0 => int8,
+        };
         if wants("decode") {
             decode(&report, &pool, weight_type, &memory, peak);
         }
@@ -198,7 +204,7 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
     let (isa, _awake, mut scratch, budget) =
         (pool.isa(), pool.active(), Scratch::new(), Duration::from_millis(200));
     let (heads, dim, width) = (12, 64, 768);
-    for kv_type in [KvType::F32, KvType::F16] {
+    for kv_type in KvType::ALL {
         for keys in [128usize, 1024] {
             let shape = KvShape { layers: LAYERS, heads, head_dim: dim, kv_type };
             let blocks: Vec<u32> = (0..keys.div_ceil(KV_BLOCK) as u32).collect();
@@ -228,11 +234,13 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
             }
         }
     }
-    for (len, jobs) in [(16, 1), (128, 1), (128, 32)] {
+    for (len, jobs, bf16) in
+        [(16, 1), (128, 1), (128, 32)].into_iter().flat_map(|(l, j)| [(l, j, false), (l, j, true)])
+    {
         let qkv: Vec<f32> = (0..len * 3 * width).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect();
         let mut outs = vec![vec![0.0; len * width]; jobs];
         let (median, best) = time(budget, || {
-            let kv = KvSource::Rows { k: &qkv[width..], v: &qkv[2 * width..], stride: 3 * width, len };
+            let kv = KvSource::Rows { k: &qkv[width..], v: &qkv[2 * width..], stride: 3 * width, len, bf16 };
             let job = |out| AttentionJob { q: &qkv, q_stride: 3 * width, rows: len, start: 0, kv, out };
             let mut jobs: Vec<_> = outs.iter_mut().map(|out| job(out)).collect();
             attention(pool, &mut jobs, heads, dim, 0.125, false, &mut scratch).unwrap();
@@ -240,7 +248,7 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
         let limit = (jobs * 4 * len * len * width) as f64 / peak;
         report.line(
             isa,
-            &format!("encoder attention, {jobs} x {len}"),
+            &format!("encoder attention{}, {jobs} x {len}", if bf16 { " bf16" } else { "" }),
             "µs",
             median * 1e6,
             best * 1e6,

@@ -177,6 +177,22 @@ impl Simd for Avx2 {
         self.splat_i(0)
     }
     #[inline(always)]
+    fn pairs(self, a: Self::B) -> (Self::F, Self::F) {
+        // SAFETY: as above.
+        unsafe {
+            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            (
+                a.map(|a| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a))),
+                a.map(|a| _mm256_castsi256_ps(_mm256_and_si256(a, high))),
+            )
+        }
+    }
+    #[inline(always)]
+    fn first(self, a: Self::B) -> Self::B {
+        // SAFETY: as above.
+        a.map(|a| unsafe { _mm256_and_si256(a, _mm256_set1_epi32(0xffff)) })
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch touches nothing that the program can observe, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }

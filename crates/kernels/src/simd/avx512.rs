@@ -1,25 +1,57 @@
-//! AVX-512 F + BW + DQ + VL, with or without VNNI: 16 lanes are one register.
+//! AVX-512 F + BW + DQ + VL, with or without VNNI and BF16: 16 lanes are one register.
 
-use super::operations::{Kernel, Simd};
+use super::operations::{Kernel, Simd, Words};
+use crate::bf16::{INFINITE, TINY};
 use crate::types::LANES;
-use half::f16;
+use half::{bf16, f16};
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::array::from_fn;
+use std::mem::transmute;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>(());
+pub(crate) struct Avx512<const VNNI: bool, const BF16: bool>(());
 
-/// The machine must have AVX-512 F, BW, DQ and VL, and VNNI where the parameter says so.
-pub(super) fn launch<K: Kernel, const VNNI: bool>(kernel: K) -> K::Output {
+/// The machine must have AVX-512 F, BW, DQ and VL, and VNNI and BF16 where the parameters say so; BF16 without VNNI is
+/// no instruction set of ours.
+pub(super) fn launch<K: Kernel, const VNNI: bool, const BF16: bool>(kernel: K) -> K::Output {
+    const { assert!(VNNI || !BF16) };
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
     fn inner<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run(Avx512::<false>(()))
+        kernel.run(Avx512::<false, false>(()))
     }
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn inner_vnni<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run(Avx512::<true>(()))
+        kernel.run(Avx512::<true, false>(()))
+    }
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+    fn inner_bf16<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run(Avx512::<true, true>(()))
     }
     // SAFETY: `Isa::launch` is called for instruction sets that were detected.
-    unsafe { if VNNI { inner_vnni(kernel) } else { inner(kernel) } }
+    unsafe {
+        match (VNNI, BF16) {
+            (_, true) => inner_bf16(kernel),
+            (true, false) => inner_vnni(kernel),
+            (false, false) => inner(kernel),
+        }
+    }
+}
+
+/// VDPBF16PS, as an intrinsic would be. With the intrinsic the compiler gathers the broadcasts of all rows of a tile
+/// before the first product, needs more registers than there are, and copies every sum; assembly keeps its place.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn dpbf16(mut acc: __m512, w: __m512i, x: __m512i) -> __m512 {
+    // SAFETY: the instruction touches registers only.
+    unsafe {
+        asm!(
+            "vdpbf16ps {acc}, {w}, {x}",
+            acc = inout(zmm_reg) acc, w = in(zmm_reg) w, x = in(zmm_reg) x,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    acc
 }
 
 /// Methods that are one intrinsic.
@@ -33,7 +65,7 @@ macro_rules! whole {
     )*};
 }
 
-impl<const VNNI: bool> Simd for Avx512<VNNI> {
+impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
@@ -164,6 +196,82 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     fn no_nibbles(self) -> Self::N {
         self.splat_i(0)
+    }
+    #[inline(always)]
+    fn pairs(self, a: Self::B) -> (Self::F, Self::F) {
+        // SAFETY: as above.
+        unsafe {
+            let second = _mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)), _mm512_castsi512_ps(second))
+        }
+    }
+    #[inline(always)]
+    fn first(self, a: Self::B) -> Self::B {
+        // SAFETY: as above.
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi32(0xffff)) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::F, w: Self::B, x: Self::B) -> Self::F {
+        if BF16 {
+            // SAFETY: as above; BF16 is true only where it was detected.
+            return unsafe { dpbf16(acc, w, x) };
+        }
+        let ((w0, w1), (x0, x1)) = (self.pairs(w), self.pairs(x));
+        self.fma(w0, x0, self.fma(w1, x1, acc))
+    }
+    #[inline(always)]
+    fn bf16(self, x: Self::F) -> [bf16; LANES] {
+        // SAFETY: as above; BF16 is true only where it was detected. The results are 32 bytes, as is the array.
+        unsafe {
+            let bits = _mm512_castps_si512(x);
+            let magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fff_ffff));
+            let not_tiny = _mm512_cmpge_epi32_mask(magnitude, _mm512_set1_epi32(TINY as i32));
+            if BF16 {
+                return transmute::<__m256bh, [bf16; LANES]>(_mm512_maskz_cvtneps_pbh(not_tiny, x));
+            }
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let nearest = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(INFINITE as i32));
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40 << 16));
+            let either = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, nearest, quiet));
+            transmute::<__m256i, [bf16; LANES]>(_mm512_cvtepi32_epi16(_mm512_maskz_mov_epi32(not_tiny, either)))
+        }
+    }
+    /// Four steps: pairs of words, of two words, of four, of eight.
+    #[inline(always)]
+    fn transpose(self, words: &mut Words) {
+        // SAFETY: as above; each row of the words is 64 aligned bytes.
+        unsafe {
+            let mut a: [__m512i; LANES] = from_fn(|i| _mm512_load_si512(words.0[i].as_ptr().cast()));
+            a = from_fn(|i| match i % 2 {
+                0 => _mm512_unpacklo_epi32(a[i], a[i + 1]),
+                _ => _mm512_unpackhi_epi32(a[i - 1], a[i]),
+            });
+            a = from_fn(|i| match i % 4 {
+                0 => _mm512_unpacklo_epi64(a[i], a[i + 2]),
+                1 => _mm512_unpackhi_epi64(a[i - 1], a[i + 1]),
+                2 => _mm512_unpacklo_epi64(a[i - 1], a[i + 1]),
+                _ => _mm512_unpackhi_epi64(a[i - 2], a[i]),
+            });
+            // Row i now holds, in each quarter q, column 4 q + i % 4 of the rows i / 4 * 4...
+            a = from_fn(|i| {
+                let (first, second) = (i / 8 * 8 + i % 4, i / 8 * 8 + i % 4 + 4);
+                match i / 4 % 2 {
+                    0 => _mm512_shuffle_i32x4::<0b10_00_10_00>(a[first], a[second]),
+                    _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(a[first], a[second]),
+                }
+            });
+            // ... and here quarters 0 and 2, or 1 and 3, of eight rows.
+            for i in 0..LANES {
+                let (odd, second) = (i / 4 % 2, i / 8);
+                let (low, high) = (a[i % 4 + 4 * odd], a[8 + i % 4 + 4 * odd]);
+                let column = match second {
+                    0 => _mm512_shuffle_i32x4::<0b10_00_10_00>(low, high),
+                    _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(low, high),
+                };
+                _mm512_store_si512(words.0[i].as_mut_ptr().cast(), column);
+            }
+        }
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {

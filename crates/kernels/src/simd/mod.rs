@@ -11,7 +11,7 @@ mod neon;
 mod operations;
 mod portable;
 
-pub(crate) use operations::{Element, Kernel, Simd};
+pub(crate) use operations::{Element, Kernel, Simd, Words};
 
 use crate::Isa;
 
@@ -25,9 +25,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::launch(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::launch::<K, false>(kernel),
+            Isa::Avx512 => avx512::launch::<K, false, false>(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512::launch::<K, true>(kernel),
+            Isa::Avx512Vnni => avx512::launch::<K, true, false>(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => avx512::launch::<K, true, true>(kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::launch::<K, false>(kernel),
             #[cfg(target_arch = "aarch64")]

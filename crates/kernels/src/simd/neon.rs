@@ -211,6 +211,22 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     }
 
     #[inline(always)]
+    fn pairs(self, a: Self::B) -> (Self::F, Self::F) {
+        // SAFETY: as above.
+        unsafe {
+            let words = a.map(|a| vreinterpretq_u32_u8(a));
+            (
+                words.map(|w| vreinterpretq_f32_u32(vshlq_n_u32::<16>(w))),
+                words.map(|w| vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff_0000)))),
+            )
+        }
+    }
+    #[inline(always)]
+    fn first(self, a: Self::B) -> Self::B {
+        // SAFETY: as above.
+        a.map(|a| unsafe { vandq_u8(a, vreinterpretq_u8_u32(vdupq_n_u32(0xffff))) })
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch touches nothing that the program can observe, whatever the address.
         unsafe { asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags)) }

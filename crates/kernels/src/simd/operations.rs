@@ -1,8 +1,10 @@
 //! The operations that kernels are written with; each instruction set implements them.
 
+use crate::bf16::to_bf16;
 use crate::buffer::Plain;
-use crate::types::LANES;
-use half::f16;
+use crate::types::{LANES, Pair};
+use half::{bf16, f16};
+use std::array::from_fn;
 
 /// A token that proves that this machine has an instruction set, and the operations on its 16 lanes.
 ///
@@ -81,10 +83,38 @@ pub(crate) trait Simd: Copy {
     fn no_nibbles(self) -> Self::N;
     fn sum_nibbles(self, acc: Self::N) -> Self::I;
 
+    /// The first and the second bf16 of each lane's four bytes, as f32.
+    fn pairs(self, a: Self::B) -> (Self::F, Self::F);
+    /// Each lane's first bf16, the second 0.
+    fn first(self, a: Self::B) -> Self::B;
+
     /// Asks for the cache line at `p`.
     fn prefetch(self, p: *const u8);
 
+    /// Row and column change places.
+    #[inline(always)]
+    fn transpose(self, words: &mut Words) {
+        for i in 0..LANES {
+            for j in 0..i {
+                (words.0[i][j], words.0[j][i]) = (words.0[j][i], words.0[i][j]);
+            }
+        }
+    }
+
     // What follows is the same everywhere.
+
+    /// acc + w[1] x[1], then + w[0] x[0], of each lane's pair of bf16, rounded after each.
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::F, w: Self::B, x: Self::B) -> Self::F {
+        let ((w0, w1), (x0, x1)) = (self.pairs(w), self.pairs(x));
+        self.fma(w0, x0, self.fma(w1, x1, acc))
+    }
+
+    /// By [`to_bf16`].
+    #[inline(always)]
+    fn bf16(self, x: Self::F) -> [bf16; LANES] {
+        self.lanes(x).map(to_bf16)
+    }
 
     #[inline(always)]
     fn zero(self) -> Self::F {
@@ -140,26 +170,116 @@ pub(crate) trait Simd: Copy {
     }
 }
 
-/// A stored element that 16 lanes of f32 can be loaded from.
+/// 16 × 16 values of four bytes.
+#[repr(align(64))]
+pub(crate) struct Words(pub [[u32; LANES]; LANES]);
+
+/// A stored element of weights, keys or values, and the inputs that it is multiplied with.
 pub(crate) trait Element: Plain {
+    /// Values along the sum that one element holds.
+    const DEPTH: usize;
+    /// As many values of the input.
+    type Input: Plain;
+    /// 16 elements.
+    type Lanes<S: Simd>: Copy;
+
     /// # Safety
     /// 16 elements can be read at `p`.
-    unsafe fn load<S: Simd>(simd: S, p: *const Self) -> S::F;
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> Self::Lanes<S>;
+    /// # Safety
+    /// One input can be read at `p`.
+    unsafe fn splat<S: Simd>(s: S, p: *const Self::Input) -> Self::Lanes<S>;
+    /// acc + x * w: for more than one value the last is added first.
+    fn fma<S: Simd>(s: S, x: Self::Lanes<S>, w: Self::Lanes<S>, acc: S::F) -> S::F;
+    /// Each element's first value, the others 0.
+    fn first<S: Simd>(s: S, w: Self::Lanes<S>) -> Self::Lanes<S>;
+    /// Writes 16 values as inputs: 16 / DEPTH of them.
+    ///
+    /// # Safety
+    /// So many inputs can be written at `p`.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self::Input, x: S::F);
+    /// Writes 16 elements of DEPTH values each: `row(i)` are their i-th values.
+    ///
+    /// # Safety
+    /// 16 elements can be written at `p`.
+    unsafe fn interleave<S: Simd>(s: S, row: impl Fn(usize) -> S::F, p: *mut Self);
 }
 
-impl Element for f32 {
+/// Elements that are f32 once loaded.
+macro_rules! floats {
+    ($element:ty, $load:ident, $from:path) => {
+        impl Element for $element {
+            const DEPTH: usize = 1;
+            type Input = f32;
+            type Lanes<S: Simd> = S::F;
+
+            #[inline(always)]
+            unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F {
+                // SAFETY: promised by the caller.
+                unsafe { s.$load(p) }
+            }
+            #[inline(always)]
+            unsafe fn splat<S: Simd>(s: S, p: *const f32) -> S::F {
+                // SAFETY: promised by the caller.
+                s.splat(unsafe { *p })
+            }
+            #[inline(always)]
+            fn fma<S: Simd>(s: S, x: S::F, w: S::F, acc: S::F) -> S::F {
+                s.fma(x, w, acc)
+            }
+            #[inline(always)]
+            fn first<S: Simd>(_: S, w: S::F) -> S::F {
+                w
+            }
+            #[inline(always)]
+            unsafe fn store<S: Simd>(s: S, p: *mut f32, x: S::F) {
+                // SAFETY: promised by the caller.
+                unsafe { s.store(p, x) }
+            }
+            #[inline(always)]
+            unsafe fn interleave<S: Simd>(s: S, row: impl Fn(usize) -> S::F, p: *mut Self) {
+                // SAFETY: promised by the caller.
+                unsafe { p.cast::<[Self; LANES]>().write_unaligned(s.lanes(row(0)).map($from)) }
+            }
+        }
+    };
+}
+floats!(f32, load, f32::from);
+floats!(f16, load_f16, f16::from_f32);
+
+impl Element for Pair {
+    const DEPTH: usize = 2;
+    type Input = Pair;
+    type Lanes<S: Simd> = S::B;
+
     #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, p: *const f32) -> S::F {
-        // SAFETY: promised by the caller.
-        unsafe { simd.load(p) }
+    unsafe fn load<S: Simd>(s: S, p: *const Pair) -> S::B {
+        // SAFETY: promised by the caller: 16 elements are 64 bytes.
+        unsafe { s.load_bytes(p.cast()) }
     }
-}
-
-impl Element for f16 {
     #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, p: *const f16) -> S::F {
+    unsafe fn splat<S: Simd>(s: S, p: *const Pair) -> S::B {
+        // SAFETY: promised by the caller: an input is four bytes.
+        unsafe { s.splat_bytes(p.cast()) }
+    }
+    #[inline(always)]
+    fn fma<S: Simd>(s: S, x: S::B, w: S::B, acc: S::F) -> S::F {
+        s.dot_pairs(acc, w, x)
+    }
+    #[inline(always)]
+    fn first<S: Simd>(s: S, w: S::B) -> S::B {
+        s.first(w)
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut Pair, x: S::F) {
+        // SAFETY: promised by the caller: 16 bf16 are 8 pairs.
+        unsafe { p.cast::<[bf16; LANES]>().write(s.bf16(x)) }
+    }
+    #[inline(always)]
+    unsafe fn interleave<S: Simd>(s: S, row: impl Fn(usize) -> S::F, p: *mut Pair) {
+        let (first, second) = (s.bf16(row(0)), s.bf16(row(1)));
         // SAFETY: promised by the caller.
-        unsafe { simd.load_f16(p) }
+        unsafe { p.cast::<[Pair; LANES]>().write(from_fn(|i| [first[i], second[i]])) }
     }
 }
 

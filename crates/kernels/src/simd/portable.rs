@@ -154,6 +154,15 @@ impl Simd for Portable {
         [0; LANES]
     }
     #[inline(always)]
+    fn pairs(self, a: Self::B) -> (Self::F, Self::F) {
+        let words = a.map(u32::from_le_bytes);
+        (words.map(|w| f32::from_bits(w << 16)), words.map(|w| f32::from_bits(w & 0xffff_0000)))
+    }
+    #[inline(always)]
+    fn first(self, a: Self::B) -> Self::B {
+        a.map(|a| [a[0], a[1], 0, 0])
+    }
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
     #[inline(always)]
     fn sum_nibbles(self, acc: Self::N) -> Self::I {

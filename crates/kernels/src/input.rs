@@ -1,11 +1,12 @@
-//! The input of a quantised product, as int8 in blocks of 32 (`blocks::quantize_input` is the definition).
+//! What a product makes of its input before it begins: beside quantised weights int8 in blocks of 32
+//! (`blocks::quantize_input` is the definition), beside bf16 weights bf16 ([`crate::bf16`]).
 
 use crate::blocks::INPUT_TINY;
 use crate::buffer::LINE;
 use crate::simd::Simd;
 use crate::tile::QuantRows;
-use crate::types::BLOCK;
-use crate::types::LANES;
+use crate::types::{BLOCK, LANES, Pair};
+use half::bf16;
 
 /// Where the quantised input of one product lies; the rows of a block of rows are interleaved as [`QuantRows`] says,
 /// and the blocks follow each other.
@@ -70,6 +71,55 @@ impl QuantInput {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Where the bf16 input of one product lies: [M][ceil(K / 2)] pairs, an odd K with a zero.
+#[derive(Clone, Copy)]
+pub(crate) struct PairInput {
+    k: usize,
+    pairs: *mut Pair,
+}
+
+impl PairInput {
+    pub fn bytes(m: usize, k: usize) -> usize {
+        m * k.div_ceil(2) * size_of::<Pair>()
+    }
+
+    /// In `bytes(m, k)` bytes at `at`, which is aligned to a cache line.
+    pub fn new(at: *mut u8, k: usize) -> Self {
+        Self { k, pairs: at.cast() }
+    }
+
+    /// The rows from row `first` on.
+    pub fn rows(&self, first: usize) -> *const Pair {
+        self.pairs.wrapping_add(first * self.k.div_ceil(2)).cast_const()
+    }
+
+    /// Rounds `x`, [rows, K], the first of them row `first`.
+    ///
+    /// # Safety
+    /// The rows are inside the memory that this was made for, and nobody else touches them meanwhile.
+    #[inline(always)]
+    pub unsafe fn round<S: Simd>(&self, s: S, x: &[f32], first: usize) {
+        // Without a padded end rows follow each other.
+        let row = if self.k.is_multiple_of(2) { x.len() } else { self.k };
+        let mut to = self.rows(first).cast_mut().cast::<bf16>();
+        for x in x.chunks_exact(row.max(1)) {
+            for (chunk, x) in x.chunks(LANES).enumerate() {
+                // SAFETY: the chunk's own elements are read; as many are written of this row.
+                unsafe {
+                    let rounded = s.bf16(s.load_head(x.as_ptr(), x.len(), 0.0));
+                    let to = to.add(chunk * LANES);
+                    if x.len() == LANES {
+                        to.cast::<[bf16; LANES]>().write(rounded);
+                    } else {
+                        std::ptr::copy_nonoverlapping(rounded.as_ptr(), to, x.len().next_multiple_of(2));
+                    }
+                }
+            }
+            to = to.wrapping_add(row.next_multiple_of(2));
         }
     }
 }
