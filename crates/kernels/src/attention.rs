@@ -12,7 +12,6 @@ use crate::rows::row_max;
 use crate::simd::{Element, Kernel, Simd, Words, math};
 use crate::types::{LANES, Pair};
 use crate::{KernelError, Pool, Scratch};
-use std::array::from_fn;
 use std::ops::Range;
 
 /// Rows whose scores are held at once.
@@ -350,7 +349,7 @@ impl Head<'_> {
             (self.queries.as_ptr().cast::<T::Input>(), self.head_dim.next_multiple_of(LANES));
         for d in 0..depth {
             // SAFETY: element d of D in tile + p.
-            let k: [_; P] = from_fn(|p| unsafe { T::load(s, keys.add(((tile + p) * depth + d) * LANES)) });
+            let k = unsafe { T::load_each::<S, P>(s, keys.add((tile * depth + d) * LANES), depth * LANES) };
             for (r, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: element d of D in row r.
                 let q = unsafe { T::splat(s, queries.add(r * stride / T::DEPTH + d)) };
@@ -463,10 +462,10 @@ impl Head<'_> {
             self.weights.as_ptr().cast::<T::Input>().wrapping_add((first * self.keys + at) / T::DEPTH);
         for j in elements {
             // SAFETY: the element is there, and the lanes are inside the padded D.
-            let v: [_; P] = from_fn(|p| unsafe {
-                let v = T::load(s, values.add(j * stride + (lane + p) * LANES));
-                if HALF { T::first(s, v) } else { v }
-            });
+            let mut v = unsafe { T::load_each::<S, P>(s, values.add(j * stride + lane * LANES), LANES) };
+            if HALF {
+                v = v.map(|v| T::first(s, v));
+            }
             for (r, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: inside row first + r of weights.
                 let weight = unsafe { T::splat(s, weights.add(r * self.keys / T::DEPTH + j)) };

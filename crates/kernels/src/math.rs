@@ -6,6 +6,7 @@
 use crate::types::LANES;
 
 /// Folds 16 lanes: halves onto halves.
+#[inline(always)]
 pub fn fold(mut lanes: [f32; LANES]) -> f32 {
     for step in [8, 4, 2, 1] {
         for i in 0..step {

@@ -8,7 +8,6 @@ use crate::simd::{Element, Simd};
 use crate::types::{BLOCK, LANES, Q4_BLOCK, Q8_BLOCK};
 use crate::weights::block_offsets;
 use half::f16;
-use std::array::from_fn;
 
 /// The largest tile of any instruction set, in rows × panels.
 pub(crate) const MAX_ROWS: usize = 8;
@@ -51,8 +50,7 @@ pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
         let to = depth.min(from.saturating_add(ahead.every));
         for i in from..to {
             // SAFETY: i < depth and p < P, so these are the 16 elements of one place of K in one panel.
-            let w: [_; P] =
-                from_fn(|p| unsafe { T::load(s, panels.wrapping_add(p * panel_len + i * LANES)) });
+            let w = unsafe { T::load_each::<S, P>(s, panels.wrapping_add(i * LANES), panel_len) };
             for (r, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: i < depth and r < R.
                 let x = unsafe { T::splat(s, x.add(r * depth + i)) };

@@ -1,9 +1,11 @@
 //! AVX2 + FMA + F16C: 16 lanes are two registers.
 
 use super::operations::{Kernel, Simd};
+use crate::bf16::{INFINITE, TINY};
 use crate::types::LANES;
-use half::f16;
+use half::{bf16, f16};
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -181,16 +183,36 @@ impl Simd for Avx2 {
         // SAFETY: as above.
         unsafe {
             let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            (
-                a.map(|a| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a))),
-                a.map(|a| _mm256_castsi256_ps(_mm256_and_si256(a, high))),
-            )
+            let first = [_mm256_slli_epi32::<16>(a[0]), _mm256_slli_epi32::<16>(a[1])];
+            let second = [_mm256_and_si256(a[0], high), _mm256_and_si256(a[1], high)];
+            (self.floats(first), self.floats(second))
+        }
+    }
+    #[inline(always)]
+    fn bf16(self, x: Self::F) -> [bf16; LANES] {
+        let bits = self.bits(x);
+        let mut words = [[0u16; 8]; 2];
+        // SAFETY: as above; each half of the words has 16 bytes.
+        unsafe {
+            for (bits, words) in bits.iter().zip(&mut words) {
+                let magnitude = _mm256_and_si256(*bits, _mm256_set1_epi32(0x7fff_ffff));
+                let tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(TINY as i32), magnitude);
+                let nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(INFINITE as i32));
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(*bits), _mm256_set1_epi32(1));
+                let nearest = _mm256_add_epi32(*bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+                let quiet = _mm256_or_si256(*bits, _mm256_set1_epi32(0x40 << 16));
+                let either = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(nearest, quiet, nan));
+                let either = _mm256_andnot_si256(tiny, either);
+                let high = _mm256_extracti128_si256::<1>(either);
+                let packed = _mm_packus_epi32(_mm256_castsi256_si128(either), high);
+                _mm_storeu_si128(words.as_mut_ptr().cast(), packed);
+            }
+            transmute::<[[u16; 8]; 2], [bf16; LANES]>(words)
         }
     }
     #[inline(always)]
     fn first(self, a: Self::B) -> Self::B {
-        // SAFETY: as above.
-        a.map(|a| unsafe { _mm256_and_si256(a, _mm256_set1_epi32(0xffff)) })
+        self.and_i(a, self.splat_i(0xffff))
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {

@@ -6,7 +6,6 @@ use crate::types::LANES;
 use half::{bf16, f16};
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::array::from_fn;
 use std::mem::transmute;
 
 #[derive(Clone, Copy)]
@@ -234,42 +233,46 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
             let nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(INFINITE as i32));
             let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40 << 16));
             let either = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, nearest, quiet));
-            transmute::<__m256i, [bf16; LANES]>(_mm512_cvtepi32_epi16(_mm512_maskz_mov_epi32(not_tiny, either)))
+            transmute::<__m256i, [bf16; LANES]>(_mm512_cvtepi32_epi16(_mm512_maskz_mov_epi32(
+                not_tiny, either,
+            )))
         }
     }
-    /// Four steps: pairs of words, of two words, of four, of eight.
+    /// Four steps, which exchange words, pairs of words, then quarters of registers. No closures: what is not inlined
+    /// into a function that has the instruction set becomes a call for every instruction.
     #[inline(always)]
     fn transpose(self, words: &mut Words) {
         // SAFETY: as above; each row of the words is 64 aligned bytes.
         unsafe {
-            let mut a: [__m512i; LANES] = from_fn(|i| _mm512_load_si512(words.0[i].as_ptr().cast()));
-            a = from_fn(|i| match i % 2 {
-                0 => _mm512_unpacklo_epi32(a[i], a[i + 1]),
-                _ => _mm512_unpackhi_epi32(a[i - 1], a[i]),
-            });
-            a = from_fn(|i| match i % 4 {
-                0 => _mm512_unpacklo_epi64(a[i], a[i + 2]),
-                1 => _mm512_unpackhi_epi64(a[i - 1], a[i + 1]),
-                2 => _mm512_unpacklo_epi64(a[i - 1], a[i + 1]),
-                _ => _mm512_unpackhi_epi64(a[i - 2], a[i]),
-            });
-            // Row i now holds, in each quarter q, column 4 q + i % 4 of the rows i / 4 * 4...
-            a = from_fn(|i| {
-                let (first, second) = (i / 8 * 8 + i % 4, i / 8 * 8 + i % 4 + 4);
-                match i / 4 % 2 {
-                    0 => _mm512_shuffle_i32x4::<0b10_00_10_00>(a[first], a[second]),
-                    _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(a[first], a[second]),
+            let mut a = [_mm512_setzero_si512(); LANES];
+            for (a, row) in a.iter_mut().zip(&words.0) {
+                *a = _mm512_load_si512(row.as_ptr().cast());
+            }
+            for i in (0..LANES).step_by(2) {
+                let (x, y) = (a[i], a[i + 1]);
+                (a[i], a[i + 1]) = (_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+            }
+            for i in (0..LANES).step_by(4) {
+                let [x, y, z, w] = [a[i], a[i + 1], a[i + 2], a[i + 3]];
+                (a[i], a[i + 1]) = (_mm512_unpacklo_epi64(x, z), _mm512_unpackhi_epi64(x, z));
+                (a[i + 2], a[i + 3]) = (_mm512_unpacklo_epi64(y, w), _mm512_unpackhi_epi64(y, w));
+            }
+            // Quarter q of a[i] now holds column 4 q + i % 4 of the four rows from i / 4 * 4 on.
+            let mut b = [_mm512_setzero_si512(); LANES];
+            for i in 0..4 {
+                for half in [0, 8] {
+                    let (x, y) = (a[half + i], a[half + i + 4]);
+                    b[half + i] = _mm512_shuffle_i32x4::<0b10_00_10_00>(x, y);
+                    b[half + i + 4] = _mm512_shuffle_i32x4::<0b11_01_11_01>(x, y);
                 }
-            });
-            // ... and here quarters 0 and 2, or 1 and 3, of eight rows.
-            for i in 0..LANES {
-                let (odd, second) = (i / 4 % 2, i / 8);
-                let (low, high) = (a[i % 4 + 4 * odd], a[8 + i % 4 + 4 * odd]);
-                let column = match second {
-                    0 => _mm512_shuffle_i32x4::<0b10_00_10_00>(low, high),
-                    _ => _mm512_shuffle_i32x4::<0b11_01_11_01>(low, high),
-                };
-                _mm512_store_si512(words.0[i].as_mut_ptr().cast(), column);
+            }
+            // And here b[i] columns i and i + 8 of the first eight rows, b[i + 8] of the others.
+            for i in 0..8 {
+                let (x, y) = (b[i], b[i + 8]);
+                let low = _mm512_shuffle_i32x4::<0b10_00_10_00>(x, y);
+                let high = _mm512_shuffle_i32x4::<0b11_01_11_01>(x, y);
+                _mm512_store_si512(words.0[i].as_mut_ptr().cast(), low);
+                _mm512_store_si512(words.0[i + 8].as_mut_ptr().cast(), high);
             }
         }
     }

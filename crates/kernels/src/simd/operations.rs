@@ -186,6 +186,21 @@ pub(crate) trait Element: Plain {
     /// # Safety
     /// 16 elements can be read at `p`.
     unsafe fn load<S: Simd>(s: S, p: *const Self) -> Self::Lanes<S>;
+    /// 16 elements in each of P places, `apart` elements apart.
+    ///
+    /// # Safety
+    /// They can be read.
+    #[inline(always)]
+    unsafe fn load_each<S: Simd, const P: usize>(s: S, p: *const Self, apart: usize) -> [Self::Lanes<S>; P] {
+        // SAFETY: promised by the caller. No closure: one that is not inlined would be compiled for any machine.
+        unsafe {
+            let mut each = [Self::load(s, p); P];
+            for (i, each) in each.iter_mut().enumerate().skip(1) {
+                *each = Self::load(s, p.add(i * apart));
+            }
+            each
+        }
+    }
     /// # Safety
     /// One input can be read at `p`.
     unsafe fn splat<S: Simd>(s: S, p: *const Self::Input) -> Self::Lanes<S>;
