@@ -1,6 +1,6 @@
 //! The device that a model is loaded on.
 
-use crate::{Device, Dtype, LoadOptions, ModelError, Result};
+use crate::{Device, LoadOptions, ModelError, Result};
 
 pub(crate) enum Target {
     Cpu,
@@ -22,13 +22,12 @@ impl Target {
 /// cannot take this model.
 ///
 /// # Errors
-/// `UnsupportedDevice`: no GPU, no driver, this build, or adapters on a GPU. `UnsupportedDtype`: bf16 on the CPU. What
-/// `load` says.
+/// `UnsupportedDevice`: no GPU, no driver, this build, or adapters on a GPU. What `load` says.
 pub(crate) fn on_device<T>(options: &LoadOptions, mut load: impl FnMut(Target) -> Result<T>) -> Result<T> {
     match options.device {
-        Device::Cpu => load(cpu(options)?),
+        Device::Cpu => load(Target::Cpu),
         Device::Cuda => load(gpu(options)?),
-        Device::Auto => or_cpu(gpu(options).and_then(&mut load), || load(cpu(options)?)),
+        Device::Auto => or_cpu(gpu(options).and_then(&mut load), || load(Target::Cpu)),
     }
 }
 
@@ -43,13 +42,6 @@ fn or_cpu<T>(gpu: Result<T>, cpu: impl FnOnce() -> Result<T>) -> Result<T> {
             | ModelError::Option { .. },
         ) => cpu(),
         other => other,
-    }
-}
-
-fn cpu(options: &LoadOptions) -> Result<Target> {
-    match options.dtype {
-        Some(Dtype::Bf16) => Err(ModelError::UnsupportedDtype("bf16 on the CPU".into())),
-        _ => Ok(Target::Cpu),
     }
 }
 

@@ -5,7 +5,7 @@
 pub enum Dtype {
     F32,
     F16,
-    /// On a GPU only.
+    /// Products take their inputs in bf16 too; their sums are f32.
     Bf16,
     Q8_0,
     Q4_0,

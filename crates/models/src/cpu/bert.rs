@@ -4,6 +4,7 @@
 //! bits alone and in any batch.
 
 use std::any::Any;
+use std::sync::{Mutex, PoisonError};
 
 use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
 
@@ -144,15 +145,26 @@ impl CpuBert {
         let h = self.info.hidden_size;
         let y = space(&mut self.space.y, m * h);
         y.fill(0.0);
-        let mut rows = y.chunks_exact_mut(h);
-        for input in batch {
-            for (position, (&id, &kind)) in input.ids.iter().zip(&input.type_ids).enumerate() {
-                let row = rows.next().expect("a row for every token");
-                self.word_embeddings.add_row(id as usize, row);
-                self.token_type_embeddings.add_row(kind as usize, row);
+        // Texts side by side: each has its rows to itself, and no lock waits.
+        let mut rest = &mut *y;
+        let texts: Vec<_> = batch
+            .iter()
+            .map(|input| {
+                let (rows, others) = std::mem::take(&mut rest).split_at_mut(input.ids.len() * h);
+                rest = others;
+                Mutex::new((input, rows))
+            })
+            .collect();
+        self.cpu.pool.run(texts.len(), |text| {
+            let mut text = texts[text].lock().unwrap_or_else(PoisonError::into_inner);
+            let (input, rows) = &mut *text;
+            for (position, row) in rows.chunks_exact_mut(h).enumerate() {
+                self.word_embeddings.add_row(input.ids[position] as usize, row);
+                self.token_type_embeddings.add_row(input.type_ids[position] as usize, row);
                 self.position_embeddings.add_row(position, row);
             }
-        }
+        });
+        drop(texts);
         self.norm.forward(&self.cpu, y, space(&mut self.space.x, m * h));
     }
 

@@ -125,7 +125,11 @@ impl CpuGpt2 {
             layers: config.n_layer,
             heads: config.n_head,
             head_dim: d / config.n_head,
-            kv_type: if dtype == Dtype::F32 { KvType::F32 } else { KvType::F16 },
+            kv_type: match dtype {
+                Dtype::F32 => KvType::F32,
+                Dtype::Bf16 => KvType::Bf16,
+                Dtype::F16 | Dtype::Q8_0 | Dtype::Q4_0 => KvType::F16,
+            },
         };
         let spec = kv_spec(options.kv_cache_bytes, KV_BLOCK, shape.block_bytes(), config.n_positions)?;
         let activation = config.activation_function.into();
