@@ -8,10 +8,12 @@
 use crate::attention_job::{AttentionJob, KvSource};
 use crate::buffer::{Plain, SharedMut, pairs_mut};
 use crate::kv::{Blocks, KV_BLOCK, Store};
+use crate::operand::Target;
 use crate::rows::row_max;
 use crate::simd::{Element, Kernel, Simd, Words, math};
 use crate::types::{LANES, Pair};
-use crate::{KernelError, Pool, Scratch};
+use crate::{Input, KernelError, Pool, Scratch};
+use half::bf16;
 use std::ops::Range;
 
 /// Rows whose scores are held at once.
@@ -43,7 +45,7 @@ pub fn attention(
     let copies = if jobs.iter().any(own) { keys * (head_dim + dim) } else { 0 };
     let per_thread = 2 * ROWS * (keys + dim) + copies;
     let work = SharedMut(scratch.attention.at_least(pool.threads() * per_thread).as_mut_ptr());
-    let outs: Vec<_> = jobs.iter_mut().map(|job| SharedMut(job.out.as_mut_ptr())).collect();
+    let outs: Vec<_> = jobs.iter_mut().map(|job| Target::of(&mut job.out)).collect();
     let jobs = &*jobs;
     pool.run_shares(jobs.len() * heads, |worker, claims| {
         claims.for_each(|task| {
@@ -54,7 +56,7 @@ pub fn attention(
             let (weights, work) = work.split_at_mut(ROWS * keys);
             let (queries, work) = work.split_at_mut(ROWS * dim);
             let (sums, copies) = work.split_at_mut(ROWS * dim);
-            let out = outs[job].0.wrapping_add(head * head_dim);
+            let out = outs[job].from(head * head_dim);
             let head = Head {
                 job: &jobs[job],
                 head,
@@ -96,7 +98,7 @@ struct Head<'a> {
     sums: &'a mut [f32],
     copies: &'a mut [f32],
     /// This head's part of row 0.
-    out: *mut f32,
+    out: Target,
 }
 
 impl Kernel for Head<'_> {
@@ -114,18 +116,23 @@ impl Kernel for Head<'_> {
                     Store::Bf16(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
                 }
             }
-            KvSource::Rows { k, v, stride, len, bf16 } => {
-                let at = self.head * self.head_dim;
-                let (k, v) = (Rows { x: &k[at..], stride, len }, Rows { x: &v[at..], stride, len });
+            KvSource::Rows { k, v, stride, len } => {
                 let copies = std::mem::take(&mut self.copies);
-                if bf16 {
-                    self.own_rows::<S, Pair>(s, k, v, pairs_mut(copies));
-                } else if self.head_dim == dim {
-                    k.tiles::<S, f32>(s, self.head_dim, copies);
-                    let all = len.next_multiple_of(LANES).max(LANES);
-                    self.rows(s, all, stride, |_| (&*copies, v.x));
-                } else {
-                    self.own_rows::<S, f32>(s, k, v, copies);
+                let at = self.head * self.head_dim;
+                match (k.from(at), v.from(at)) {
+                    (Input::F32(k), Input::F32(v)) if self.head_dim == dim => {
+                        Rows { x: k, stride, len }.tiles(s, self.head_dim, copies);
+                        let all = len.next_multiple_of(LANES).max(LANES);
+                        self.rows(s, all, stride, |_| (&*copies, v));
+                    }
+                    (Input::F32(k), Input::F32(v)) => {
+                        self.own_rows(s, Rows { x: k, stride, len }, Rows { x: v, stride, len }, copies);
+                    }
+                    (Input::Bf16(k), Input::Bf16(v)) => {
+                        let copies = pairs_mut(copies);
+                        self.own_rows(s, Rows { x: k, stride, len }, Rows { x: v, stride, len }, copies);
+                    }
+                    _ => unreachable!("keys and values of one type, as was checked"),
                 }
             }
         }
@@ -142,56 +149,93 @@ fn part<T: Plain>(store: &Blocks<T>, id: u32, at: usize, keys: usize) -> (&[T], 
 
 /// Keys or values of one head: `len` rows, `stride` apart.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
-    x: &'a [f32],
+struct Rows<'a, X> {
+    x: &'a [X],
     stride: usize,
     len: usize,
 }
 
-impl Rows<'_> {
-    /// Keys into tiles [len / 16][D / DEPTH][16]; D is `head_dim`. What is not there is 0.
+/// A value of a row, and what it becomes an element of.
+trait Value: Plain {
+    type Element: Element<Input = Self::Element>;
+
+    /// 16 elements whose i-th values are `values(i)`, the first `n <= 16` of them, the others 0.
+    ///
+    /// # Safety
+    /// `n` values can be read at each of DEPTH places, unless it is null: that one's values are 0.
+    unsafe fn interleave(places: [*const Self; 2], n: usize) -> [Self::Element; LANES];
+}
+
+impl Value for f32 {
+    type Element = f32;
+
     #[inline(always)]
-    fn tiles<S: Simd, T: Element<Input = T>>(&self, s: S, head_dim: usize, tiles: &mut [T]) {
-        const { assert!(size_of::<T>() == size_of::<u32>()) };
-        let depth = head_dim.div_ceil(T::DEPTH);
+    unsafe fn interleave(places: [*const f32; 2], n: usize) -> [f32; LANES] {
+        let mut all = [0.0; LANES];
+        // SAFETY: promised by the caller.
+        unsafe { std::ptr::copy_nonoverlapping(places[0], all.as_mut_ptr(), n) };
+        all
+    }
+}
+
+impl Value for bf16 {
+    type Element = Pair;
+
+    #[inline(always)]
+    unsafe fn interleave(places: [*const bf16; 2], n: usize) -> [Pair; LANES] {
+        let mut values = [[bf16::ZERO; LANES]; 2];
+        for (values, place) in values.iter_mut().zip(places) {
+            if !place.is_null() {
+                // SAFETY: promised by the caller.
+                unsafe { std::ptr::copy_nonoverlapping(place, values.as_mut_ptr(), n) };
+            }
+        }
+        let mut all = [[bf16::ZERO; 2]; LANES];
+        for (i, pair) in all.iter_mut().enumerate() {
+            *pair = [values[0][i], values[1][i]];
+        }
+        all
+    }
+}
+
+impl<X: Value> Rows<'_, X> {
+    /// Keys into tiles [len / 16][D / DEPTH][16]; D is `head_dim`, a multiple of DEPTH. What is not there is 0.
+    #[inline(always)]
+    fn tiles<S: Simd>(&self, s: S, head_dim: usize, tiles: &mut [X::Element]) {
+        const { assert!(size_of::<X::Element>() == size_of::<u32>()) };
+        let depth = head_dim / X::Element::DEPTH;
         for (tile, first) in tiles.chunks_exact_mut(depth * LANES).zip((0..self.len).step_by(LANES)) {
             let rows = LANES.min(self.len - first);
             for at in (0..depth).step_by(LANES) {
+                let count = LANES.min(depth - at);
                 let mut words = Words([[0; LANES]; LANES]);
                 for (row, words) in words.0.iter_mut().take(rows).enumerate() {
-                    let x = &self.x[(first + row) * self.stride..][..head_dim];
-                    for (i, x) in x[at * T::DEPTH..].chunks(LANES).take(T::DEPTH).enumerate() {
-                        // SAFETY: the chunk's own elements, and the i-th of DEPTH parts of a row of words.
-                        unsafe {
-                            let to = words.as_mut_ptr().cast::<T>().add(i * LANES / T::DEPTH);
-                            T::store(s, to, s.load_head(x.as_ptr(), x.len(), 0.0));
-                        }
-                    }
+                    let values = count * X::Element::DEPTH;
+                    let x = &self.x[(first + row) * self.stride + at * X::Element::DEPTH..][..values];
+                    // SAFETY: as many values as `count` words hold: neighbours in D are an element.
+                    unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), words.as_mut_ptr().cast(), values) };
                 }
                 s.transpose(&mut words);
-                let to = &mut tile[at * LANES..][..LANES * LANES.min(depth - at)];
-                // SAFETY: T has four bytes, any of which are a value; the words are 16 lines of 16.
-                to.copy_from_slice(unsafe { std::slice::from_raw_parts(words.0.as_ptr().cast(), to.len()) });
+                // SAFETY: an element has four bytes, any of which are a value; the words are 16 lines of 16.
+                let words = unsafe { std::slice::from_raw_parts(words.0.as_ptr().cast(), count * LANES) };
+                tile[at * LANES..][..count * LANES].copy_from_slice(words);
             }
         }
     }
 
     /// Values into [len / DEPTH][D padded to 16]; D is `head_dim`. What is not there is 0.
     #[inline(always)]
-    fn values<S: Simd, T: Element<Input = T>>(&self, s: S, head_dim: usize, values: &mut [T]) {
+    fn values(&self, head_dim: usize, values: &mut [X::Element]) {
         let dim = head_dim.next_multiple_of(LANES);
-        for (to, first) in values.chunks_exact_mut(dim).zip((0..self.len).step_by(T::DEPTH)) {
-            for at in (0..head_dim).step_by(LANES) {
-                let n = LANES.min(head_dim - at);
-                let row = |i: usize| {
-                    // SAFETY: n elements of a row that is there.
-                    let here = |row: usize| unsafe {
-                        s.load_head(self.x[row * self.stride + at..].as_ptr(), n, 0.0)
-                    };
-                    if first + i < self.len { here(first + i) } else { s.zero() }
-                };
-                // SAFETY: 16 elements of `to`.
-                unsafe { T::interleave(s, row, to[at..][..LANES].as_mut_ptr()) }
+        for (to, first) in values.chunks_exact_mut(dim).zip((0..self.len).step_by(X::Element::DEPTH)) {
+            let row = |row: usize| (row < self.len).then(|| &self.x[row * self.stride..][..head_dim]);
+            for (chunk, to) in to.chunks_exact_mut(LANES).enumerate() {
+                let place =
+                    |row: Option<&[X]>| row.map_or(std::ptr::null(), |row| row[chunk * LANES..].as_ptr());
+                let n = LANES.min(head_dim - chunk * LANES);
+                // SAFETY: n values of a row, in each of two rows of which the second may not be there.
+                let elements = unsafe { X::interleave([place(row(first)), place(row(first + 1))], n) };
+                to.copy_from_slice(&elements);
             }
         }
     }
@@ -200,11 +244,11 @@ impl Rows<'_> {
 impl Head<'_> {
     /// Over this batch's own keys and values, once they are in the layout of the cache, in `copies`.
     #[inline(always)]
-    fn own_rows<S: Simd, T: Element<Input = T>>(&mut self, s: S, k: Rows, v: Rows, copies: &mut [T]) {
+    fn own_rows<S: Simd, X: Value>(&mut self, s: S, k: Rows<X>, v: Rows<X>, copies: &mut [X::Element]) {
         let all = k.len.next_multiple_of(LANES).max(LANES);
-        let (keys, values) = copies.split_at_mut(all * self.head_dim.div_ceil(T::DEPTH));
+        let (keys, values) = copies.split_at_mut(all * self.head_dim.div_ceil(X::Element::DEPTH));
         k.tiles(s, self.head_dim, keys);
-        v.values(s, self.head_dim, values);
+        v.values(self.head_dim, values);
         self.rows(s, all, self.head_dim.next_multiple_of(LANES), |_| (&*keys, &*values));
     }
 
@@ -231,13 +275,22 @@ impl Head<'_> {
             // The bounds that the kernels below rely on.
             assert!(most <= self.keys && span.is_multiple_of(LANES));
             for r in 0..count {
-                let q =
-                    &self.job.q[(row + r) * self.job.q_stride + self.head * self.head_dim..][..self.head_dim];
-                for (chunk, q) in q.chunks(LANES).enumerate() {
-                    // SAFETY: the chunk's own elements; D padded has room for whole lanes of inputs.
-                    unsafe {
-                        let to = self.queries.as_mut_ptr().add((r * dim + chunk * LANES) / T::DEPTH);
-                        T::store(s, to.cast(), s.load_head(q.as_ptr(), q.len(), 0.0));
+                let at = (row + r) * self.job.q_stride + self.head * self.head_dim;
+                let to = self.queries.as_mut_ptr().cast::<T::Input>().wrapping_add(r * dim / T::DEPTH);
+                match self.job.q {
+                    Input::F32(q) => {
+                        for (chunk, q) in q[at..][..self.head_dim].chunks(LANES).enumerate() {
+                            // SAFETY: the chunk's own elements; D padded has room for whole lanes of inputs.
+                            unsafe {
+                                let q = s.load_head(q.as_ptr(), q.len(), 0.0);
+                                T::store(s, to.add(chunk * LANES / T::DEPTH), q);
+                            }
+                        }
+                    }
+                    Input::Bf16(q) => {
+                        let q = &q[at..][..self.head_dim];
+                        // SAFETY: D values are D / 2 pairs, as was checked.
+                        unsafe { std::ptr::copy_nonoverlapping(q.as_ptr(), to.cast(), q.len()) };
                     }
                 }
             }
@@ -291,8 +344,8 @@ impl Head<'_> {
                     // SAFETY: row + r < rows; this head's D outputs of a row belong to this task alone.
                     unsafe {
                         let y = s.mul(s.load(self.sums.as_ptr().add(r * dim + at)), factor);
-                        let out = self.out.add((row + r) * self.width + at);
-                        s.store_head(out, LANES.min(self.head_dim - at), y);
+                        let n = LANES.min(self.head_dim - at);
+                        self.out.store(s, (row + r) * self.width + at, n, y);
                     }
                 }
             }
@@ -510,8 +563,15 @@ fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Res
         if got < expected { Err(KernelError::Shape { what, expected, got }) } else { Ok(()) }
     };
     at_least("queries", reach(job.rows, job.q_stride), job.q.len())?;
+    let bf16 = job.kv.is_bf16();
+    if matches!(job.q, Input::Bf16(_)) && !(bf16 && head_dim.is_multiple_of(2)) {
+        return Err(KernelError::CacheMismatch);
+    }
     match job.kv {
-        KvSource::Rows { k, v, stride, len, .. } => {
+        KvSource::Rows { k, v, stride, len } => {
+            if matches!(v, Input::Bf16(_)) != bf16 || bf16 && !head_dim.is_multiple_of(2) {
+                return Err(KernelError::CacheMismatch);
+            }
             at_least("keys", reach(len, stride), k.len())?;
             at_least("values", reach(len, stride), v.len())?;
         }

@@ -23,7 +23,9 @@ unsafe impl Plain for i32 {}
 unsafe impl Plain for f32 {}
 // SAFETY: as above; `f16` is `repr(transparent)` over u16.
 unsafe impl Plain for half::f16 {}
-// SAFETY: as above, and so is `bf16`; an array has no padding between its elements.
+// SAFETY: as above, and so is `bf16`.
+unsafe impl Plain for half::bf16 {}
+// SAFETY: as above; an array has no padding between its elements.
 unsafe impl Plain for Pair {}
 
 /// A fixed-size, zeroed slice aligned to 64 bytes. Zeroed pages come straight from the system, so what is never

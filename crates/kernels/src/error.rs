@@ -13,7 +13,8 @@ pub enum KernelError {
     BlockSize { weight_type: WeightType, k: usize },
     /// A KV cache was asked to hold more positions than it was made for.
     Capacity { capacity: usize, requested: usize },
-    /// Two KV caches, or a cache and a call, that do not have the same layers, heads, head size or type.
+    /// Two KV caches, or a cache and a call, that do not have the same layers, heads, head size or types;
+    /// heads of an odd size in bf16 rows.
     CacheMismatch,
     /// A layer, head or position that does not exist.
     OutOfRange { what: &'static str, limit: usize, got: usize },
@@ -50,7 +51,9 @@ impl fmt::Display for KernelError {
             Self::Capacity { capacity, requested } => {
                 write!(f, "the KV cache holds {capacity} positions, {requested} were asked for")
             }
-            Self::CacheMismatch => write!(f, "the keys and values do not have the shape of the queries"),
+            Self::CacheMismatch => {
+                write!(f, "the keys and values do not have the shape or the type of the queries")
+            }
             Self::OutOfRange { what, limit, got } => {
                 write!(f, "{what} {got} is out of range (there are {limit})")
             }

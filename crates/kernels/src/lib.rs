@@ -11,7 +11,7 @@
 //! |---|---|
 //! | how weights lie in memory, and get there | `weights.rs`, `blocks.rs`, `packing.rs` |
 //! | the products | `matmul.rs`, `tile.rs`, `input.rs` |
-//! | what bf16 is | `bf16.rs` |
+//! | what bf16 is, and rows in it | `bf16.rs`, `operand.rs` |
 //! | the instruction sets | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
@@ -47,6 +47,7 @@ pub mod machine;
 pub mod math;
 mod matmul;
 mod norm;
+mod operand;
 mod packing;
 mod pool;
 #[doc(hidden)]
@@ -68,6 +69,7 @@ pub use isa::isa;
 pub use kv::{KV_BLOCK, KvPool, KvShape, KvType, KvWrite};
 pub use matmul::matmul;
 pub use norm::layer_norm;
+pub use operand::{Input, Output};
 pub use packing::{Packing, SourceType};
 pub use pool::{Active, Pool};
 pub use rows::{activation, argmax, log_softmax_row, softmax_row};

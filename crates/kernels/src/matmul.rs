@@ -11,11 +11,12 @@
 
 use crate::buffer::{LINE, SharedMut};
 use crate::input::{PairInput, QuantInput};
+use crate::operand::Target;
 use crate::pool::Claims;
 use crate::simd::{Element, Kernel, Simd, math};
 use crate::tile::{self, Ahead, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
 use crate::types::{BLOCK, LANES, Pair};
-use crate::{Epilogue, PackedMatrix, Pool, Scratch, WeightType};
+use crate::{Epilogue, Input, Output, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
 
 /// Up to this many rows, memory bandwidth is the limit.
@@ -28,21 +29,23 @@ const MANY: usize = 128;
 /// An output's bits depend on its row of x, on w and on the epilogue: not on M, on the other rows, or on the threads.
 ///
 /// # Panics
-/// If a slice does not have the length that its shape asks for.
-pub fn matmul(
+/// If a slice does not have the length that its shape asks for; if x is bf16 and w is not, or K is odd.
+pub fn matmul<'a>(
     pool: &Pool,
-    x: &[f32],
+    x: impl Into<Input<'a>>,
     m: usize,
     w: &PackedMatrix,
     ep: Epilogue,
     scratch: &mut Scratch,
-    out: &mut [f32],
+    out: impl Into<Output<'a>>,
 ) {
-    let (n, k) = (w.n(), w.k());
+    let (x, mut out, n, k) = (x.into(), out.into(), w.n(), w.k());
     assert_eq!(x.len(), m * k, "x is [M, K] = [{m}, {k}]");
     assert_eq!(out.len(), m * n, "out is [M, N] = [{m}, {n}]");
     assert!(ep.bias.is_none_or(|bias| bias.len() == n), "bias is [N] = [{n}]");
     assert!(ep.residual.is_none_or(|residual| residual.len() == m * n), "residual is [M, N] = [{m}, {n}]");
+    let rounded = matches!(x, Input::Bf16(_));
+    assert!(!rounded || w.weight_type() == WeightType::Bf16 && k.is_multiple_of(2), "a bf16 input in pairs");
     if m == 0 || n == 0 {
         return;
     }
@@ -60,6 +63,7 @@ pub fn matmul(
     let tasks = w.panels().div_ceil(per_task);
     let bytes = match w.weight_type() {
         WeightType::F32 | WeightType::F16 => 0,
+        WeightType::Bf16 if rounded => 0,
         WeightType::Bf16 => PairInput::bytes(m, k),
         WeightType::Q8_0 | WeightType::Q4_0 => QuantInput::bytes(m, k),
     }
@@ -67,7 +71,7 @@ pub fn matmul(
     let copies = if few { pool.threads() } else { 1 };
     let input = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
     let weights = SharedMut(w.panel(0).as_ptr().cast_mut());
-    let (weight_type, panels, out) = (w.weight_type(), w.panels(), SharedMut(out.as_mut_ptr()));
+    let (weight_type, panels, out) = (w.weight_type(), w.panels(), Target::of(&mut out));
     let product = Product { x, m, n, k, weights, weight_type, panels, ep, few, per_task, input, bytes, out };
     if bytes > 0 && !few {
         // A block has two rows or more, so this is a task for each block, and some for none.
@@ -95,7 +99,7 @@ impl RowBlocks {
 /// has just written.
 struct Product<'a> {
     /// [M, K]
-    x: &'a [f32],
+    x: Input<'a>,
     m: usize,
     n: usize,
     k: usize,
@@ -110,7 +114,7 @@ struct Product<'a> {
     /// Room for what the input becomes, `bytes` of it for each copy.
     input: SharedMut<u8>,
     bytes: usize,
-    out: SharedMut<f32>,
+    out: Target,
 }
 
 /// The blocks of rows that fall to one thread, to be quantised or rounded.
@@ -204,7 +208,8 @@ impl Product<'_> {
     /// `input` is a copy's place, and nobody else touches these rows of it meanwhile.
     #[inline(always)]
     unsafe fn convert<S: Simd>(&self, s: S, input: *mut u8, first: usize, rows: usize) {
-        let x = &self.x[first * self.k..][..rows * self.k];
+        let Input::F32(x) = self.x else { return };
+        let x = &x[first * self.k..][..rows * self.k];
         // SAFETY: promised by the caller.
         unsafe {
             match self.weight_type {
@@ -227,8 +232,8 @@ impl Product<'_> {
             return self.input(0);
         }
         // More than a part of the first cache would only push itself out.
-        for at in (0..size_of_val(self.x).min(1 << 14)).step_by(LINE) {
-            s.prefetch(self.x.as_ptr().cast::<u8>().wrapping_add(at));
+        for line in self.x.bytes().chunks(LINE).take((1 << 14) / LINE) {
+            s.prefetch(line.as_ptr());
         }
         let input = self.input(worker);
         let blocks = self.blocks::<S>();
@@ -301,18 +306,21 @@ impl Product<'_> {
         let (panels, bytes) = (group.panels, group.apart * panel);
         // SAFETY: promised by the caller; the packed layout is what the tiles expect.
         unsafe {
-            let x = self.x.as_ptr().add(first_row * k);
+            let floats = self.x.bytes().as_ptr().cast::<f32>().wrapping_add(first_row * k);
             let input = input.cast_mut();
             let quants = || QuantInput::new(input, self.m, k).rows(first_row);
             match self.weight_type {
                 WeightType::F32 => {
-                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, x, rows, ahead, sums)
+                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, floats, rows, ahead, sums)
                 }
                 WeightType::F16 => {
-                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, x, rows, ahead, sums)
+                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, floats, rows, ahead, sums)
                 }
                 WeightType::Bf16 => {
-                    let x = PairInput::new(input, k).rows(first_row);
+                    let x = match self.x {
+                        Input::Bf16(x) => x.as_ptr().cast::<Pair>().add(first_row * k / 2),
+                        Input::F32(_) => PairInput::new(input, k).rows(first_row),
+                    };
                     float_rows::<S, Pair>(
                         s,
                         weights.cast(),
@@ -361,7 +369,7 @@ impl Product<'_> {
                     if let Some(residual) = self.ep.residual {
                         y = s.add(y, s.load_head(residual.as_ptr().add(at), lanes, 0.0));
                     }
-                    s.store_head(self.out.0.add(at), lanes, y);
+                    self.out.store(s, at, lanes, y);
                 }
             }
         }

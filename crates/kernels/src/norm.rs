@@ -2,13 +2,16 @@
 
 use crate::Pool;
 use crate::buffer::SharedMut;
+use crate::operand::Target;
 use crate::simd::{Kernel, Simd, math};
 use crate::types::LANES;
+use half::bf16;
 
 /// From this many values on it is worth a second thread.
 const PARALLEL: usize = 1 << 14;
 
-/// Per row of `width`: out = (x - mean) / sqrt(variance + eps) * weight + bias, the variance biased as everywhere.
+/// Per row of `width`: out = (x - mean) / sqrt(variance + eps) * weight + bias, the variance biased as everywhere;
+/// `rounded` gets the same in bf16.
 ///
 /// # Panics
 /// If a slice does not have the length that its shape asks for.
@@ -22,13 +25,16 @@ pub fn layer_norm(
     bias: &[f32],
     eps: f32,
     out: &mut [f32],
+    rounded: Option<&mut [bf16]>,
 ) {
     assert_eq!(x.len(), rows * width, "x is [rows, width] = [{rows}, {width}]");
     assert_eq!(out.len(), rows * width, "out is [rows, width] = [{rows}, {width}]");
     assert!(weight.len() == width && bias.len() == width, "weight and bias are [width] = [{width}]");
+    assert!(rounded.as_ref().is_none_or(|rounded| rounded.len() == out.len()), "rounded is as long as out");
     if x.is_empty() {
         return;
     }
+    let rounded = rounded.map(|rounded| SharedMut(rounded.as_mut_ptr()));
     let per_task = if x.len() < PARALLEL { rows } else { (PARALLEL / 4).div_ceil(width) };
     let shared = SharedMut(out.as_mut_ptr());
     pool.run(rows.div_ceil(per_task), |task| {
@@ -36,7 +42,8 @@ pub fn layer_norm(
         let len = x.len().min(first + per_task * width) - first;
         // SAFETY: each task has its own rows of out.
         let out = unsafe { shared.slice(first, len) };
-        pool.isa().launch(LayerNorm { x: &x[first..][..len], weight, bias, eps, out });
+        let rounded = rounded.map(|rounded| rounded.0.wrapping_add(first));
+        pool.isa().launch(LayerNorm { x: &x[first..][..len], weight, bias, eps, out, rounded });
     });
 }
 
@@ -46,6 +53,8 @@ struct LayerNorm<'a> {
     bias: &'a [f32],
     eps: f32,
     out: &'a mut [f32],
+    /// As long as `out`.
+    rounded: Option<*mut bf16>,
 }
 
 impl Kernel for LayerNorm<'_> {
@@ -54,7 +63,7 @@ impl Kernel for LayerNorm<'_> {
     fn run<S: Simd>(self, s: S) {
         let width = self.weight.len();
         let (whole, tail) = (width / LANES * LANES, width % LANES);
-        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
+        for (row, (x, out)) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)).enumerate() {
             let (x, out) = (x.as_ptr(), out.as_mut_ptr());
             let (weight, bias) = (self.weight.as_ptr(), self.bias.as_ptr());
             // SAFETY: x, out, weight and bias are `width` long; at..at + 16 is inside `whole`, at..at + n inside
@@ -85,7 +94,11 @@ impl Kernel for LayerNorm<'_> {
                     let centred = s.sub(s.load_head(x.add(at), n, 0.0), mean_lanes);
                     let (weight, bias) =
                         (s.load_head(weight.add(at), n, 0.0), s.load_head(bias.add(at), n, 0.0));
-                    s.store_head(out.add(at), n, s.fma(s.mul(centred, scale), weight, bias));
+                    let y = s.fma(s.mul(centred, scale), weight, bias);
+                    s.store_head(out.add(at), n, y);
+                    if let Some(rounded) = self.rounded {
+                        Target::Bf16(rounded).store(s, row * width + at, n, y);
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::blocks::quantize_input;
 use crate::kv::{KV_BLOCK, Store};
 use crate::math::fold;
 use crate::types::{Activation, BLOCK, Epilogue, LANES};
-use crate::{KvPool, PackedMatrix, WeightType, math};
+use crate::{Input, KvPool, Output, PackedMatrix, WeightType, math};
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {
@@ -127,22 +127,33 @@ pub fn attention(job: &mut AttentionJob, heads: usize, head_dim: usize, scale: f
     for row in 0..job.rows {
         for head in 0..heads {
             let keys = if causal { job.start + row + 1 } else { job.kv.len() };
-            let q = &job.q[row * job.q_stride + head * head_dim..][..head_dim];
+            let q = |d: usize| value_of(&job.q, row * job.q_stride + head * head_dim + d);
             let bf16 = job.kv.is_bf16();
             let input = |x: f32| if bf16 { to_bf16(x).to_f32() } else { x };
             let mut scores: Vec<f32> = (0..keys)
                 .map(|j| {
                     let k = |d: usize| input(key(&job.kv, head, head_dim, j, d));
-                    sum(bf16, head_dim, |acc, d| input(q[d]).mul_add(k(d), acc)) * scale
+                    sum(bf16, head_dim, |acc, d| input(q(d)).mul_add(k(d), acc)) * scale
                 })
                 .collect();
             let total = 1.0 / exponentials(&mut scores);
             for d in 0..head_dim {
                 let v = |j: usize| input(value(&job.kv, head, head_dim, j, d));
                 let sum = sum(bf16, keys, |acc, j| input(scores[j]).mul_add(v(j), acc));
-                job.out[(row * heads + head) * head_dim + d] = sum * total;
+                let at = (row * heads + head) * head_dim + d;
+                match &mut job.out {
+                    Output::F32(out) => out[at] = sum * total,
+                    Output::Bf16(out) => out[at] = to_bf16(sum * total),
+                }
             }
         }
+    }
+}
+
+fn value_of(x: &Input, at: usize) -> f32 {
+    match x {
+        Input::F32(x) => x[at],
+        Input::Bf16(x) => x[at].to_f32(),
     }
 }
 
@@ -154,7 +165,7 @@ fn sum(bf16: bool, n: usize, add: impl Fn(f32, usize) -> f32) -> f32 {
 
 fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
-        KvSource::Rows { k, stride, .. } => k[j * stride + head * head_dim + d],
+        KvSource::Rows { k, stride, .. } => value_of(k, j * stride + head * head_dim + d),
         KvSource::Blocks { pool, layer, blocks, .. } => {
             let (shape, at) = (pool.shape(), j % KV_BLOCK);
             let step = shape.kv_type.depth();
@@ -166,7 +177,7 @@ fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
 
 fn value(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
-        KvSource::Rows { v, stride, .. } => v[j * stride + head * head_dim + d],
+        KvSource::Rows { v, stride, .. } => value_of(v, j * stride + head * head_dim + d),
         KvSource::Blocks { pool, layer, blocks, .. } => {
             let shape = pool.shape();
             let step = shape.kv_type.depth();

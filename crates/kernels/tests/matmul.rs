@@ -7,7 +7,7 @@ use candlewick_kernels::{
     SourceType, WeightType, matmul, reference,
 };
 use common::{Random, assert_same_bits, pools};
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 const ACTIVATIONS: [Activation; 5] =
@@ -71,6 +71,30 @@ fn epilogues_equal_the_reference() {
                     &format!("{activation:?} {}", pool.isa()),
                 );
             }
+        }
+    }
+}
+
+/// Rows that are bf16 already give what f32 rows give that are rounded on the way, and are written rounded.
+#[test]
+fn rows_in_bf16_equal_rows_that_are_rounded() {
+    let (m, n, k) = (21, 83, 96);
+    let mut random = Random(12);
+    let (x, residual) = (random.values(m * k), random.values(m * n));
+    let halves: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+    for pool in pools(2) {
+        let w = pack(&pool, WeightType::Bf16, n, k, 13);
+        let ep =
+            Epilogue { activation: Some(Activation::Gelu), residual: Some(&residual), ..Epilogue::default() };
+        for m in [1, 3, m] {
+            let ep = Epilogue { residual: Some(&residual[..m * n]), ..ep };
+            let expected = product(&pool, &x[..m * k], m, &w, ep);
+            let (mut out, mut rounded) = (vec![0.0; m * n], vec![bf16::ZERO; m * n]);
+            let mut scratch = Scratch::new();
+            matmul(&pool, &halves[..m * k], m, &w, ep, &mut scratch, &mut out);
+            matmul(&pool, &halves[..m * k], m, &w, ep, &mut scratch, &mut rounded);
+            assert_same_bits(&out, &expected, &format!("{m} rows, {}", pool.isa()));
+            assert!(rounded.iter().zip(&out).all(|(half, y)| *half == bf16::from_f32(*y)), "{}", pool.isa());
         }
     }
 }

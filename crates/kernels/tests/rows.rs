@@ -6,6 +6,7 @@ use candlewick_kernels::{
     Activation, Pool, activation, argmax, layer_norm, log_softmax_row, math, reference, softmax_row,
 };
 use common::{Random, assert_same_bits, pools};
+use half::bf16;
 
 #[test]
 fn layer_norm_equals_the_reference() {
@@ -17,7 +18,9 @@ fn layer_norm_equals_the_reference() {
             reference::layer_norm(&x, width, &weight, &bias, 1e-5, &mut expected);
             for pool in pools(2) {
                 let mut out = vec![f32::NAN; x.len()];
-                layer_norm(&pool, &x, rows, width, &weight, &bias, 1e-5, &mut out);
+                let mut halves = vec![bf16::ZERO; out.len()];
+                layer_norm(&pool, &x, rows, width, &weight, &bias, 1e-5, &mut out, Some(&mut halves));
+                assert!(halves.iter().zip(&out).all(|(half, y)| *half == bf16::from_f32(*y)), "rounded");
                 assert_same_bits(&out, &expected, &format!("{rows}x{width} {}", pool.isa()));
             }
         }
@@ -131,7 +134,7 @@ fn layer_norm_is_close_to_f64() {
     let pool = Pool::new(1);
     let x: Vec<f32> = Random(23).values(768).iter().map(|x| x + 5.0).collect();
     let (ones, zeros, mut out) = (vec![1.0; 768], vec![0.0; 768], vec![0.0; 768]);
-    layer_norm(&pool, &x, 1, 768, &ones, &zeros, 1e-5, &mut out);
+    layer_norm(&pool, &x, 1, 768, &ones, &zeros, 1e-5, &mut out, None);
     let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / 768.0;
     let variance = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 768.0;
     for (x, y) in x.iter().zip(&out) {

@@ -2,11 +2,12 @@
 //! 124M.
 
 use candlewick_kernels::{
-    Activation, AttentionJob, Epilogue, Isa, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite, Layout,
-    PackedMatrix, Pool, Scratch, WeightType, attention, default_threads, isa, layer_norm,
+    Activation, AttentionJob, Epilogue, Input, Isa, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite,
+    Layout, Output, PackedMatrix, Pool, Scratch, WeightType, attention, default_threads, isa, layer_norm,
     machine::{self, Memory},
     matmul, softmax_row,
 };
+use half::bf16;
 use std::time::{Duration, Instant};
 
 /// (N, K) of one layer's products, and of the head. 12 layers.
@@ -222,8 +223,14 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
                         for layer in 0..LAYERS {
                             let kv = KvSource::Blocks { pool: &kv, layer, blocks: &blocks, len: keys };
                             let start = keys - rows;
-                            let job =
-                                AttentionJob { q: &qkv, q_stride: 3 * width, rows, start, kv, out: &mut out };
+                            let job = AttentionJob {
+                                q: (&qkv).into(),
+                                q_stride: 3 * width,
+                                rows,
+                                start,
+                                kv,
+                                out: (&mut out).into(),
+                            };
                             attention(pool, &mut [job], heads, dim, 0.125, true, &mut scratch).unwrap();
                         }
                     });
@@ -238,11 +245,16 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
         [(16, 1), (128, 1), (128, 32)].into_iter().flat_map(|(l, j)| [(l, j, false), (l, j, true)])
     {
         let qkv: Vec<f32> = (0..len * 3 * width).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect();
+        let halves: Vec<bf16> = qkv.iter().map(|x| bf16::from_f32(*x)).collect();
         let mut outs = vec![vec![0.0; len * width]; jobs];
         let (median, best) = time(budget, || {
-            let kv = KvSource::Rows { k: &qkv[width..], v: &qkv[2 * width..], stride: 3 * width, len, bf16 };
-            let job = |out| AttentionJob { q: &qkv, q_stride: 3 * width, rows: len, start: 0, kv, out };
-            let mut jobs: Vec<_> = outs.iter_mut().map(|out| job(out)).collect();
+            let x = if bf16 { Input::Bf16(&halves) } else { Input::F32(&qkv) };
+            let kv = KvSource::Rows { k: x.from(width), v: x.from(2 * width), stride: 3 * width, len };
+            let job = |out| {
+                let out = Output::F32(out);
+                AttentionJob { q: x, q_stride: 3 * width, rows: len, start: 0, kv, out }
+            };
+            let mut jobs: Vec<_> = outs.iter_mut().map(|out: &mut Vec<f32>| job(out)).collect();
             attention(pool, &mut jobs, heads, dim, 0.125, false, &mut scratch).unwrap();
         });
         let limit = (jobs * 4 * len * len * width) as f64 / peak;
@@ -258,7 +270,7 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
     for rows in [1, 512] {
         let (x, weight, mut out) = (vec![0.5; rows * width], vec![1.0; width], vec![0.0; rows * width]);
         let (median, best) =
-            time(budget, || layer_norm(pool, &x, rows, width, &weight, &weight, 1e-5, &mut out));
+            time(budget, || layer_norm(pool, &x, rows, width, &weight, &weight, 1e-5, &mut out, None));
         report.line(isa, &format!("layer norm, {rows} x {width}"), "µs", median * 1e6, best * 1e6, None);
     }
     let logits: Vec<f32> = (0..HEAD.0).map(|i| (i % 301) as f32 / 30.0).collect();

@@ -4,7 +4,6 @@ use crate::bf16::to_bf16;
 use crate::buffer::Plain;
 use crate::types::{LANES, Pair};
 use half::{bf16, f16};
-use std::array::from_fn;
 
 /// A token that proves that this machine has an instruction set, and the operations on its 16 lanes.
 ///
@@ -213,16 +212,11 @@ pub(crate) trait Element: Plain {
     /// # Safety
     /// So many inputs can be written at `p`.
     unsafe fn store<S: Simd>(s: S, p: *mut Self::Input, x: S::F);
-    /// Writes 16 elements of DEPTH values each: `row(i)` are their i-th values.
-    ///
-    /// # Safety
-    /// 16 elements can be written at `p`.
-    unsafe fn interleave<S: Simd>(s: S, row: impl Fn(usize) -> S::F, p: *mut Self);
 }
 
 /// Elements that are f32 once loaded.
 macro_rules! floats {
-    ($element:ty, $load:ident, $from:path) => {
+    ($element:ty, $load:ident) => {
         impl Element for $element {
             const DEPTH: usize = 1;
             type Input = f32;
@@ -251,16 +245,11 @@ macro_rules! floats {
                 // SAFETY: promised by the caller.
                 unsafe { s.store(p, x) }
             }
-            #[inline(always)]
-            unsafe fn interleave<S: Simd>(s: S, row: impl Fn(usize) -> S::F, p: *mut Self) {
-                // SAFETY: promised by the caller.
-                unsafe { p.cast::<[Self; LANES]>().write_unaligned(s.lanes(row(0)).map($from)) }
-            }
         }
     };
 }
-floats!(f32, load, f32::from);
-floats!(f16, load_f16, f16::from_f32);
+floats!(f32, load);
+floats!(f16, load_f16);
 
 impl Element for Pair {
     const DEPTH: usize = 2;
@@ -289,12 +278,6 @@ impl Element for Pair {
     unsafe fn store<S: Simd>(s: S, p: *mut Pair, x: S::F) {
         // SAFETY: promised by the caller: 16 bf16 are 8 pairs.
         unsafe { p.cast::<[bf16; LANES]>().write(s.bf16(x)) }
-    }
-    #[inline(always)]
-    unsafe fn interleave<S: Simd>(s: S, row: impl Fn(usize) -> S::F, p: *mut Pair) {
-        let (first, second) = (s.bf16(row(0)), s.bf16(row(1)));
-        // SAFETY: promised by the caller.
-        unsafe { p.cast::<[Pair; LANES]>().write(from_fn(|i| [first[i], second[i]])) }
     }
 }
 

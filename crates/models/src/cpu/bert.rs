@@ -6,15 +6,16 @@
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
 
-use candlewick_kernels::{Activation as Act, AttentionJob, KvSource, Layout, attention};
+use candlewick_kernels::{Activation as Act, AttentionJob, Input, KvSource, Layout, attention};
+use half::bf16;
 
 use crate::contract::encoder::split;
 use crate::contract::input::check_batch;
-use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, Table, space};
+use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, Rows, Table, space};
 use crate::reference::bert::{Config, classifier_of};
 use crate::{
-    Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, LoadObserver, LoadOptions,
-    ModelError, Result, Weights,
+    Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, LoadObserver,
+    LoadOptions, ModelError, Result, Weights,
 };
 
 struct Layer {
@@ -45,12 +46,14 @@ struct Space {
     /// (M, H): the states, before and after a residual sum.
     x: Vec<f32>,
     y: Vec<f32>,
+    /// (M, H): the states once more, where products take them in bf16.
+    rounded: Vec<bf16>,
     /// (M, 3 H)
-    qkv: Vec<f32>,
+    qkv: Rows,
     /// (M, H)
-    mixed: Vec<f32>,
+    mixed: Rows,
     /// (M, inner)
-    inner: Vec<f32>,
+    inner: Rows,
 }
 
 pub struct CpuBert {
@@ -65,6 +68,8 @@ pub struct CpuBert {
     head: Head,
     activation: Act,
     scale: f32,
+    /// Whether what products read is kept in bf16 between them.
+    rounded: bool,
     space: Space,
 }
 
@@ -120,6 +125,9 @@ impl CpuBert {
             EncoderHead::TokenClassification => Head::Token(linear("classifier", h, classes)?),
             EncoderHead::QuestionAnswering => Head::Token(linear("qa_outputs", h, 2)?),
         };
+        // Pairs of neighbours: an odd width has none of its own.
+        let even = [config.head_dim(), config.intermediate_size].iter().all(|width| width.is_multiple_of(2));
+        let rounded = dtype == Dtype::Bf16 && even;
         let model = Self {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
             position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
@@ -130,7 +138,13 @@ impl CpuBert {
             head,
             activation: config.hidden_act.into(),
             scale: crate::reference::layers::softmax_scale(config.head_dim(), true) as f32,
-            space: Space::default(),
+            space: Space {
+                qkv: Rows::new(rounded),
+                mixed: Rows::new(rounded),
+                inner: Rows::new(rounded),
+                ..Space::default()
+            },
+            rounded,
             info: {
                 (info.dtype, info.weight_bytes, info.threads) = (dtype, load.held(), cpu.pool.threads());
                 info
@@ -165,35 +179,36 @@ impl CpuBert {
             }
         });
         drop(texts);
-        self.norm.forward(&self.cpu, y, space(&mut self.space.x, m * h));
+        let rounded = if self.rounded { Some(room(&mut self.space.rounded, m * h)) } else { None };
+        self.norm.forward_rounded(&self.cpu, y, space(&mut self.space.x, m * h), rounded);
     }
 
     /// One layer, from `space.x` to `space.x`.
     fn layer(&mut self, index: usize, batch: &[EncoderInput], m: usize) -> Result<()> {
         let (h, heads, cpu) = (self.info.hidden_size, self.info.heads, &mut self.cpu);
         let layer = &self.layers[index];
-        let x = space(&mut self.space.x, m * h);
-        let y = space(&mut self.space.y, m * h);
-        let qkv = space(&mut self.space.qkv, m * 3 * h);
-        let mixed = space(&mut self.space.mixed, m * h);
-        let inner = space(&mut self.space.inner, m * layer.intermediate.output());
+        let width = layer.intermediate.output();
+        let Space { x, y, rounded, qkv, mixed, inner } = &mut self.space;
+        let (x, y) = (space(x, m * h), space(y, m * h));
+        let mut rounded = if self.rounded { Some(room(rounded, m * h)) } else { None };
 
-        layer.qkv.forward(cpu, x, None, None, qkv);
+        layer.qkv.forward(cpu, states(x, &rounded), None, None, qkv.space(m * 3 * h));
         let mut jobs = Vec::with_capacity(batch.len());
-        let (mut rest, mut out) = (&qkv[..], &mut mixed[..]);
+        let (mut rest, mut out) = (qkv.first(m * 3 * h), mixed.space(m * h));
         for input in batch {
             let rows = input.ids.len();
-            let (this, others) = out.split_at_mut(rows * h);
-            let kv = KvSource::Rows { k: &rest[h..], v: &rest[2 * h..], stride: 3 * h, len: rows };
+            let (this, others) = out.split_at(rows * h);
+            let kv = KvSource::Rows { k: rest.from(h), v: rest.from(2 * h), stride: 3 * h, len: rows };
             jobs.push(AttentionJob { q: rest, q_stride: 3 * h, rows, start: 0, kv, out: this });
-            (rest, out) = (&rest[rows * 3 * h..], others);
+            (rest, out) = (rest.from(rows * 3 * h), others);
         }
         attention(&cpu.pool, &mut jobs, heads, h / heads, self.scale, false, &mut cpu.scratch)?;
-        layer.attention_output.forward(cpu, mixed, None, Some(x), y);
-        layer.attention_norm.forward(cpu, y, x);
-        layer.intermediate.forward(cpu, x, Some(self.activation), None, inner);
-        layer.output.forward(cpu, inner, None, Some(x), y);
-        layer.output_norm.forward(cpu, y, x);
+        layer.attention_output.forward(cpu, mixed.first(m * h), None, Some(x), &mut *y);
+        layer.attention_norm.forward_rounded(cpu, y, x, rounded.as_deref_mut());
+        let activation = Some(self.activation);
+        layer.intermediate.forward(cpu, states(x, &rounded), activation, None, inner.space(m * width));
+        layer.output.forward(cpu, inner.first(m * width), None, Some(x), &mut *y);
+        layer.output_norm.forward_rounded(cpu, y, x, rounded);
         Ok(())
     }
 
@@ -242,8 +257,8 @@ impl CpuBert {
             Head::None => Err(ModelError::Input("the model has no head".into())),
             Head::MaskedLm { dense, norm, decoder } => {
                 let y = space(&mut self.space.y, m * h);
-                let normal = space(&mut self.space.mixed, m * h);
-                dense.forward(cpu, x, Some(self.activation), None, y);
+                dense.forward(cpu, x, Some(self.activation), None, &mut *y);
+                let normal = &mut self.space.x[..m * h];
                 norm.forward(cpu, y, normal);
                 let mut logits = vec![0.0; m * decoder.output()];
                 decoder.forward(cpu, normal, None, None, &mut logits);
@@ -296,7 +311,8 @@ impl Encoder for CpuBert {
             self.layer(index, batch, m)?;
             if want.attentions.contains(index) {
                 let (heads, scale) = (self.info.heads, self.scale);
-                for (output, qkv) in outputs.iter_mut().zip(split(&self.space.qkv, &lengths, 3 * h)) {
+                let qkv = self.space.qkv.to_f32(lengths.iter().sum::<usize>() * 3 * h);
+                for (output, qkv) in outputs.iter_mut().zip(split(&qkv, &lengths, 3 * h)) {
                     output.attentions.push(attention_weights(qkv, h, heads, scale));
                 }
             }
@@ -336,6 +352,22 @@ impl Encoder for CpuBert {
     fn active(&self) -> Box<dyn Any> {
         self.cpu.awake()
     }
+}
+
+/// What a product takes of the states: bf16 where there is one.
+fn states<'a>(x: &'a [f32], rounded: &'a Option<&mut [bf16]>) -> Input<'a> {
+    match rounded {
+        Some(rounded) => Input::Bf16(rounded),
+        None => Input::F32(x),
+    }
+}
+
+/// As `space`, of bf16.
+fn room(buffer: &mut Vec<bf16>, len: usize) -> &mut [bf16] {
+    if buffer.len() < len {
+        buffer.resize(len, bf16::ZERO);
+    }
+    &mut buffer[..len]
 }
 
 /// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel

@@ -185,7 +185,7 @@ impl CpuGpt2 {
                 }
             };
             block.ln_1.forward(cpu, x, normal);
-            block.c_attn.forward(cpu, normal, None, None, qkv);
+            block.c_attn.forward(cpu, &*normal, None, None, &mut *qkv);
             adapt(cpu, |a| a.c_attn.as_ref(), normal, qkv);
             let mut rest = &qkv[..];
             let write = |step: &Step<'a>| {
@@ -202,21 +202,21 @@ impl CpuGpt2 {
                 let (rows, start) = (step.tokens.len(), step.start);
                 let (this, rest) = out.split_at_mut(rows * d);
                 let kv = KvSource::Blocks { pool: &self.kv, layer, blocks: step.blocks, len: start + rows };
-                jobs.push(AttentionJob { q, q_stride: 3 * d, rows, start, kv, out: this });
+                jobs.push(AttentionJob { q: q.into(), q_stride: 3 * d, rows, start, kv, out: this.into() });
                 (q, out) = (&q[rows * 3 * d..], rest);
             }
             attention(&cpu.pool, &mut jobs, heads, d / heads, block.scale, true, &mut cpu.scratch)?;
-            block.attn_c_proj.forward(cpu, mixed, None, Some(x), y);
+            block.attn_c_proj.forward(cpu, &*mixed, None, Some(x), &mut *y);
             adapt(cpu, |a| a.attn_c_proj.as_ref(), mixed, y);
             block.ln_2.forward(cpu, y, normal);
             if adapted.is_empty() {
-                block.c_fc.forward(cpu, normal, Some(self.activation), None, inner);
+                block.c_fc.forward(cpu, &*normal, Some(self.activation), None, &mut *inner);
             } else {
-                block.c_fc.forward(cpu, normal, None, None, inner);
+                block.c_fc.forward(cpu, &*normal, None, None, &mut *inner);
                 adapt(cpu, |a| a.c_fc.as_ref(), normal, inner);
                 activation(&cpu.pool, self.activation, inner);
             }
-            block.mlp_c_proj.forward(cpu, inner, None, Some(y), x);
+            block.mlp_c_proj.forward(cpu, &*inner, None, Some(y), &mut *x);
             adapt(cpu, |a| a.mlp_c_proj.as_ref(), inner, x);
         }
         Ok(())
@@ -238,7 +238,7 @@ impl CpuGpt2 {
         self.ln_f.forward(cpu, gathered, normal);
         let logits = space(&mut self.space.logits, rows * v);
         let head = self.lm_head.as_ref().unwrap_or(&self.wte);
-        matmul(&cpu.pool, normal, rows, head, Epilogue::default(), &mut cpu.scratch, logits);
+        matmul(&cpu.pool, &*normal, rows, head, Epilogue::default(), &mut cpu.scratch, logits);
         rows
     }
 }

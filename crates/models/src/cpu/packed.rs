@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use candlewick_kernels::{
-    Activation as Act, Epilogue, KernelError, Layout, PackedMatrix, Packing, Pool, Scratch, SourceType,
-    WeightType, matmul,
+    Activation as Act, Epilogue, Input, KernelError, Layout, Output, PackedMatrix, Packing, Pool, Scratch,
+    SourceType, WeightType, layer_norm, matmul,
 };
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use crate::contract::load::Reading;
 use crate::reference::layers::Activation;
@@ -255,15 +255,15 @@ impl PackedLinear {
     }
 
     /// x: (M, in) → out: (M, out); out = activation(x Wᵀ + b) + residual.
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
         cpu: &mut Cpu,
-        x: &[f32],
+        x: impl Into<Input<'a>>,
         activation: Option<Act>,
         residual: Option<&[f32]>,
-        out: &mut [f32],
+        out: impl Into<Output<'a>>,
     ) {
-        let epilogue = Epilogue { bias: Some(&self.bias), activation, residual };
+        let (x, epilogue) = (x.into(), Epilogue { bias: Some(&self.bias), activation, residual });
         matmul(&cpu.pool, x, x.len() / self.weight.k(), &self.weight, epilogue, &mut cpu.scratch, out);
     }
 }
@@ -277,9 +277,13 @@ pub(crate) struct Norm {
 impl Norm {
     /// x, out: (M, width).
     pub fn forward(&self, cpu: &Cpu, x: &[f32], out: &mut [f32]) {
-        let width = self.weight.len();
-        let rows = x.len() / width;
-        candlewick_kernels::layer_norm(&cpu.pool, x, rows, width, &self.weight, &self.bias, self.eps, out);
+        self.forward_rounded(cpu, x, out, None);
+    }
+
+    /// As `forward`; `rounded` gets the same in bf16.
+    pub fn forward_rounded(&self, cpu: &Cpu, x: &[f32], out: &mut [f32], rounded: Option<&mut [bf16]>) {
+        let (width, weight, bias) = (self.weight.len(), &self.weight, &self.bias);
+        layer_norm(&cpu.pool, x, x.len() / width, width, weight, bias, self.eps, out, rounded);
     }
 }
 
@@ -354,6 +358,53 @@ impl Cpu {
     /// Keeps the helper threads awake while the guard lives.
     pub fn awake(&self) -> Box<dyn Any> {
         Box::new(self.pool.active())
+    }
+}
+
+/// Activations that only products and attention read: in bf16 where those round them anyway.
+pub(crate) enum Rows {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::F32(Vec::new())
+    }
+}
+
+impl Rows {
+    pub fn new(rounded: bool) -> Self {
+        if rounded { Self::Bf16(Vec::new()) } else { Self::default() }
+    }
+
+    /// Room for `len` values, whose content is overwritten.
+    pub fn space(&mut self, len: usize) -> Output<'_> {
+        match self {
+            Self::F32(values) => Output::F32(space(values, len)),
+            Self::Bf16(values) => {
+                if values.len() < len {
+                    values.resize(len, bf16::ZERO);
+                }
+                Output::Bf16(&mut values[..len])
+            }
+        }
+    }
+
+    /// The first `len` values.
+    pub fn first(&self, len: usize) -> Input<'_> {
+        match self {
+            Self::F32(values) => Input::F32(&values[..len]),
+            Self::Bf16(values) => Input::Bf16(&values[..len]),
+        }
+    }
+
+    /// The first `len` values in f32.
+    pub fn to_f32(&self, len: usize) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values[..len].to_vec(),
+            Self::Bf16(values) => values[..len].to_f32_vec(),
+        }
     }
 }
 
