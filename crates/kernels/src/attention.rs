@@ -156,25 +156,19 @@ struct Rows<'a, X> {
 }
 
 /// A value of a row, and what it becomes an element of.
-trait Value: Plain {
+trait Value: Plain + Default {
     type Element: Element<Input = Self::Element>;
 
-    /// 16 elements whose i-th values are `values(i)`, the first `n <= 16` of them, the others 0.
-    ///
-    /// # Safety
-    /// `n` values can be read at each of DEPTH places, unless it is null: that one's values are 0.
-    unsafe fn interleave(places: [*const Self; 2], n: usize) -> [Self::Element; LANES];
+    /// 16 elements whose i-th values are those of `rows[i]`.
+    fn interleave(rows: [[Self; LANES]; 2]) -> [Self::Element; LANES];
 }
 
 impl Value for f32 {
     type Element = f32;
 
     #[inline(always)]
-    unsafe fn interleave(places: [*const f32; 2], n: usize) -> [f32; LANES] {
-        let mut all = [0.0; LANES];
-        // SAFETY: promised by the caller.
-        unsafe { std::ptr::copy_nonoverlapping(places[0], all.as_mut_ptr(), n) };
-        all
+    fn interleave(rows: [[f32; LANES]; 2]) -> [f32; LANES] {
+        rows[0]
     }
 }
 
@@ -182,19 +176,25 @@ impl Value for bf16 {
     type Element = Pair;
 
     #[inline(always)]
-    unsafe fn interleave(places: [*const bf16; 2], n: usize) -> [Pair; LANES] {
-        let mut values = [[bf16::ZERO; LANES]; 2];
-        for (values, place) in values.iter_mut().zip(places) {
-            if !place.is_null() {
-                // SAFETY: promised by the caller.
-                unsafe { std::ptr::copy_nonoverlapping(place, values.as_mut_ptr(), n) };
-            }
-        }
+    fn interleave(rows: [[bf16; LANES]; 2]) -> [Pair; LANES] {
         let mut all = [[bf16::ZERO; 2]; LANES];
         for (i, pair) in all.iter_mut().enumerate() {
-            *pair = [values[0][i], values[1][i]];
+            *pair = [rows[0][i], rows[1][i]];
         }
         all
+    }
+}
+
+/// The first N values, and 0 where there are fewer. (A copy of a length that is not known is a call.)
+#[inline(always)]
+fn head<X: Value, const N: usize>(x: &[X]) -> [X; N] {
+    match x.first_chunk::<N>() {
+        Some(x) => *x,
+        None => {
+            let mut some = [X::default(); N];
+            some[..x.len()].copy_from_slice(x);
+            some
+        }
     }
 }
 
@@ -210,15 +210,22 @@ impl<X: Value> Rows<'_, X> {
                 let count = LANES.min(depth - at);
                 let mut words = Words([[0; LANES]; LANES]);
                 for (row, words) in words.0.iter_mut().take(rows).enumerate() {
-                    let values = count * X::Element::DEPTH;
-                    let x = &self.x[(first + row) * self.stride + at * X::Element::DEPTH..][..values];
-                    // SAFETY: as many values as `count` words hold: neighbours in D are an element.
-                    unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), words.as_mut_ptr().cast(), values) };
+                    let x = &self.x[(first + row) * self.stride + at * X::Element::DEPTH..];
+                    let words = words.as_mut_ptr();
+                    // SAFETY: a line of words is 16 f32 or 32 bf16: neighbours in D are an element.
+                    unsafe {
+                        match X::Element::DEPTH {
+                            1 => words.cast::<[X; LANES]>().write_unaligned(head(&x[..count])),
+                            _ => words.cast::<[X; 2 * LANES]>().write_unaligned(head(&x[..2 * count])),
+                        }
+                    }
                 }
                 s.transpose(&mut words);
-                // SAFETY: an element has four bytes, any of which are a value; the words are 16 lines of 16.
-                let words = unsafe { std::slice::from_raw_parts(words.0.as_ptr().cast(), count * LANES) };
-                tile[at * LANES..][..count * LANES].copy_from_slice(words);
+                // SAFETY: an element has four bytes, any of which are a value.
+                let words = unsafe { &*words.0.as_ptr().cast::<[[X::Element; LANES]; LANES]>() };
+                for (to, words) in tile[at * LANES..].chunks_exact_mut(LANES).zip(&words[..count]) {
+                    to.copy_from_slice(words);
+                }
             }
         }
     }
@@ -228,14 +235,14 @@ impl<X: Value> Rows<'_, X> {
     fn values(&self, head_dim: usize, values: &mut [X::Element]) {
         let dim = head_dim.next_multiple_of(LANES);
         for (to, first) in values.chunks_exact_mut(dim).zip((0..self.len).step_by(X::Element::DEPTH)) {
-            let row = |row: usize| (row < self.len).then(|| &self.x[row * self.stride..][..head_dim]);
             for (chunk, to) in to.chunks_exact_mut(LANES).enumerate() {
-                let place =
-                    |row: Option<&[X]>| row.map_or(std::ptr::null(), |row| row[chunk * LANES..].as_ptr());
-                let n = LANES.min(head_dim - chunk * LANES);
-                // SAFETY: n values of a row, in each of two rows of which the second may not be there.
-                let elements = unsafe { X::interleave([place(row(first)), place(row(first + 1))], n) };
-                to.copy_from_slice(&elements);
+                let (at, n) = (chunk * LANES, LANES.min(head_dim - chunk * LANES));
+                let row = |row: usize| match row < self.len {
+                    true => head(&self.x[row * self.stride + at..][..n]),
+                    false => [X::default(); LANES],
+                };
+                let second = if X::Element::DEPTH > 1 { row(first + 1) } else { [X::default(); LANES] };
+                to.copy_from_slice(&X::interleave([row(first), second]));
             }
         }
     }
@@ -288,9 +295,10 @@ impl Head<'_> {
                         }
                     }
                     Input::Bf16(q) => {
-                        let q = &q[at..][..self.head_dim];
-                        // SAFETY: D values are D / 2 pairs, as was checked.
-                        unsafe { std::ptr::copy_nonoverlapping(q.as_ptr(), to.cast(), q.len()) };
+                        for (chunk, q) in q[at..][..self.head_dim].chunks(LANES).enumerate() {
+                            // SAFETY: D padded has room for whole lanes; D values are D / 2 pairs, as was checked.
+                            unsafe { to.cast::<[bf16; LANES]>().add(chunk).write_unaligned(head(q)) };
+                        }
                     }
                 }
             }
