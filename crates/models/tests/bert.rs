@@ -3,10 +3,10 @@
 mod support;
 
 use candlewick_models::{
-    Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, Layers, LoadOptions, PooledWant,
+    Dtype, Encoder, EncoderHead, EncoderInput, EncoderOutput, EncoderWant, Layers, LoadOptions, PooledWant,
     PoolingMode, Tokenizer, load_encoder,
 };
-use support::{Fixture, backends, close};
+use support::{Fixture, backends, close, half_error, relative_error};
 
 const ALL: EncoderWant = EncoderWant {
     last_hidden_state: true,
@@ -53,6 +53,26 @@ fn states_pooled_outputs_and_logits_equal_pytorch() {
                 check_row(&fixture, head, i, text.ids.len(), output, &what);
             }
         }
+    }
+}
+
+/// No farther from f32 than 1.1 times what PyTorch's own bf16 is.
+#[test]
+fn bf16_is_as_near_as_pytorchs() {
+    for fixture in Fixture::all("bert-") {
+        let options = LoadOptions { dtype: Some(Dtype::Bf16), ..Default::default() };
+        let mut model = load(fixture.source(), &options);
+        assert_eq!(model.info().dtype, Dtype::Bf16);
+        let outputs = model.forward(&inputs(&fixture), &ALL, &|| false).unwrap();
+        let last = format!("hidden_states.{}", model.info().layers);
+        let expected = |(i, output): (usize, &EncoderOutput)| {
+            fixture.row(&last, i, Some(output.last_hidden_state.len() / model.info().hidden_size))
+        };
+        let expected: Vec<f32> = outputs.iter().enumerate().flat_map(expected).collect();
+        let found: Vec<f32> = outputs.iter().flat_map(|output| output.last_hidden_state.clone()).collect();
+        let (error, bound) = (relative_error(&found, &expected), 1.1 * half_error(&fixture));
+        assert!(error <= bound, "{}: {error}, PyTorch's by 1.1: {bound}", fixture.name);
+        println!("{}: {:.2} of PyTorch's error", fixture.name, error / bound * 1.1);
     }
 }
 

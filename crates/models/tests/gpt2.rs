@@ -7,7 +7,7 @@ use candlewick_models::{
     load_causal,
 };
 use support::sequences::{Blocks, all_logits, step};
-use support::{Fixture, argmax, backends};
+use support::{Fixture, argmax, backends, half_error, relative_error};
 
 fn load(fixture: &Fixture, options: &LoadOptions) -> Box<dyn CausalBackend> {
     load_causal(fixture.source(), options, &()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name)).model
@@ -76,18 +76,32 @@ fn greedy_text_equals_pytorch() {
     }
 }
 
+/// No farther from f32 than 1.1 times what PyTorch's own bf16 is.
+#[test]
+fn bf16_is_as_near_as_pytorchs() {
+    for fixture in Fixture::all("gpt2-") {
+        let options = LoadOptions { dtype: Some(Dtype::Bf16), ..Default::default() };
+        let mut model = load(&fixture, &options);
+        assert_eq!(model.info().dtype, Dtype::Bf16);
+        let rows = fixture.rows("input_ids");
+        let found: Vec<f32> = rows.iter().flat_map(|ids| all_logits(model.as_mut(), ids)).collect();
+        let error = relative_error(&found, &fixture.values("logits"));
+        let bound = 1.1 * half_error(&fixture);
+        assert!(error <= bound, "{}: {error}, PyTorch's by 1.1: {bound}", fixture.name);
+        println!("{}: {:.2} of PyTorch's error", fixture.name, error / bound * 1.1);
+    }
+}
+
 #[test]
 fn quantised_logits_stay_close() {
     let fixture = Fixture::open("gpt2-wide");
     let ids = &fixture.rows("input_ids")[0];
     let exact = fixture.row("logits", 0, None);
-    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x * x)).sum::<f64>().sqrt();
     for (dtype, bound) in [(Dtype::F16, 2e-3), (Dtype::Q8_0, 0.05), (Dtype::Q4_0, 0.6)] {
         let options = LoadOptions { dtype: Some(dtype), ..Default::default() };
         let mut model = load_causal(fixture.source(), &options, &()).unwrap().model;
         let found = all_logits(model.as_mut(), ids);
-        let error =
-            norm(&mut found.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+        let error = relative_error(&found, &exact);
         assert!(error < bound, "{dtype:?}: relative error {error}");
     }
 }

@@ -121,6 +121,21 @@ pub fn close(what: &str, found: &[f32], expected: &[f32], atol: f32, rtol: f32) 
 }
 
 /// The index of the first largest value.
+/// ‖found - expected‖ / ‖expected‖.
+pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied())
+}
+
+/// The relative error of PyTorch's own bf16 on a fixture, by `tools/fixtures/half.py`.
+pub fn half_error(fixture: &Fixture) -> f64 {
+    let text = std::fs::read_to_string(root().join("half.json")).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    all["relative_error"][&fixture.name].as_f64().unwrap_or_else(|| panic!("{} in half.json", fixture.name))
+}
+
 pub fn argmax(values: &[f32]) -> u32 {
     let best = values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best });
     best as u32
