@@ -5,7 +5,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "vitest";
 import { CandlewickError, loadBERT, loadGPT2 } from "../index.js";
-import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 
 const models = [
@@ -15,10 +14,6 @@ const models = [
 
 describe('device: "cuda"', () => {
   for (const [name, load, path] of models) {
-    test(`has no bf16 for a ${name} on the CPU`, async () => {
-      await assert.rejects(load(path, { device: "cpu", dtype: "bf16" }), hasCode("UNSUPPORTED_DTYPE"));
-    });
-
     test(`runs a ${name} on a GPU, or says that there is none`, async (t) => {
       try {
         await using model = await load(path, { device: "cuda" });

@@ -28,7 +28,8 @@ function onTake(look: (taken: Settled[]) => void): Disposable {
 describe("a GPT-2", () => {
   test("says what it is", async () => {
     await using lm = await loadGPT2(randomModel(), { threads: 2, device: "cpu" });
-    const { parameters, weightBytes, ...rest } = lm.info;
+    const { parameters, weightBytes, instructionSet, ...rest } = lm.info;
+    assert.match(instructionSet, /^(avx|neon|portable)/);
     assert.deepEqual(rest, {
       modelType: "gpt2",
       vocabularySize: small.vocab_size,
@@ -133,7 +134,7 @@ describe("a GPT-2", () => {
     assert.equal((await lm.generate("abc", { ignoreEos: true, maxNewTokens: 5 }).result).tokens.length, 5);
   });
 
-  for (const dtype of ["f16", "q8_0", "q4_0"] as const) {
+  for (const dtype of ["f16", "bf16", "q8_0", "q4_0"] as const) {
     test(`in ${dtype}`, async () => {
       await using lm = await loadGPT2(recitingModel("abcdefgh"), { dtype });
       assert.equal(lm.info.dtype, dtype);

@@ -1,5 +1,5 @@
 import { checkInputs, nativeInputs, unpack } from "./inputs.js";
-import { load, loadOptions, type LoadOptions } from "./load.js";
+import { load, loadOptions, type LoadOptions, warnOfSlowBf16 } from "./load.js";
 import { Model } from "./model.js";
 import { native, type NativeEncoder, type PackedInputs, type PackedOutputs, type PackedTokens } from "./native.js";
 import { checkOptions, checks, invalid, TOKEN_ID, type OptionTable } from "./options.js";
@@ -65,6 +65,11 @@ export interface BERTInfo {
   readonly device: string;
   /** Threads that compute. */
   readonly threads: number;
+  /**
+   * What products are computed with: `"avx512bf16"`, `"avx512vnni"`, `"avx512"`, `"avx2"`, `"neondotprod"`, `"neon"` or
+   * `"portable"`, which differ in speed alone; on a GPU its compute capability, such as `"9.0"`.
+   */
+  readonly instructionSet: string;
 }
 
 /** How one vector is made of a text's token vectors. */
@@ -417,5 +422,7 @@ function split(data: Float32Array, parts: number): Float32Array[] {
  */
 export async function loadBERT(source: string, options: LoadOptions = {}): Promise<BERT> {
   const { model } = await load<NativeEncoder, LoadOptions>("loadBERT", native.loadEncoder, source, options, loadOptions);
-  return BERT.of(source, model);
+  const bert = BERT.of(source, model);
+  warnOfSlowBf16(bert.info);
+  return bert;
 }

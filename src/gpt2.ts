@@ -2,7 +2,7 @@ import { abortError, CandlewickError } from "./errors.js";
 import { generationDefaults, type GenerationDefaults, overDefaults } from "./generation-defaults.js";
 import { generateOptions, nativeOptions, type ResolvedOptions } from "./generation-options.js";
 import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
-import { load, loadOptions, type LoadOptions } from "./load.js";
+import { load, loadOptions, type LoadOptions, warnOfSlowBf16 } from "./load.js";
 import { Model } from "./model.js";
 import {
   native,
@@ -41,6 +41,11 @@ export interface GPT2Info {
   readonly device: string;
   /** Threads that compute. */
   readonly threads: number;
+  /**
+   * What products are computed with: `"avx512bf16"`, `"avx512vnni"`, `"avx512"`, `"avx2"`, `"neondotprod"`, `"neon"` or
+   * `"portable"`, which differ in speed alone; on a GPU its compute capability, such as `"9.0"`.
+   */
+  readonly instructionSet: string;
   /** Names of the adapters that `generate` may be asked for. */
   readonly adapters: readonly string[];
   /**
@@ -217,7 +222,9 @@ export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): P
   const table = gpt2LoadOptions;
   const { model, folders } = await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table);
   try {
-    return GPT2.of(source, model, await readTaskParameters(folders));
+    const lm = GPT2.of(source, model, await readTaskParameters(folders));
+    warnOfSlowBf16(lm.info);
+    return lm;
   } catch (error) {
     await call<void>((id) => model.close(mailbox, id));
     throw error;

@@ -9,8 +9,11 @@ export type Device = "auto" | "cpu" | "cuda";
 
 export interface LoadOptions {
   /**
-   * How weights are held in memory. Default: as the checkpoint has them, f32 or f16. `"bf16"` on a GPU only; there
-   * `"q8_0"`, `"q4_0"` and a GGUF file's quantised weights are held as f16, and `info.dtype` says so.
+   * How weights are held in memory. Default: as the checkpoint has them, f32 or f16 (a checkpoint in bf16 in f32, which
+   * holds it exactly). `"bf16"`: products take their inputs in bf16 too, with sums in f32; twice as fast as f32 where
+   * the processor has AVX-512 BF16, the same results elsewhere at the speed of f32, with a warning of Node's
+   * (`CANDLEWICK_BF16_SLOW`) once. On a GPU `"q8_0"`, `"q4_0"` and a GGUF file's quantised weights are held as f16, and
+   * `info.dtype` says so.
    */
   dtype?: Dtype;
   /** Default `"auto"`: CUDA where it is installed and has a GPU, and no adapters are asked for; else the CPU. */
@@ -64,6 +67,18 @@ export type LoadProgress =
   | { readonly stage: "download"; readonly file: string; readonly loaded: number; readonly total: number }
   /** All weights. */
   | { readonly stage: "load"; readonly loaded: number; readonly total: number };
+
+let warned = false;
+
+/** @internal Says once that bf16 was asked of a processor that has no instructions for it. */
+export function warnOfSlowBf16(info: { dtype: string; device: string; instructionSet: string }): void {
+  if (warned || info.dtype !== "bf16" || info.device !== "cpu" || info.instructionSet === "avx512bf16") return;
+  warned = true;
+  process.emitWarning(
+    `dtype "bf16" on a processor without bf16 products (${info.instructionSet}): the same results, at the speed of f32`,
+    { type: "CandlewickWarning", code: "CANDLEWICK_BF16_SLOW" },
+  );
+}
 
 type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 

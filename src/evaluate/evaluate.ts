@@ -78,7 +78,7 @@ const evaluateOptions: OptionTable<EvaluateOptions> = {
   seed: checks.integer(0),
   report: checks.string,
   trainingLog: checks.string,
-  dtype: checks.oneOf("f32", "f16", "q8_0", "q4_0"),
+  dtype: checks.oneOf("f32", "f16", "bf16", "q8_0", "q4_0"),
   device: checks.oneOf("auto", "cpu", "cuda"),
   threads: checks.integer(1, 1024),
   signal: checks.signal,

@@ -46,6 +46,7 @@ pub fn load_causal(
         dtype: Dtype::F32,
         device: Target::Cpu.name(),
         threads: options.threads,
+        instruction_set: candlewick_kernels::isa().to_string(),
         lanes: LANES,
         step_tokens: STEP_TOKENS,
         adapters: options.adapters.iter().map(|(name, _)| name.clone()).collect(),
@@ -133,6 +134,7 @@ pub fn load_encoder(
         dtype: Dtype::F32,
         device: Target::Cpu.name(),
         threads: options.threads,
+        instruction_set: candlewick_kernels::isa().to_string(),
     };
     let load = |target: Target| -> Result<Box<dyn Encoder>> {
         let info = EncoderInfo { device: target.name(), ..info.clone() };

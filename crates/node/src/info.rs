@@ -26,6 +26,7 @@ pub struct GeneratorInfo {
     pub dtype: String,
     pub device: String,
     pub threads: u32,
+    pub instruction_set: String,
     pub adapters: Vec<String>,
 }
 
@@ -46,6 +47,7 @@ impl GeneratorInfo {
             dtype: dtype_name(info.dtype).to_string(),
             device: info.device.to_string(),
             threads: info.threads as u32,
+            instruction_set: info.instruction_set.clone(),
             adapters: info.adapters.clone(),
         }
     }
@@ -80,6 +82,7 @@ pub struct EncoderInfo {
     pub dtype: String,
     pub device: String,
     pub threads: u32,
+    pub instruction_set: String,
 }
 
 /// What sentence-transformers' files say.
@@ -129,6 +132,7 @@ impl EncoderInfo {
             dtype: dtype_name(info.dtype).to_string(),
             device: info.device.to_string(),
             threads: info.threads as u32,
+            instruction_set: info.instruction_set.clone(),
         }
     }
 }

@@ -118,6 +118,7 @@ pub fn info() -> CausalInfo {
         dtype: Dtype::F32,
         device: "cpu",
         threads: 1,
+        instruction_set: String::new(),
         adapters: Vec::new(),
     }
 }

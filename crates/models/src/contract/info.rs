@@ -28,6 +28,8 @@ pub struct CausalInfo {
     pub dtype: Dtype,
     pub device: &'static str,
     pub threads: usize,
+    /// What products are computed with: the CPU's instruction set, or the GPU's compute capability.
+    pub instruction_set: String,
     /// Sequences that are best run at once, and the tokens beyond which a step is no more efficient.
     pub lanes: usize,
     pub step_tokens: usize,
@@ -65,4 +67,6 @@ pub struct EncoderInfo {
     pub dtype: Dtype,
     pub device: &'static str,
     pub threads: usize,
+    /// What products are computed with: the CPU's instruction set, or the GPU's compute capability.
+    pub instruction_set: String,
 }

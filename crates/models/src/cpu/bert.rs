@@ -82,7 +82,7 @@ impl CpuBert {
         observer: &dyn LoadObserver,
     ) -> Result<Self> {
         let (h, eps) = (config.hidden_size, config.layer_norm_eps);
-        let cpu = Cpu::new(options.threads);
+        let cpu = Cpu::new(options.threads)?;
         let dtype =
             options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
         let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
@@ -147,6 +147,7 @@ impl CpuBert {
             rounded,
             info: {
                 (info.dtype, info.weight_bytes, info.threads) = (dtype, load.held(), cpu.pool.threads());
+                info.instruction_set = cpu.pool.isa().to_string();
                 info
             },
             cpu,

@@ -88,7 +88,7 @@ impl CpuGpt2 {
         observer: &dyn LoadObserver,
     ) -> Result<Self> {
         let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
-        let cpu = Cpu::new(options.threads);
+        let cpu = Cpu::new(options.threads)?;
         let dtype = options.dtype.unwrap_or_else(|| weights.native_dtype("h.0.attn.c_attn.weight"));
         let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
         let wte = load.matrix("wte.weight", Layout::OutIn, v, d)?;
@@ -121,6 +121,7 @@ impl CpuGpt2 {
         let blocks = adapters.iter().flatten().flat_map(BlockAdapter::all);
         let held = load.held() + blocks.map(|lora| lora.bytes() as u64).sum::<u64>();
         (info.dtype, info.weight_bytes, info.threads) = (dtype, held, cpu.pool.threads());
+        info.instruction_set = cpu.pool.isa().to_string();
         let shape = KvShape {
             layers: config.n_layer,
             heads: config.n_head,

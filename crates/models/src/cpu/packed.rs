@@ -343,6 +343,9 @@ impl Table {
     }
 }
 
+/// The environment variable that names another instruction set than the machine's best: to compare them.
+const ISA: &str = "CANDLEWICK_ISA";
+
 /// The threads and the work space of one model.
 pub(crate) struct Cpu {
     pub pool: Arc<Pool>,
@@ -350,9 +353,16 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    pub fn new(threads: usize) -> Self {
+    /// # Errors
+    /// `UnsupportedDevice`: `CANDLEWICK_ISA` names an instruction set that there is not, or that this machine lacks.
+    pub fn new(threads: usize) -> Result<Self> {
         let threads = if threads == 0 { candlewick_kernels::default_threads() } else { threads };
-        Self { pool: Arc::new(Pool::new(threads)), scratch: Scratch::new() }
+        let pool = match std::env::var(ISA) {
+            Ok(name) => name.parse().and_then(|isa| Pool::with_isa(threads, isa)),
+            Err(_) => Ok(Pool::new(threads)),
+        };
+        let pool = pool.map_err(|error| ModelError::UnsupportedDevice(format!("{ISA}: {error}")))?;
+        Ok(Self { pool: Arc::new(pool), scratch: Scratch::new() })
     }
 
     /// Keeps the helper threads awake while the guard lives.

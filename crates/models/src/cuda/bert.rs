@@ -133,6 +133,7 @@ impl CudaBert {
         let norm = load.norm("embeddings.LayerNorm", h, eps)?;
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
         (info.dtype, info.weight_bytes) = (dtype, load.held());
+        info.instruction_set.clone_from(&runner.gpu.capability);
         Ok(Self {
             floats: runner.gpu.function("activate_f32")?,
             pooling: runner.gpu.function("pool_f32")?,

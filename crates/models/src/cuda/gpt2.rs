@@ -152,6 +152,7 @@ impl CudaGpt2 {
         let spec = cache_spec(&runner.gpu, options.kv_cache_bytes, bytes, config.n_positions)?;
         info.dtype = dtype;
         info.weight_bytes = load.held();
+        info.instruction_set.clone_from(&runner.gpu.capability);
         (info.lanes, info.step_tokens) = (LANES, MOST_ROWS);
         Ok(Self {
             argmax: runner.gpu.function("argmax_f32")?,

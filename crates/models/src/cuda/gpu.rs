@@ -88,6 +88,8 @@ pub(crate) struct Gpu {
     module: Arc<CudaModule>,
     pub lt: lt_sys::cublasLtHandle_t,
     pub workspace: Buffer,
+    /// Compute capability, such as 9.0.
+    pub capability: String,
 }
 
 // SAFETY: cublasLt's handle may be used from any thread.
@@ -136,7 +138,8 @@ impl Gpu {
         let module = context.load_module(image).map_err(driver)?;
         let lt = lt::create_handle().map_err(|error| refuse(format!("cublasLt: {error:?}")))?;
         let workspace = buffer(&stream, WORKSPACE)?;
-        Ok(Self { context, stream, module, lt, workspace })
+        let capability = format!("{major}.{minor}");
+        Ok(Self { context, stream, module, lt, workspace, capability })
     }
 
     pub fn function(&self, name: &str) -> Result<CudaFunction> {
