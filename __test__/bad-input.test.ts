@@ -261,3 +261,37 @@ for (const [group, cases] of [["bad files", files], ["bad calls", calls]] as con
     });
   });
 }
+
+describe("a model that computes no numbers", () => {
+  /** A copy of a BERT with `value` as the first weight of `tensor`, or of its row `row`. */
+  function withValue(tensor: string, value: number, row = 0): string {
+    const folder = newFolder("not-finite");
+    cpSync(fixturePath("bert-base"), folder, { recursive: true });
+    const path = join(folder, "model.safetensors");
+    const bytes = readFileSync(path);
+    const length = Number(bytes.readBigUInt64LE(0));
+    const header = JSON.parse(bytes.toString("utf8", 8, 8 + length)) as Record<string, { shape: number[]; data_offsets: [number, number] }>;
+    const { shape, data_offsets } = Object.entries(header).find(([name]) => name.endsWith(tensor))![1];
+    bytes.writeFloatLE(value, 8 + length + data_offsets[0] + 4 * row * (shape[1] ?? 1));
+    writeFileSync(path, bytes);
+    return folder;
+  }
+  const notFinite = (what: RegExp) => (error: CandlewickError) => error.code === "NOT_FINITE" && what.test(error.message);
+
+  for (const dtype of ["f32", "bf16", "q8_0"] as const) {
+    test(`is an error that names the first layer, in ${dtype}`, async () => {
+      await using model = await loadBERT(withValue("encoder.layer.1.attention.output.LayerNorm.bias", Number.NaN), { dtype });
+      await assert.rejects(model.forward({ ids: [1, 2, 3] }), notFinite(/layer 1/));
+    });
+  }
+
+  test("harms no other text of its batch", async () => {
+    await using model = await loadBERT(withValue("embeddings.word_embeddings.weight", Infinity, 7));
+    await using whole = await loadBERT(fixturePath("bert-base"));
+    const calls = [[1, 2, 3], [1, 7, 3], [4, 5]].map((ids) => model.forward({ ids }));
+    const [first, second, third] = await Promise.allSettled(calls);
+    assert.ok(second?.status === "rejected" && notFinite(/embeddings/)(second.reason as CandlewickError));
+    assert.deepEqual(first, { status: "fulfilled", value: await whole.forward({ ids: [1, 2, 3] }) });
+    assert.equal(third?.status, "fulfilled");
+  });
+});

@@ -14,6 +14,7 @@ export type ErrorCode =
   | "QUEUE_FULL"
   | "OUT_OF_MEMORY"
   | "DEVICE_LOST"
+  | "NOT_FINITE"
   | "MODEL_CLOSED"
   | "STREAM_USED"
   | "TASK_UNSUPPORTED"

@@ -49,6 +49,9 @@ pub enum ModelError {
     /// A GPU that has failed: its models are lost.
     #[error("device lost: {0}")]
     DeviceLost(String),
+    /// A model that gives NaN or infinity: its weights are no numbers, or too large for its arithmetic.
+    #[error("{0} are not finite: the weights are no numbers, or too large for this dtype")]
+    NotFinite(String),
     /// `stop()` said so.
     #[error("stopped")]
     Stopped,
@@ -77,6 +80,7 @@ impl ModelError {
             Self::Option { .. } => "OPTION_INVALID",
             Self::OutOfMemory(_) => "OUT_OF_MEMORY",
             Self::DeviceLost(_) => "DEVICE_LOST",
+            Self::NotFinite(_) => "NOT_FINITE",
             Self::Stopped => "ABORTED",
             Self::Internal(_) => "INTERNAL",
         }

@@ -67,6 +67,7 @@ impl Run {
         let (sink, input) = (&mut self.sink, &self.inputs[index]);
         self.ticket.start(input.ids.len());
         self.missing -= 1;
+        output.check_finite()?;
         guarded(|| sink.take(index, input, output))
     }
 

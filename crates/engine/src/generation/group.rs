@@ -1,6 +1,6 @@
 //! The sequences that continue one prompt, as `n` samples or as beams.
 
-use candlewick_models::StepLogits;
+use candlewick_models::{ModelError, StepLogits};
 
 use crate::error::{EngineError, Result};
 use crate::generation::detokenize::Detokenizer;
@@ -304,7 +304,7 @@ fn draw(
 
 fn broken(scores: &mut [f32]) -> Result<&mut [f32]> {
     match logits::is_broken(scores) {
-        true => Err(EngineError::Internal("the model's logits are not numbers".into())),
+        true => Err(ModelError::NotFinite("the model's logits".into()).into()),
         false => Ok(scores),
     }
 }

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use candlewick_models::StepLogits;
+use candlewick_models::{ModelError, StepLogits};
 
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::generation::kv::table::Table;
 use crate::logits::{is_broken, log_sum_exp, max};
 use crate::runtime::cancel::CancelToken;
@@ -128,7 +128,7 @@ impl ScoreRun {
 
 fn score(logits: &[f32], id: u32) -> Result<TokenScore> {
     if is_broken(logits) {
-        return Err(EngineError::Internal("the model's logits are not finite".into()));
+        return Err(ModelError::NotFinite("the model's logits".into()).into());
     }
     let logit = logits[id as usize];
     Ok(TokenScore { logprob: (f64::from(logit) - log_sum_exp(logits)) as f32, best: logit >= max(logits) })

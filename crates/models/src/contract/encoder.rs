@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::Result;
 use crate::contract::info::EncoderInfo;
 use crate::contract::input::EncoderInput;
 use crate::contract::pooling::PooledWant;
+use crate::{ModelError, Result};
 
 /// Which of a model's layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +56,40 @@ pub struct EncoderOutput {
     /// Sequence classification (C); token classification (T, C); question answering (T, 2); masked LM (T, V), or
     /// (n, V) for the n tokens of `logits_at`.
     pub logits: Vec<f32>,
+    /// The first of the hidden states (0: the embeddings') that is not finite, where the backend looked.
+    pub broken_state: Option<usize>,
+}
+
+impl EncoderOutput {
+    /// # Errors
+    /// `NotFinite`, which names the first state or output that holds NaN or infinity.
+    pub fn check_finite(&self) -> Result<()> {
+        let refuse = |what: String| Err(ModelError::NotFinite(what));
+        if let Some(state) = self.broken_state {
+            return refuse(match state {
+                0 => "the embeddings".to_string(),
+                layer => format!("the outputs of layer {} of the encoder", layer - 1),
+            });
+        }
+        let outputs = [
+            ("the states", &self.last_hidden_state),
+            ("the pooled outputs", &self.pooled),
+            ("the vectors", &self.embedding),
+            ("the head's logits", &self.logits),
+        ];
+        let states = self.hidden_states.iter().map(|state| ("the hidden states", state));
+        match states.chain(outputs).find(|(_, values)| !all_finite(values)) {
+            Some((what, _)) => refuse(what.to_string()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn all_finite(values: &[f32]) -> bool {
+    // Without an early exit inside a chunk, so that it vectorises.
+    values
+        .chunks(1024)
+        .all(|chunk| chunk.iter().map(|x| u32::from(!x.is_finite())).fold(0, |a, b| a | b) == 0)
 }
 
 pub trait Encoder: Send {

@@ -303,6 +303,11 @@ impl Encoder for CpuBert {
                     output.hidden_states.push(state.to_vec());
                 }
             }
+            // A norm makes a whole row of NaN from one value that is not finite: a glance at each row finds it.
+            for (output, state) in outputs.iter_mut().zip(split(&self.space.x, &lengths, h)) {
+                let broken = state.iter().step_by(h).any(|first| !first.is_finite());
+                output.broken_state = output.broken_state.or(broken.then_some(index));
+            }
             if index == self.info.layers {
                 break;
             }
