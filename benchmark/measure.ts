@@ -128,6 +128,7 @@ function rowOf(measurement: Measurement, contender: Contender, values: number[],
     const possible = best({
       bandwidthGBs: median(limits.map((limit) => limit.bandwidthGBs)),
       fmaGflops: median(limits.map((limit) => limit.fmaGflops)),
+      bf16Gflops: median(limits.map((limit) => limit.bf16Gflops)),
     });
     share = unit === "ms" ? possible / figures.median : figures.median / possible;
   }

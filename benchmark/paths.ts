@@ -30,7 +30,7 @@ export const modelFiles = {
 };
 
 function encoder(contender: string, name: string, folder: string): string {
-  if (contender === "onnxruntime-node") return bench(`${name}-onnx`, "onnx", "model.onnx");
+  if (contender === "onnxruntime-node" || contender === "openvino") return bench(`${name}-onnx`, "onnx", "model.onnx");
   if (contender === "transformers.js") return bench(`${name}-onnx`);
   return folder;
 }

@@ -20,6 +20,7 @@ const colours: Record<ContenderName, string> = {
   "onnxruntime-node": "#5b8c5a",
   "transformers.js": "#8a6fb0",
   fastembed: "#c2527a",
+  openvino: "#2f9e8f",
   pytorch: "#7a7a7a",
 };
 

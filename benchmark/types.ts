@@ -1,7 +1,7 @@
 /** What a run writes, and what a case is. */
 /** `before`: Candlewick as another checkout has built it (`--before`). */
-export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "pytorch";
-export type Dtype = "f32" | "f16" | "q8_0" | "q4_0";
+export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "openvino" | "pytorch";
+export type Dtype = "f32" | "f16" | "bf16" | "q8_0" | "q4_0";
 export type Unit = "tok/s" | "texts/s" | "ms" | "MB";
 
 export interface Row {
@@ -26,6 +26,8 @@ export interface Limits {
   bandwidthGBs: number;
   /** f32 multiply-adds from registers with all threads, two operations each. */
   fmaGflops: number;
+  /** As above, of bf16 products with f32 sums. */
+  bf16Gflops: number;
 }
 
 export interface Report {

@@ -1,12 +1,12 @@
 /**
- * BERT encoders to hidden states: MiniLM and BERT-base on batches of one length, MiniLM on real texts of mixed length.
+ * BERT encoders to hidden states, in f32 and bf16: MiniLM and BERT-base on batches of one length, MiniLM on real texts of mixed length.
  */
 import { readFileSync } from "node:fs";
 import { type Context, measure, type Measurement } from "../measure.js";
 import { bench, modelFiles, mustExist } from "../paths.js";
 import { gigaflops, shapeOf } from "../shape.js";
 import { randomIds } from "../stats.js";
-import type { ContenderName } from "../types.js";
+import type { ContenderName, Dtype } from "../types.js";
 
 const SIZES = [
   [1, 16],
@@ -24,16 +24,27 @@ interface Encoded {
 }
 
 export async function encode(context: Context): Promise<void> {
-  if (!context.dtypes.includes("f32")) return;
+  for (const dtype of ["f32", "bf16"] as const) {
+    if (context.dtypes.includes(dtype)) await batches(context, dtype);
+  }
+  if (!context.quick && context.dtypes.includes("f32")) await mixed(context);
+}
+
+const CONTENDERS = {
+  f32: ["candlewick", "openvino", "onnxruntime-node", "pytorch", "candle"],
+  bf16: ["candlewick", "openvino", "pytorch"],
+} as const;
+
+async function batches(context: Context, dtype: "f32" | "bf16"): Promise<void> {
   for (const model of ["minilm", "bert-base"] as const) {
     const shape = shapeOf(mustExist(modelFiles[model]("candlewick")));
     const sizes = context.quick ? SIZES.slice(0, 1) : SIZES;
     const measurements = sizes.map(([texts, length]): Measurement => ({
       case: `encode ${model} ${texts}x${length}`,
-      dtype: "f32",
+      dtype,
       unit: "tok/s",
-      contenders: ["candlewick", "onnxruntime-node", "pytorch", "candle"],
-      open: open(model),
+      contenders: CONTENDERS[dtype],
+      open: open(model, dtype),
       async turn(child, _, turn) {
         // A turn of a small batch is several calls.
         const calls = texts === 1 && !context.quick ? 20 : 1;
@@ -47,18 +58,18 @@ export async function encode(context: Context): Promise<void> {
         }
         return { values, computed };
       },
-      best: ({ fmaGflops }) => (texts * length * fmaGflops) / gigaflops(shape, texts * length),
+      best: ({ fmaGflops, bf16Gflops }) =>
+        (texts * length * (dtype === "bf16" ? bf16Gflops : fmaGflops)) / gigaflops(shape, texts * length),
       rounds: context.quick ? 1 : texts * length > 2000 && model === "bert-base" ? 3 : 5,
     }));
     await measure(context, measurements);
   }
-  if (!context.quick) await mixed(context);
 }
 
-const open = (model: "minilm" | "bert-base") => (contender: ContenderName) => ({
+const open = (model: "minilm" | "bert-base", dtype: Dtype) => (contender: ContenderName) => ({
   kind: "bert",
   path: mustExist(modelFiles[model](contender)),
-  dtype: "f32",
+  dtype,
 });
 
 /** Tokenising is in the time on both sides. */
@@ -72,7 +83,7 @@ async function mixed(context: Context): Promise<void> {
     dtype: "f32",
     unit: "texts/s",
     contenders: ["candlewick", "transformers.js"],
-    open: open("minilm"),
+    open: open("minilm", "f32"),
     async turn(child, { name }) {
       const answer = await child.ask<Encoded & { tokens: number }>("texts", { texts, batch: PADDED_BATCH });
       if (name === "candlewick") tokens = answer.tokens;

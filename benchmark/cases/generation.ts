@@ -10,6 +10,7 @@ import type { ContenderName, Dtype } from "../types.js";
 const peersOf: Record<Dtype, ContenderName[]> = {
   f32: ["candlewick", "pytorch", "candle"],
   f16: ["candlewick", "node-llama-cpp"],
+  bf16: ["candlewick", "pytorch"],
   q8_0: ["candlewick", "node-llama-cpp"],
   q4_0: ["candlewick", "node-llama-cpp"],
 };
@@ -42,7 +43,7 @@ export async function decode(context: Context): Promise<void> {
   const shape = gpt2();
   const length = Math.min(128, Math.floor(shape.positions / 2));
   const tokens = context.quick ? 9 : Math.min(65, shape.positions - length);
-  for (const dtype of chosen(context, ["f32", "f16", "q8_0", "q4_0"])) {
+  for (const dtype of chosen(context, ["f32", "f16", "bf16", "q8_0", "q4_0"])) {
     const decoding: Measurement = {
       case: `decode, context ${length}`,
       dtype,
@@ -60,7 +61,7 @@ export async function decode(context: Context): Promise<void> {
 export async function prefill(context: Context): Promise<void> {
   const shape = gpt2();
   const lengths = [...new Set([128, 512].map((length) => Math.min(length, Math.floor(shape.positions / 2))))];
-  for (const dtype of chosen(context, ["f32", "q8_0"])) {
+  for (const dtype of chosen(context, ["f32", "bf16", "q8_0"])) {
     const measurements = lengths.map((length): Measurement => ({
       case: `prefill ${length}`,
       dtype,
@@ -74,7 +75,8 @@ export async function prefill(context: Context): Promise<void> {
         if (cached) throw new Error(`${cached} tokens came from a cache`);
         return { values: [(1000 * length) / times[0]!] };
       },
-      best: ({ fmaGflops }) => (length * fmaGflops) / gigaflops(shape, length, 1),
+      best: ({ fmaGflops, bf16Gflops }) =>
+        (length * (dtype === "bf16" ? bf16Gflops : fmaGflops)) / gigaflops(shape, length, 1),
       rounds: context.quick ? 1 : 6,
     }));
     await measure(context, measurements);

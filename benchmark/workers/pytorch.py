@@ -14,10 +14,11 @@ model = None
 def open_model(args):
     global model
     torch.set_num_threads(args["threads"])
+    dtype = torch.bfloat16 if args["dtype"] == "bf16" else torch.float32
     if args["kind"] == "bert":
-        model = AutoModel.from_pretrained(args["path"], dtype=torch.float32, add_pooling_layer=False).eval()
+        model = AutoModel.from_pretrained(args["path"], dtype=dtype, add_pooling_layer=False).eval()
     else:
-        model = GPT2LMHeadModel.from_pretrained(args["path"], dtype=torch.float32).eval()
+        model = GPT2LMHeadModel.from_pretrained(args["path"], dtype=dtype).eval()
 
 
 def close(_):

@@ -38,6 +38,7 @@ fn encoder(change: impl FnOnce(&mut EncoderInfo)) -> (EncoderHandle, Arc<Seen>) 
         dtype: Dtype::F32,
         device: "cpu",
         threads: 1,
+        instruction_set: String::new(),
     };
     change(&mut info);
     let seen = Arc::new(Seen::default());

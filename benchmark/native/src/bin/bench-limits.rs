@@ -21,6 +21,7 @@ fn main() -> Result<()> {
             Ok(json!({
                 "bandwidthGBs": 1e-9 / seconds_per_byte,
                 "fmaGflops": machine::fma_peak(&pool, PASSES) / 1e9,
+                "bf16Gflops": machine::bf16_peak(&pool, PASSES) / 1e9,
                 "isa": isa().to_string(),
             }))
         }

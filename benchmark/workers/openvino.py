@@ -1,0 +1,52 @@
+"""OpenVINO on the CPU, one stream. A request is a line of JSON, its answer a line: see benchmark/child.ts."""
+import json
+import sys
+import time
+
+import numpy as np
+import openvino
+
+core = openvino.Core()
+model = None
+
+
+def open_model(args):
+    """`dtype`: the precision that the processor computes in; OpenVINO's own choice where it has bf16 is bf16."""
+    global model
+    settings = {
+        "INFERENCE_PRECISION_HINT": args["dtype"],
+        "INFERENCE_NUM_THREADS": args["threads"],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    model = core.compile_model(core.read_model(args["path"]), "CPU", settings).create_infer_request()
+
+
+def close(_):
+    global model
+    model = None
+
+
+def encode(args):
+    ids = np.array(args["ids"], dtype=np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    begin = time.perf_counter()
+    model.infer(feeds)
+    states = model.get_output_tensor(0).data
+    return {"ms": (time.perf_counter() - begin) * 1e3, "sample": states[0, 0, :8].tolist()}
+
+
+def hello(_):
+    return {"version": openvino.__version__.split("-")[0]}
+
+
+operations = {"hello": hello, "open": open_model, "close": close, "encode": encode}
+for line in sys.stdin:
+    request = json.loads(line)
+    try:
+        if request["op"] not in operations:
+            raise ValueError(f"no {request['op']} here")
+        answer = {"result": operations[request["op"]](request.get("args"))}
+    except Exception as error:  # noqa: BLE001: whatever it is, it is the answer
+        answer = {"error": str(error).split("\n")[0]}
+    print(json.dumps(answer), flush=True)
