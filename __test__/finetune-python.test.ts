@@ -1,6 +1,6 @@
 /** What is trained here loads into Python's transformers and PEFT, and computes the same there. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { cpSync, existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -12,7 +12,9 @@ import { newFolder } from "./support/models.js";
 import { testUnless } from "./support/skip.js";
 
 const python = process.env["CANDLEWICK_PYTHON"] ?? join(homedir(), ".cache", "candlewick", "venv", "bin", "python");
-const skip = existsSync(python) ? false : "no Python with PyTorch, so the cross-check did not run";
+const FIND = "import importlib.util as i; [i.find_spec(name).name for name in ('torch', 'transformers', 'peft')]";
+const ready = existsSync(python) && spawnSync(python, ["-c", FIND]).status === 0;
+const skip = ready ? false : "no Python with PyTorch and PEFT, so the cross-check did not run";
 
 async function ask<T>(script: string): Promise<T> {
   const env = { ...process.env, HF_HUB_OFFLINE: "1", TRANSFORMERS_VERBOSITY: "error", PYTHONWARNINGS: "ignore" };

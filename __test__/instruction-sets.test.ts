@@ -1,4 +1,4 @@
-/** `CANDLEWICK_ISA` and `info.instructionSet`: other instructions, the same bits; and what bf16 says where it is slow. */
+/** `CANDLEWICK_ISA` and `info.instructionSet`: other instructions, the same bits; what bf16 says where it is slow. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";

@@ -1,5 +1,6 @@
 /**
- * BERT encoders to hidden states, in f32 and bf16: MiniLM and BERT-base on batches of one length, MiniLM on real texts of mixed length.
+ * BERT encoders to hidden states: MiniLM and BERT-base on batches of one length in f32 and bf16, MiniLM on real texts
+ * of mixed length.
  */
 import { readFileSync } from "node:fs";
 import { type Context, measure, type Measurement } from "../measure.js";

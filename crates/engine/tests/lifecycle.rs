@@ -118,7 +118,7 @@ fn a_panic_in_a_callers_callback_is_the_callers_own() {
 fn logits_that_are_not_numbers_are_an_error() {
     for bad in [f32::NAN, f32::INFINITY] {
         let model = Toy::new(move |_, logits| logits[3] = bad).start();
-        assert_eq!(code(run_one(&model, "x", |o| o.temperature = 0.0)), "INTERNAL");
+        assert_eq!(code(run_one(&model, "x", |o| o.temperature = 0.0)), "NOT_FINITE");
     }
 }
 

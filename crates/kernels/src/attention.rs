@@ -369,8 +369,8 @@ impl Head<'_> {
     /// scores[r][at + j] = scale * Σ q[r][d] k[j][d] for j in 0..count, d ascending.
     ///
     /// # Safety
-    /// The queries have R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from the multiple of
-    /// 16 `at` on.
+    /// The queries have R rows; keys has ceil(count / 16) tiles, and scores R rows of as many lanes from `at` on, a
+    /// multiple of 16.
     #[inline(always)]
     unsafe fn scores<S: Simd, T: Element, const R: usize>(
         &mut self,
@@ -434,8 +434,8 @@ impl Head<'_> {
     /// sums[r][d] += Σ weights[r][at + j] v[j][d] for the keys j in `keys`, ascending, for R rows from `first` on.
     ///
     /// # Safety
-    /// `keys` starts at a whole element; values has as many rows as hold its end, of D padded to whole lanes; weights and
-    /// sums have rows first..first + R.
+    /// `keys` starts at a whole element; values has as many rows as hold its end, of D padded to whole lanes; weights
+    /// and sums have rows first..first + R.
     #[inline(always)]
     unsafe fn values<S: Simd, T: Element, const R: usize>(
         &mut self,

@@ -2,9 +2,9 @@
 //! which block, and how many positions of it count, is the caller's business.
 //!
 //! Per block, layer and head: keys in tiles of 16 positions, [4 tiles][D][16], so that the lanes are keys and D is
-//! sequential; then values [64 positions][D padded to 16], so that the lanes are D and positions are sequential. In bf16
-//! an element is a pair: of D in keys, of positions in values. A block's memory is allocated when it is first written,
-//! and kept.
+//! sequential; then values [64 positions][D padded to 16], so that the lanes are D and positions are sequential. In
+//! bf16 an element is a pair: of D in keys, of positions in values. A block's memory is allocated when it is first
+//! written, and kept.
 
 use crate::bf16::to_bf16;
 use crate::buffer::{Buffer, Plain};

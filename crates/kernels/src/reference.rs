@@ -1,8 +1,8 @@
 //! Every kernel again, as plain loops: the definition that the fast ones are held to, bit for bit.
 //!
 //! The order of every sum is written out here: products reduce K ascending into one accumulator per output (bf16 in
-//! pairs, whose second value comes first); sums over a row go to lane i % 16 and are folded by [`math::fold`]; attention
-//! adds its keys in ascending absolute position.
+//! pairs, whose second value comes first); sums over a row go to lane i % 16 and are folded by [`math::fold`];
+//! attention adds its keys in ascending absolute position.
 
 use crate::attention_job::{AttentionJob, KvSource};
 use crate::bf16::to_bf16;
