@@ -19,7 +19,7 @@ const starters: Record<ContenderName, (threads: number) => Child> = {
   "onnxruntime-node": peer("onnx.mjs", "onnx", "onnxruntime-node"),
   "transformers.js": peer("transformers.mjs", "onnx", "@huggingface/transformers"),
   fastembed: peer("fastembed.mjs", "fastembed", "fastembed"),
-  openvino: () => new Child(mustExist(python), ["-B", here("workers", "openvino.py")]),
+  openvino: () => new Child(mustExist(python), ["-B", here("workers", "openvino_peer.py")]),
   pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
 };
 

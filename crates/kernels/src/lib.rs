@@ -13,7 +13,7 @@
 //! | the products | `matmul.rs`, `tile.rs`, `input.rs` |
 //! | what bf16 is, and rows in it | `bf16.rs`, `operand.rs` |
 //! | the instruction sets | `simd/` |
-//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs` |
+//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs`, `attention_rows.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
@@ -36,6 +36,7 @@
 mod arena;
 mod attention;
 mod attention_job;
+mod attention_rows;
 mod bf16;
 mod blocks;
 mod buffer;
