@@ -263,6 +263,15 @@ test("vectors are compared by their cosine", async () => {
 });
 
 describe("a language model", () => {
+  test("in bf16 its perplexity is within 0.5% of f32's", async () => {
+    const data = join(__dirname, "..", "docs", "errors.md");
+    const perplexity = async (dtype: "f32" | "bf16") =>
+      (await evaluate({ model: defaultModelPath, task: "text-generation", data: [{ text: readFileSync(data, "utf8") }], dtype })).perplexity;
+    const [exact, rounded] = [await perplexity("f32"), await perplexity("bf16")];
+    assert.ok(rounded !== exact, "bf16 is not f32");
+    close(rounded, exact!, 0.005);
+  });
+
   test("finds texts as likely as PyTorch says", async () => {
     const { rows } = JSON.parse(readFileSync(fixturePath("perplexity.json"), "utf8"));
     await using lm = await loadGPT2(defaultModelPath, { dtype: "f32" });
