@@ -1,10 +1,10 @@
-"""OpenVINO on the CPU, one stream. A request is a line of JSON, its answer a line: see benchmark/child.ts."""
-import json
-import sys
+"""OpenVINO on the CPU, one stream."""
 import time
 
 import numpy as np
 import openvino
+
+from protocol import serve
 
 core = openvino.Core()
 model = None
@@ -40,13 +40,4 @@ def hello(_):
     return {"version": openvino.__version__.split("-")[0]}
 
 
-operations = {"hello": hello, "open": open_model, "close": close, "encode": encode}
-for line in sys.stdin:
-    request = json.loads(line)
-    try:
-        if request["op"] not in operations:
-            raise ValueError(f"no {request['op']} here")
-        answer = {"result": operations[request["op"]](request.get("args"))}
-    except Exception as error:  # noqa: BLE001: whatever it is, it is the answer
-        answer = {"error": str(error).split("\n")[0]}
-    print(json.dumps(answer), flush=True)
+serve({"hello": hello, "open": open_model, "close": close, "encode": encode})

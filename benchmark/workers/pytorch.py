@@ -1,12 +1,12 @@
-"""PyTorch and transformers on the CPU. A request is a line of JSON, its answer a line: see benchmark/child.ts."""
-import json
+"""PyTorch and transformers on the CPU."""
 import resource
-import sys
 import time
 
 import torch
 import transformers
 from transformers import AutoModel, BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
+
+from protocol import serve
 
 model = None
 
@@ -88,14 +88,5 @@ def hello(_):
     return {"version": f"{torch.__version__.split('+')[0]}, transformers {transformers.__version__}"}
 
 
-operations = {"hello": hello, "open": open_model, "close": close, "generate": generate, "streams": streams, "encode": encode, "train": train}
 with torch.inference_mode():
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if request["op"] not in operations:
-                raise ValueError(f"no {request['op']} here")
-            answer = {"result": operations[request["op"]](request.get("args"))}
-        except Exception as error:  # noqa: BLE001: whatever it is, it is the answer
-            answer = {"error": str(error).split("\n")[0]}
-        print(json.dumps(answer), flush=True)
+    serve({"hello": hello, "open": open_model, "close": close, "generate": generate, "streams": streams, "encode": encode, "train": train})

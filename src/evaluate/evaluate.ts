@@ -2,7 +2,7 @@ import { loadBERT, BERT } from "../bert.js";
 import { CAUSAL_TASKS, dataOptions, pickDataOptions, refuseUseless, TASKS, type DataOptions, type Task } from "../data/options.js";
 import { openData, type DataSource } from "../data/source.js";
 import { GPT2, loadGPT2 } from "../gpt2.js";
-import type { Device, Dtype, LoadProgress } from "../load.js";
+import { loadOptions, type Device, type Dtype, type LoadProgress } from "../load.js";
 import { checkOptions, checks, invalid, isPlainObject, type OptionTable } from "../options.js";
 import type { Metrics, RegressionMetrics } from "./metrics.js";
 import { separatorOf } from "../task-parameters.js";
@@ -78,9 +78,9 @@ const evaluateOptions: OptionTable<EvaluateOptions> = {
   seed: checks.integer(0),
   report: checks.string,
   trainingLog: checks.string,
-  dtype: checks.oneOf("f32", "f16", "bf16", "q8_0", "q4_0"),
-  device: checks.oneOf("auto", "cpu", "cuda"),
-  threads: checks.integer(1, 1024),
+  dtype: loadOptions.dtype,
+  device: loadOptions.device,
+  threads: loadOptions.threads,
   signal: checks.signal,
   onProgress: checks.function,
 };

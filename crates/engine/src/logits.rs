@@ -4,6 +4,10 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use candlewick_models::ModelError;
+
+use crate::error::Result;
+
 /// Entries per partial sum: short enough that f32 lanes lose nothing that matters, long enough to be few.
 pub(crate) const BLOCK: usize = 256;
 const LANES: usize = 8;
@@ -19,8 +23,17 @@ pub(crate) fn max(scores: &[f32]) -> f32 {
     lanes.iter().chain(chunks.remainder()).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
+/// # Errors
+/// `NOT_FINITE`, where [`is_broken`].
+pub(crate) fn check(scores: &[f32]) -> Result<()> {
+    match is_broken(scores) {
+        true => Err(ModelError::NotFinite("the model's logits".into()).into()),
+        false => Ok(()),
+    }
+}
+
 /// Whether any is NaN or plus infinity: a model that overflowed. Minus infinity is a legal score.
-pub(crate) fn is_broken(scores: &[f32]) -> bool {
+fn is_broken(scores: &[f32]) -> bool {
     // Folded per block, without an early exit inside, so that it vectorises.
     let broken = |x: &f32| u32::from(x.is_nan() | (*x == f32::INFINITY));
     scores.chunks(BLOCK).any(|chunk| chunk.iter().map(broken).fold(0, |a, b| a | b) != 0)

@@ -10,8 +10,8 @@ use crate::attention_rows::{Rows, Value, head};
 use crate::buffer::{Plain, SharedMut, pairs_mut};
 use crate::kv::{Blocks, KV_BLOCK, Store};
 use crate::operand::Target;
-use crate::rows::row_max;
-use crate::simd::{Element, Kernel, Simd, math};
+use crate::rows::{exponentials, row_max};
+use crate::simd::{Element, Kernel, Simd};
 use crate::types::LANES;
 use crate::{Input, KernelError, Pool, Scratch};
 use half::bf16;
@@ -190,7 +190,7 @@ impl Head<'_> {
                             // SAFETY: the chunk's own elements; D padded has room for whole lanes of inputs.
                             unsafe {
                                 let q = s.load_head(q.as_ptr(), q.len(), 0.0);
-                                T::store(s, to.add(chunk * LANES / T::DEPTH), q);
+                                T::store(s, to.add(chunk * LANES / T::DEPTH), LANES, q);
                             }
                         }
                     }
@@ -225,7 +225,9 @@ impl Head<'_> {
                 let weights =
                     self.weights.as_mut_ptr().wrapping_add(r * self.keys / T::DEPTH).cast::<T::Input>();
                 // SAFETY: a row has room for whole lanes.
-                *total = unsafe { exponentials::<S, T>(s, scores, weights) };
+                *total = unsafe {
+                    exponentials::<S, T>(s, scores.as_ptr(), sees(r), row_max(s, scores), Some(weights))
+                };
             }
             self.sums.fill(0.0);
             for index in 0..parts {
@@ -346,31 +348,7 @@ impl Head<'_> {
         first: usize,
         keys: Range<usize>,
     ) {
-        let (from, to) = (keys.start / T::DEPTH, keys.end / T::DEPTH);
-        // SAFETY: promised by the caller. An element that holds a key which is not seen is taken without it.
-        unsafe {
-            self.value_rows::<S, T, R, false>(s, values, stride, at, first, from..to);
-            if !keys.end.is_multiple_of(T::DEPTH) {
-                self.value_rows::<S, T, R, true>(s, values, stride, at, first, to..to + 1);
-            }
-        }
-    }
-
-    /// As `values`, for elements, of which `HALF` takes the first value alone.
-    ///
-    /// # Safety
-    /// As `values`.
-    #[inline(always)]
-    unsafe fn value_rows<S: Simd, T: Element, const R: usize, const HALF: bool>(
-        &mut self,
-        s: S,
-        values: *const T,
-        stride: usize,
-        at: usize,
-        first: usize,
-        elements: Range<usize>,
-    ) {
-        if elements.is_empty() {
+        if keys.is_empty() {
             return;
         }
         let lanes = self.head_dim.div_ceil(LANES);
@@ -378,19 +356,11 @@ impl Head<'_> {
         // SAFETY: lanes of D are taken four at a time while there are four, then one at a time.
         unsafe {
             while Self::fits::<S, R>() && lane + TILES <= lanes {
-                self.value_lanes::<S, T, R, TILES, HALF>(
-                    s,
-                    values,
-                    stride,
-                    at,
-                    first,
-                    elements.clone(),
-                    lane,
-                );
+                self.value_lanes::<S, T, R, TILES>(s, values, stride, at, first, keys.clone(), lane);
                 lane += TILES;
             }
             while lane < lanes {
-                self.value_lanes::<S, T, R, 1, HALF>(s, values, stride, at, first, elements.clone(), lane);
+                self.value_lanes::<S, T, R, 1>(s, values, stride, at, first, keys.clone(), lane);
                 lane += 1;
             }
         }
@@ -400,14 +370,14 @@ impl Head<'_> {
     /// As `values`, with lanes `lane..lane + P` of D.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)] // one loop's bounds
-    unsafe fn value_lanes<S: Simd, T: Element, const R: usize, const P: usize, const HALF: bool>(
+    unsafe fn value_lanes<S: Simd, T: Element, const R: usize, const P: usize>(
         &mut self,
         s: S,
         values: *const T,
         stride: usize,
         at: usize,
         first: usize,
-        elements: Range<usize>,
+        keys: Range<usize>,
         lane: usize,
     ) {
         let dim = self.head_dim.next_multiple_of(LANES);
@@ -421,11 +391,15 @@ impl Head<'_> {
         }
         let weights =
             self.weights.as_ptr().cast::<T::Input>().wrapping_add((first * self.keys + at) / T::DEPTH);
-        for j in elements {
+        let whole = keys.end / T::DEPTH;
+        for j in keys.start / T::DEPTH..keys.end.div_ceil(T::DEPTH) {
             // SAFETY: the element is there, and the lanes are inside the padded D.
             let mut v = unsafe { T::load_each::<S, P>(s, values.add(j * stride + lane * LANES), LANES) };
-            if HALF {
-                v = v.map(|v| T::first(s, v));
+            if j == whole {
+                // An element that holds a key which is not seen is taken without it.
+                for v in &mut v {
+                    *v = T::first(s, *v);
+                }
             }
             for (r, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: inside row first + r of weights.
@@ -442,25 +416,6 @@ impl Head<'_> {
             }
         }
     }
-}
-
-/// The sum of exp(x - max(x)), which become inputs at `to`, in whole lanes: what is not there is 0.
-///
-/// # Safety
-/// `to` has room for x.len() values, rounded up to 16.
-#[inline(always)]
-unsafe fn exponentials<S: Simd, T: Element>(s: S, x: &[f32], to: *mut T::Input) -> f32 {
-    let max = s.splat(row_max(s, x));
-    let mut sum = s.zero();
-    for (chunk, x) in x.chunks(LANES).enumerate() {
-        // SAFETY: the chunk's own elements are read; promised by the caller.
-        unsafe {
-            let y = math::exp(s, s.sub(s.load_head(x.as_ptr(), x.len(), f32::NEG_INFINITY), max));
-            T::store(s, to.add(chunk * LANES / T::DEPTH), y);
-            sum = s.add(sum, y);
-        }
-    }
-    math::fold(s, sum)
 }
 
 fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Result<(), KernelError> {

@@ -282,53 +282,47 @@ impl KvWrite<'_> {
         let (keys, values) = part.split_at_mut(shape.keys());
         let tile = shape.keys() / (KV_BLOCK / LANES);
         let lane = position % LANES;
-        T::key(&self.k[source..][..d], &mut keys[position / LANES * tile..][..tile], lane);
+        let mut some = [T::default(); LANES];
+        let tiles = keys[position / LANES * tile..][..tile].chunks_mut(LANES * LANES);
+        for (from, to) in self.k[source..][..d].chunks(LANES * T::DEPTH).zip(tiles) {
+            let some = &mut some[..from.len().div_ceil(T::DEPTH)];
+            T::convert(from, some);
+            for (x, lanes) in some.iter().zip(to.chunks_exact_mut(LANES)) {
+                lanes[lane] = *x;
+            }
+        }
         let (at, which) = (position / T::DEPTH, position % T::DEPTH);
         T::value(&self.v[source..][..d], &mut values[at * shape.padded_dim()..][..d], which);
     }
 }
 
-/// How a position's key and value go to their places.
-trait Place: Element {
-    /// A key to lane `lane` of its tile, [D / DEPTH][16].
-    fn key(key: &[f32], tile: &mut [Self], lane: usize);
+/// How a position's values become elements.
+trait Place: Element + Default {
+    /// Neighbours, DEPTH of them an element, the last one filled up with 0.
+    fn convert(values: &[f32], to: &mut [Self]);
+
     /// A value to the `which`-th of DEPTH positions of a row of elements.
-    fn value(value: &[f32], row: &mut [Self], which: usize);
+    fn value(value: &[f32], row: &mut [Self], _which: usize) {
+        Self::convert(value, row);
+    }
 }
 
 impl Place for f32 {
-    fn key(key: &[f32], tile: &mut [f32], lane: usize) {
-        for (x, lanes) in key.iter().zip(tile.chunks_exact_mut(LANES)) {
-            lanes[lane] = *x;
-        }
-    }
-
-    fn value(value: &[f32], row: &mut [f32], _: usize) {
-        row.copy_from_slice(value);
+    fn convert(values: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(values);
     }
 }
 
 impl Place for f16 {
-    fn key(key: &[f32], tile: &mut [f16], lane: usize) {
-        let mut some = [f16::ZERO; LANES];
-        for (from, to) in key.chunks(LANES).zip(tile.chunks_mut(LANES * LANES)) {
-            let some = &mut some[..from.len()];
-            some.convert_from_f32_slice(from);
-            for (x, lanes) in some.iter().zip(to.chunks_exact_mut(LANES)) {
-                lanes[lane] = *x;
-            }
-        }
-    }
-
-    fn value(value: &[f32], row: &mut [f16], _: usize) {
-        row.convert_from_f32_slice(value);
+    fn convert(values: &[f32], to: &mut [f16]) {
+        to.convert_from_f32_slice(values);
     }
 }
 
 impl Place for Pair {
-    fn key(key: &[f32], tile: &mut [Pair], lane: usize) {
-        for (x, lanes) in key.chunks(2).zip(tile.chunks_exact_mut(LANES)) {
-            lanes[lane] = [to_bf16(x[0]), to_bf16(x.get(1).copied().unwrap_or_default())];
+    fn convert(values: &[f32], to: &mut [Pair]) {
+        for (values, pair) in values.chunks(Pair::DEPTH).zip(to) {
+            *pair = [to_bf16(values[0]), to_bf16(values.get(1).copied().unwrap_or_default())];
         }
     }
 

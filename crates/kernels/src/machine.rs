@@ -3,9 +3,10 @@
 
 use crate::Pool;
 use crate::buffer::Buffer;
-use crate::simd::{Kernel, Simd};
-use crate::types::LANES;
+use crate::simd::{Element, Kernel, Simd};
+use crate::types::{LANES, Pair};
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::time::Instant;
 
 /// Bytes that one task reads in a row.
@@ -46,7 +47,7 @@ pub fn read_bandwidth(pool: &Pool, passes: usize) -> f64 {
 
 /// Floating-point operations per second (two per multiply-add) of f32, from registers.
 pub fn fma_peak(pool: &Pool, passes: usize) -> f64 {
-    peak(pool, passes, 2.0, |rounds| pool.isa().launch(Multiply(rounds)))
+    peak(pool, passes, 2.0, |rounds| pool.isa().launch(Multiply::<f32>(rounds, PhantomData)))
 }
 
 /// As [`fma_peak`], of int8 with int32 sums.
@@ -56,7 +57,7 @@ pub fn int8_peak(pool: &Pool, passes: usize) -> f64 {
 
 /// As [`fma_peak`], of bf16 with f32 sums.
 pub fn bf16_peak(pool: &Pool, passes: usize) -> f64 {
-    peak(pool, passes, 4.0, |rounds| pool.isa().launch(DotPairs(rounds)))
+    peak(pool, passes, 4.0, |rounds| pool.isa().launch(Multiply::<Pair>(rounds, PhantomData)))
 }
 
 /// `work(rounds)` runs `rounds` steps of its returned number of independent 16-lane operations.
@@ -93,49 +94,32 @@ impl Kernel for Read<'_> {
     }
 }
 
-struct Multiply(usize);
+/// Rounds of products of f32, or of pairs of bf16.
+struct Multiply<T>(usize, PhantomData<T>);
 
-impl Kernel for Multiply {
+impl<T: Element> Kernel for Multiply<T> {
     type Output = usize;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
         // 12 registers or more: enough to hide a latency of 4 to 5 cycles on two ports.
-        if S::FLOAT_TILE.1 > 1 { multiply::<S, 12>(s, self.0) } else { multiply::<S, 6>(s, self.0) }
-    }
-}
-
-#[inline(always)]
-fn multiply<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
-    let mut acc = [s.zero(); N];
-    let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
-    for _ in 0..rounds {
-        for acc in &mut acc {
-            *acc = s.fma(a, b, *acc);
+        match (S::FLOAT_TILE.1, T::DEPTH) {
+            (2.., _) => multiply::<S, T, 12>(s, self.0),
+            (_, 1) => multiply::<S, T, 6>(s, self.0),
+            _ => multiply::<S, T, 4>(s, self.0),
         }
     }
-    acc.iter().for_each(|acc| _ = black_box(s.lanes(*acc)));
-    N
-}
-
-struct DotPairs(usize);
-
-impl Kernel for DotPairs {
-    type Output = usize;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> usize {
-        if S::FLOAT_TILE.1 > 1 { dot_pairs::<S, 12>(s, self.0) } else { dot_pairs::<S, 4>(s, self.0) }
-    }
 }
 
 #[inline(always)]
-fn dot_pairs<S: Simd, const N: usize>(s: S, rounds: usize) -> usize {
+fn multiply<S: Simd, T: Element, const N: usize>(s: S, rounds: usize) -> usize {
+    // Small numbers, as f32 and as two bf16.
     let (w, x) = (black_box([0x3f80_3f80_u32; LANES]), black_box(0x3c00_3c00_u32));
+    // SAFETY: 16 elements and one input, of four bytes each.
+    let (w, x) = unsafe { (T::load(s, w.as_ptr().cast()), T::splat(s, (&raw const x).cast())) };
     let mut acc = [s.zero(); N];
     for _ in 0..rounds {
-        // SAFETY: 64 bytes, and 4.
-        let (w, x) = unsafe { (s.load_bytes(w.as_ptr().cast()), s.splat_bytes((&raw const x).cast())) };
         for acc in &mut acc {
-            *acc = s.dot_pairs(*acc, w, x);
+            *acc = T::fma(s, x, w, *acc);
         }
     }
     acc.iter().for_each(|acc| _ = black_box(s.lanes(*acc)));

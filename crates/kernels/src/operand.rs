@@ -125,11 +125,6 @@ macro_rules! conversions {
                 Input::$variant(x)
             }
         }
-        impl<'a> From<&'a mut [$value]> for Input<'a> {
-            fn from(x: &'a mut [$value]) -> Self {
-                Input::$variant(x)
-            }
-        }
         impl<'a> From<&'a Vec<$value>> for Input<'a> {
             fn from(x: &'a Vec<$value>) -> Self {
                 Input::$variant(x)

@@ -1,6 +1,6 @@
 //! Element-wise functions and reductions over one row, such as 50,257 logits.
 
-use crate::simd::{Kernel, Simd, math};
+use crate::simd::{Element, Kernel, Simd, math};
 use crate::types::LANES;
 use crate::{Activation, Pool};
 
@@ -49,7 +49,9 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let max = row_max(s, self.0);
-        let sum = exponentials(s, self.0, max, true);
+        let x = self.0.as_mut_ptr();
+        // SAFETY: the row's own elements.
+        let sum = unsafe { exponentials::<S, f32>(s, x, self.0.len(), max, Some(x)) };
         scale(s, self.0, 1.0 / sum);
     }
 }
@@ -59,7 +61,9 @@ impl Kernel for LogSoftmax<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let max = row_max(s, self.0);
-        let log_sum = f64::from(exponentials(s, self.0, max, false)).ln() as f32;
+        // SAFETY: the row's own elements.
+        let sum = unsafe { exponentials::<S, f32>(s, self.0.as_ptr(), self.0.len(), max, None) };
+        let log_sum = f64::from(sum).ln() as f32;
         let (max, log_sum) = (s.splat(max), s.splat(log_sum));
         for x in self.0.chunks_mut(LANES) {
             // SAFETY: both touch the chunk's own elements.
@@ -98,17 +102,27 @@ pub(crate) fn row_max<S: Simd>(s: S, x: &[f32]) -> f32 {
     math::fold_max(s, s.max(s.max(max[0], max[1]), s.max(max[2], max[3])))
 }
 
-/// The sum of exp(x - max), and x ← exp(x - max) if `keep`.
+/// The sum of exp(x - max) over `n` values at `x`. They become inputs at `to`, which may be `x`.
+///
+/// # Safety
+/// The values can be read; `to` has room for them, as [`Element::store`] says.
 #[inline(always)]
-pub(crate) fn exponentials<S: Simd>(s: S, x: &mut [f32], max: f32, keep: bool) -> f32 {
+pub(crate) unsafe fn exponentials<S: Simd, T: Element>(
+    s: S,
+    x: *const f32,
+    n: usize,
+    max: f32,
+    to: Option<*mut T::Input>,
+) -> f32 {
     let max = s.splat(max);
     let mut sum = s.zero();
-    for x in x.chunks_mut(LANES) {
-        // SAFETY: both touch the chunk's own elements. What is not there counts as exp(-infinity) = 0.
+    for at in (0..n).step_by(LANES) {
+        let lanes = LANES.min(n - at);
+        // SAFETY: promised by the caller. What is not there counts as exp(-infinity) = 0.
         unsafe {
-            let y = math::exp(s, s.sub(s.load_head(x.as_ptr(), x.len(), f32::NEG_INFINITY), max));
-            if keep {
-                s.store_head(x.as_mut_ptr(), x.len(), y);
+            let y = math::exp(s, s.sub(s.load_head(x.add(at), lanes, f32::NEG_INFINITY), max));
+            if let Some(to) = to {
+                T::store(s, to.add(at / T::DEPTH), lanes, y);
             }
             sum = s.add(sum, y);
         }

@@ -1,6 +1,6 @@
 //! The sequences that continue one prompt, as `n` samples or as beams.
 
-use candlewick_models::{ModelError, StepLogits};
+use candlewick_models::StepLogits;
 
 use crate::error::{EngineError, Result};
 use crate::generation::detokenize::Detokenizer;
@@ -188,7 +188,8 @@ impl SequenceGroup {
                     Some(id) => (id, None),
                     None => {
                         let mut copy;
-                        let mut scores = broken(logits.row(first + row)?)?;
+                        let mut scores = logits.row(first + row)?;
+                        logits::check(scores)?;
                         if again {
                             copy = scores.to_vec();
                             scores = &mut copy;
@@ -229,7 +230,8 @@ impl SequenceGroup {
             let Some(row) = sequence.row.take() else {
                 return Err(EngineError::Internal("a beam without logits".into()));
             };
-            let scores = broken(logits.row(row)?)?;
+            let scores = logits.row(row)?;
+            logits::check(scores)?;
             let all = Logprobs::of(scores, plan.options.logprobs.unwrap_or(0));
             let mut row: Vec<f32> = scores.iter().map(|logit| all.at(*logit)).collect();
             plan.processors.adjust(&mut row, &sequence.tokens, self.prompt, scratch);
@@ -300,11 +302,4 @@ fn draw(
     let id = choose(&plan.processors, scores, tokens, prompt, (plan.seed, lane), scratch)
         .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
     Ok((id, logprobs.zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all))))
-}
-
-fn broken(scores: &mut [f32]) -> Result<&mut [f32]> {
-    match logits::is_broken(scores) {
-        true => Err(ModelError::NotFinite("the model's logits".into()).into()),
-        false => Ok(scores),
-    }
 }

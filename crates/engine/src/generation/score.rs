@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use candlewick_models::{ModelError, StepLogits};
+use candlewick_models::StepLogits;
 
 use crate::error::Result;
 use crate::generation::kv::table::Table;
-use crate::logits::{is_broken, log_sum_exp, max};
+use crate::logits::{check, log_sum_exp, max};
 use crate::runtime::cancel::CancelToken;
 use crate::runtime::reply::Reply;
 
@@ -127,9 +127,7 @@ impl ScoreRun {
 }
 
 fn score(logits: &[f32], id: u32) -> Result<TokenScore> {
-    if is_broken(logits) {
-        return Err(ModelError::NotFinite("the model's logits".into()).into());
-    }
+    check(logits)?;
     let logit = logits[id as usize];
     Ok(TokenScore { logprob: (f64::from(logit) - log_sum_exp(logits)) as f32, best: logit >= max(logits) })
 }

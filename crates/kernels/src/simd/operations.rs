@@ -207,11 +207,11 @@ pub(crate) trait Element: Plain {
     fn fma<S: Simd>(s: S, x: Self::Lanes<S>, w: Self::Lanes<S>, acc: S::F) -> S::F;
     /// Each element's first value, the others 0.
     fn first<S: Simd>(s: S, w: Self::Lanes<S>) -> Self::Lanes<S>;
-    /// Writes 16 values as inputs: 16 / DEPTH of them.
+    /// Writes the first `n <= 16` values as inputs.
     ///
     /// # Safety
-    /// So many inputs can be written at `p`.
-    unsafe fn store<S: Simd>(s: S, p: *mut Self::Input, x: S::F);
+    /// They can be written at `p`; where DEPTH is not 1, all 16.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self::Input, n: usize, x: S::F);
 }
 
 /// Elements that are f32 once loaded.
@@ -241,9 +241,9 @@ macro_rules! floats {
                 w
             }
             #[inline(always)]
-            unsafe fn store<S: Simd>(s: S, p: *mut f32, x: S::F) {
+            unsafe fn store<S: Simd>(s: S, p: *mut f32, n: usize, x: S::F) {
                 // SAFETY: promised by the caller.
-                unsafe { s.store(p, x) }
+                unsafe { s.store_head(p, n, x) }
             }
         }
     };
@@ -275,7 +275,7 @@ impl Element for Pair {
         s.first(w)
     }
     #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut Pair, x: S::F) {
+    unsafe fn store<S: Simd>(s: S, p: *mut Pair, _: usize, x: S::F) {
         // SAFETY: promised by the caller: 16 bf16 are 8 pairs.
         unsafe { p.cast::<[bf16; LANES]>().write(s.bf16(x)) }
     }

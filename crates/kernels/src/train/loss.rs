@@ -60,7 +60,9 @@ impl Kernel for Row<'_> {
         let hit = chosen == max && !self.logits[..self.target].contains(&max);
         // Σ (max - logit), only where it is asked for.
         let distance = if smoothing > 0.0 { distances(s, self.logits, max) } else { 0.0 };
-        let sum = exponentials(s, self.logits, max, true);
+        let row = self.logits.as_mut_ptr();
+        // SAFETY: the row's own elements.
+        let sum = unsafe { exponentials::<S, f32>(s, row, self.logits.len(), max, Some(row)) };
         let log_sum = f64::from(sum).ln();
         let nll = log_sum - f64::from(chosen - max);
         let uniform = log_sum + distance / f64::from(n);

@@ -180,7 +180,7 @@ impl CpuBert {
             }
         });
         drop(texts);
-        let rounded = if self.rounded { Some(room(&mut self.space.rounded, m * h)) } else { None };
+        let rounded = if self.rounded { Some(space(&mut self.space.rounded, m * h)) } else { None };
         self.norm.forward_rounded(&self.cpu, y, space(&mut self.space.x, m * h), rounded);
     }
 
@@ -191,7 +191,7 @@ impl CpuBert {
         let width = layer.intermediate.output();
         let Space { x, y, rounded, qkv, mixed, inner } = &mut self.space;
         let (x, y) = (space(x, m * h), space(y, m * h));
-        let mut rounded = if self.rounded { Some(room(rounded, m * h)) } else { None };
+        let mut rounded = if self.rounded { Some(space(rounded, m * h)) } else { None };
 
         layer.qkv.forward(cpu, states(x, &rounded), None, None, qkv.space(m * 3 * h));
         let mut jobs = Vec::with_capacity(batch.len());
@@ -262,7 +262,7 @@ impl CpuBert {
                 let normal = &mut self.space.x[..m * h];
                 norm.forward(cpu, y, normal);
                 let mut logits = vec![0.0; m * decoder.output()];
-                decoder.forward(cpu, normal, None, None, &mut logits);
+                decoder.forward(cpu, &*normal, None, None, &mut logits);
                 Ok(logits)
             }
             Head::Sequence(classifier) => {
@@ -366,14 +366,6 @@ fn states<'a>(x: &'a [f32], rounded: &'a Option<&mut [bf16]>) -> Input<'a> {
         Some(rounded) => Input::Bf16(rounded),
         None => Input::F32(x),
     }
-}
-
-/// As `space`, of bf16.
-fn room(buffer: &mut Vec<bf16>, len: usize) -> &mut [bf16] {
-    if buffer.len() < len {
-        buffer.resize(len, bf16::ZERO);
-    }
-    &mut buffer[..len]
 }
 
 /// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel

@@ -392,12 +392,7 @@ impl Rows {
     pub fn space(&mut self, len: usize) -> Output<'_> {
         match self {
             Self::F32(values) => Output::F32(space(values, len)),
-            Self::Bf16(values) => {
-                if values.len() < len {
-                    values.resize(len, bf16::ZERO);
-                }
-                Output::Bf16(&mut values[..len])
-            }
+            Self::Bf16(values) => Output::Bf16(space(values, len)),
         }
     }
 
@@ -419,9 +414,9 @@ impl Rows {
 }
 
 /// A buffer of `len` values, grown when needed and kept; its content is overwritten.
-pub(crate) fn space(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(crate) fn space<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        buffer.resize(len, T::default());
     }
     &mut buffer[..len]
 }
