@@ -123,6 +123,12 @@ export const goals: readonly Goal[] = [
     format: "times",
     value: (rows) => rows.median("prefill 512", "bf16") / rows.median("prefill 512", "f32"),
   },
+  {
+    what: "encode minilm, 256 mixed texts bf16: to f32",
+    target: 1.8,
+    format: "times",
+    value: (rows) => rows.median("encode minilm, 256 mixed texts", "bf16") / rows.median("encode minilm, 256 mixed texts", "f32"),
+  },
   share("decode", "bf16", 0.9, "bandwidth"),
   ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => times(`train ${model}`, "f32", "pytorch", 1.5)),
   ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => share(`train ${model}`, "f32", 0.7, "FMA peak")),

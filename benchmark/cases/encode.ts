@@ -7,7 +7,7 @@ import { type Context, measure, type Measurement } from "../measure.js";
 import { bench, modelFiles, mustExist } from "../paths.js";
 import { gigaflops, shapeOf } from "../shape.js";
 import { randomIds } from "../stats.js";
-import type { ContenderName, Dtype } from "../types.js";
+import type { ContenderName, Dtype, Limits } from "../types.js";
 
 const SIZES = [
   [1, 16],
@@ -25,10 +25,9 @@ interface Encoded {
 }
 
 export async function encode(context: Context): Promise<void> {
-  for (const dtype of ["f32", "bf16"] as const) {
-    if (context.dtypes.includes(dtype)) await batches(context, dtype);
-  }
-  if (!context.quick && context.dtypes.includes("f32")) await mixed(context);
+  const dtypes = (["f32", "bf16"] as const).filter((dtype) => context.dtypes.includes(dtype));
+  for (const dtype of dtypes) await batches(context, dtype);
+  if (!context.quick) await mixed(context, dtypes);
 }
 
 const CONTENDERS = {
@@ -59,8 +58,7 @@ async function batches(context: Context, dtype: "f32" | "bf16"): Promise<void> {
         }
         return { values, computed };
       },
-      best: ({ fmaGflops, bf16Gflops }) =>
-        (texts * length * (dtype === "bf16" ? bf16Gflops : fmaGflops)) / gigaflops(shape, texts * length),
+      best: (limits) => (texts * length * peak(dtype, limits)) / gigaflops(shape, texts * length),
       rounds: context.quick ? 1 : texts * length > 2000 && model === "bert-base" ? 3 : 5,
     }));
     await measure(context, measurements);
@@ -73,25 +71,28 @@ const open = (model: "minilm" | "bert-base", dtype: Dtype) => (contender: Conten
   dtype,
 });
 
+/** What multiply-adds of `dtype` are at most. */
+const peak = (dtype: "f32" | "bf16", { fmaGflops, bf16Gflops }: Limits) => (dtype === "bf16" ? bf16Gflops : fmaGflops);
+
 /** Tokenising is in the time on both sides. */
-async function mixed(context: Context): Promise<void> {
+async function mixed(context: Context, dtypes: readonly ("f32" | "bf16")[]): Promise<void> {
   const shape = shapeOf(mustExist(modelFiles.minilm("candlewick")));
   const texts = JSON.parse(readFileSync(mustExist(bench("texts.json")), "utf8")) as string[];
   // The real number of tokens, which the first to be asked, without padding, tells.
   let tokens = 0;
-  const measurement: Measurement = {
+  const measurements = dtypes.map((dtype): Measurement => ({
     case: `encode minilm, ${texts.length} mixed texts`,
-    dtype: "f32",
+    dtype,
     unit: "texts/s",
-    contenders: ["candlewick", "transformers.js"],
-    open: open("minilm", "f32"),
+    contenders: dtype === "f32" ? ["candlewick", "transformers.js"] : ["candlewick"],
+    open: open("minilm", dtype),
     async turn(child, { name }) {
       const answer = await child.ask<Encoded & { tokens: number }>("texts", { texts, batch: PADDED_BATCH });
       if (name === "candlewick") tokens = answer.tokens;
       return { values: [(1000 * texts.length) / answer.ms], computed: answer.sample };
     },
-    best: ({ fmaGflops }) => (texts.length * fmaGflops) / gigaflops(shape, tokens || NaN),
+    best: (limits) => (texts.length * peak(dtype, limits)) / gigaflops(shape, tokens || NaN),
     rounds: 3,
-  };
-  await measure(context, [measurement]);
+  }));
+  for (const measurement of measurements) await measure(context, [measurement]);
 }
