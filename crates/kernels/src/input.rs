@@ -1,11 +1,14 @@
 //! What a product makes of its input before it begins: beside quantised weights int8 in blocks of 32
-//! (`blocks::quantize_input` is the definition), beside bf16 weights bf16 ([`crate::bf16`]).
+//! (`blocks::quantize_input` is the definition), beside int8 weights int8 in turned blocks of 128 ([`crate::int8`]),
+//! beside bf16 weights bf16 ([`crate::bf16`]).
 
 use crate::blocks::INPUT_TINY;
 use crate::buffer::LINE;
+use crate::int8::scale_of;
+use crate::operand::Input;
 use crate::simd::Simd;
-use crate::tile::QuantRows;
-use crate::types::{BLOCK, LANES, Pair};
+use crate::tile::{Int8Rows, QuantRows};
+use crate::types::{BLOCK, INT8_BLOCK, LANES, Pair};
 use half::bf16;
 
 /// Where the quantised input of one product lies; the rows of a block of rows are interleaved as [`QuantRows`] says,
@@ -73,6 +76,112 @@ impl QuantInput {
             }
         }
     }
+}
+
+/// Where the int8 input of one product lies, row after row.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Input {
+    k: usize,
+    blocks: usize,
+    quants: *mut i8,
+    scales: *mut f32,
+    sums: *mut i32,
+}
+
+impl Int8Input {
+    /// Bytes for M × K values, to whole cache lines.
+    pub fn bytes(m: usize, k: usize) -> usize {
+        let blocks = m * k.div_ceil(INT8_BLOCK);
+        blocks * INT8_BLOCK + 2 * (blocks * size_of::<f32>()).next_multiple_of(LINE)
+    }
+
+    /// In `bytes(m, k)` bytes at `at`, which is aligned to a cache line.
+    pub fn new(at: *mut u8, m: usize, k: usize) -> Self {
+        let blocks = k.div_ceil(INT8_BLOCK);
+        let scales = at.wrapping_add(m * blocks * INT8_BLOCK);
+        let sums = scales.wrapping_add((m * blocks * size_of::<f32>()).next_multiple_of(LINE));
+        Self { k, blocks, quants: at.cast(), scales: scales.cast(), sums: sums.cast() }
+    }
+
+    /// The rows from row `first` on.
+    pub fn rows(&self, first: usize) -> Int8Rows {
+        Int8Rows {
+            quants: self.quants.wrapping_add(first * self.blocks * INT8_BLOCK),
+            scales: self.scales.wrapping_add(first * self.blocks),
+            sums: self.sums.wrapping_add(first * self.blocks),
+        }
+    }
+
+    /// Quantises `x`, [rows, K], the first of them row `first`.
+    ///
+    /// # Safety
+    /// The rows are inside the memory that this was made for, and nobody else touches them meanwhile.
+    #[inline(always)]
+    pub unsafe fn quantize<S: Simd>(&self, s: S, x: Input, first: usize) {
+        let (k, rows) = (self.k, self.rows(first));
+        for row in 0..x.len() / k.max(1) {
+            for block in 0..self.blocks {
+                let (at, to) = (block * INT8_BLOCK, row * self.blocks + block);
+                let len = INT8_BLOCK.min(k - at);
+                // SAFETY: `len` values of this row are read; the rest is promised by the caller.
+                unsafe {
+                    let mut values = [s.zero(); REGISTERS];
+                    for (i, values) in values.iter_mut().enumerate().take(len.div_ceil(LANES)) {
+                        let from = row * k + at + i * LANES;
+                        let n = LANES.min(len - i * LANES);
+                        *values = match x {
+                            Input::F32(x) => s.load_head(x.as_ptr().add(from), n, 0.0),
+                            Input::Bf16(x) if n == LANES => s.load_bf16(x.as_ptr().add(from)),
+                            Input::Bf16(x) => {
+                                let mut some = [bf16::ZERO; LANES];
+                                some[..n].copy_from_slice(&x[from..from + n]);
+                                s.load_bf16(some.as_ptr())
+                            }
+                        };
+                    }
+                    let quants = rows.quants.cast_mut().add(to * INT8_BLOCK);
+                    let (scale, sum) = quantize_turned(s, values, quants);
+                    *rows.scales.cast_mut().add(to) = scale;
+                    *rows.sums.cast_mut().add(to) = -sum * S::BYTES_OFFSET;
+                }
+            }
+        }
+    }
+}
+
+/// Registers of an int8 block.
+const REGISTERS: usize = INT8_BLOCK / LANES;
+
+/// `int8::quantize_input`: the 128 values go to `to`, the scale and the values' sum are returned.
+///
+/// # Safety
+/// 128 values can be written at `to`.
+#[inline(always)]
+unsafe fn quantize_turned<S: Simd>(s: S, mut x: [S::F; REGISTERS], to: *mut i8) -> (f32, i32) {
+    for stride in [4, 2, 1] {
+        for i in 0..REGISTERS {
+            if i & stride == 0 {
+                let (a, b) = (x[i], x[i + stride]);
+                (x[i], x[i + stride]) = (s.add(a, b), s.sub(a, b));
+            }
+        }
+    }
+    let magnitude = s.splat_i(0x7fff_ffff);
+    let mut most = s.splat_i(0);
+    for x in &mut x {
+        *x = s.butterfly::<1>(s.butterfly::<2>(s.butterfly::<4>(s.butterfly::<8>(*x))));
+        most = s.max_i(most, s.and_i(s.bits(*x), magnitude));
+    }
+    let (scale, factor) = scale_of(s.most_i(most) as u32);
+    let factor = s.splat(factor);
+    let mut sum = s.splat_i(0);
+    for (i, x) in x.iter().enumerate() {
+        let rounded = round(s, s.mul(*x, factor));
+        sum = s.add_i(sum, rounded);
+        // SAFETY: promised by the caller.
+        unsafe { to.add(i * LANES).cast::<[i8; LANES]>().write_unaligned(s.low_bytes(rounded)) };
+    }
+    (scale, s.total_i(sum))
 }
 
 /// Where the bf16 input of one product lies: [M][ceil(K / 2)] pairs, an odd K with a zero.

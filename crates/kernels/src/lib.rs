@@ -12,6 +12,7 @@
 //! | how weights lie in memory, and get there | `weights.rs`, `blocks.rs`, `packing.rs` |
 //! | the products | `matmul.rs`, `tile.rs`, `input.rs` |
 //! | what bf16 is, and rows in it | `bf16.rs`, `operand.rs` |
+//! | what int8 is | `int8.rs` |
 //! | the instruction sets | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs`, `attention_rows.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
@@ -42,6 +43,7 @@ mod blocks;
 mod buffer;
 mod error;
 mod input;
+mod int8;
 mod isa;
 mod kv;
 pub mod machine;

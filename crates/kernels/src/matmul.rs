@@ -10,12 +10,12 @@
 //! would take turns.
 
 use crate::buffer::{LINE, SharedMut};
-use crate::input::{PairInput, QuantInput};
+use crate::input::{Int8Input, PairInput, QuantInput};
 use crate::operand::Target;
 use crate::pool::Claims;
 use crate::simd::{Element, Kernel, Simd, math};
-use crate::tile::{self, Ahead, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
-use crate::types::{BLOCK, LANES, Pair};
+use crate::tile::{self, Ahead, Int8Rows, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
+use crate::types::{BLOCK, INT8_BLOCK, LANES, Pair};
 use crate::{Epilogue, Input, Output, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
 
@@ -29,7 +29,8 @@ const MANY: usize = 128;
 /// An output's bits depend on its row of x, on w and on the epilogue: not on M, on the other rows, or on the threads.
 ///
 /// # Panics
-/// If a slice does not have the length that its shape asks for; if x is bf16 and w is not, or K is odd.
+/// If a slice does not have the length that its shape asks for; if x is bf16, and w neither int8 nor bf16 with an even
+/// K.
 pub fn matmul<'a>(
     pool: &Pool,
     x: impl Into<Input<'a>>,
@@ -45,7 +46,11 @@ pub fn matmul<'a>(
     assert!(ep.bias.is_none_or(|bias| bias.len() == n), "bias is [N] = [{n}]");
     assert!(ep.residual.is_none_or(|residual| residual.len() == m * n), "residual is [M, N] = [{m}, {n}]");
     let rounded = matches!(x, Input::Bf16(_));
-    assert!(!rounded || w.weight_type() == WeightType::Bf16 && k.is_multiple_of(2), "a bf16 input in pairs");
+    let takes_bf16 = match w.weight_type() {
+        WeightType::Bf16 => k.is_multiple_of(2),
+        weight_type => weight_type == WeightType::Int8,
+    };
+    assert!(!rounded || takes_bf16, "a bf16 input for {} weights, K = {k}", w.weight_type());
     if m == 0 || n == 0 {
         return;
     }
@@ -53,8 +58,7 @@ pub fn matmul<'a>(
     // Few rows: two tasks a thread, for each one starts with streams that the prefetcher does not know yet (0.5 µs).
     // Many: small tasks, so that a thread that loses its core does not hold up the rest. And whole tiles: a width of
     // 384 in tasks of 2 panels would leave the 3-panel tile unused.
-    let quantized = w.weight_type().is_block_quantized();
-    let tile = match (few, quantized) {
+    let tile = match (few, w.weight_type().is_block_quantized()) {
         (true, _) => 1,
         (false, true) => 2,
         (false, false) => 3,
@@ -66,6 +70,7 @@ pub fn matmul<'a>(
         WeightType::Bf16 if rounded => 0,
         WeightType::Bf16 => PairInput::bytes(m, k),
         WeightType::Q8_0 | WeightType::Q4_0 => QuantInput::bytes(m, k),
+        WeightType::Int8 => Int8Input::bytes(m, k),
     }
     .next_multiple_of(2 * LINE);
     let copies = if few { pool.threads() } else { 1 };
@@ -174,8 +179,12 @@ impl Product<'_> {
     /// Rows and panels of a tile.
     #[inline(always)]
     fn tile<S: Simd>(&self) -> (usize, usize) {
-        let (quantized, m) = (self.weight_type.is_block_quantized(), self.m);
-        let tile = if quantized { S::QUANT_TILE } else { S::FLOAT_TILE };
+        let (quantized, m) = (self.weight_type.is_integer(), self.m);
+        let tile = match self.weight_type {
+            WeightType::Int8 => S::INT8_TILE,
+            WeightType::Q8_0 | WeightType::Q4_0 => S::QUANT_TILE,
+            _ => S::FLOAT_TILE,
+        };
         // One panel alone would be bound by the latency of its additions. A few quantised rows go in one pass, even if
         // that leaves registers for one panel only: a second pass would interrupt the stream from memory.
         match m {
@@ -208,17 +217,17 @@ impl Product<'_> {
     /// `input` is a copy's place, and nobody else touches these rows of it meanwhile.
     #[inline(always)]
     unsafe fn convert<S: Simd>(&self, s: S, input: *mut u8, first: usize, rows: usize) {
-        let Input::F32(x) = self.x else { return };
-        let x = &x[first * self.k..][..rows * self.k];
+        let x = self.x.part(first * self.k, rows * self.k);
         // SAFETY: promised by the caller.
         unsafe {
-            match self.weight_type {
-                WeightType::F32 | WeightType::F16 => {}
-                WeightType::Bf16 => PairInput::new(input, self.k).round(s, x, first),
-                WeightType::Q8_0 | WeightType::Q4_0 => {
+            match (self.weight_type, x) {
+                (WeightType::Int8, x) => Int8Input::new(input, self.m, self.k).quantize(s, x, first),
+                (WeightType::Bf16, Input::F32(x)) => PairInput::new(input, self.k).round(s, x, first),
+                (WeightType::Q8_0 | WeightType::Q4_0, Input::F32(x)) => {
                     let nibbles = self.weight_type == WeightType::Q4_0;
                     QuantInput::new(input, self.m, self.k).quantize(s, x, first, rows, nibbles);
                 }
+                _ => {}
             }
         }
     }
@@ -284,7 +293,7 @@ impl Product<'_> {
         }
         let part = group.panels * panel / blocks;
         let at = weights.wrapping_add((group.first + group.panels) * panel + block * part);
-        Ahead { at, every: (self.depth() * LINE / part.max(1)).max(1), bytes: part / (self.k / BLOCK).max(1) }
+        Ahead { at, every: (self.depth() * LINE / part.max(1)).max(1), bytes: part / self.k.div_ceil(BLOCK).max(1) }
     }
 
     /// # Safety
@@ -338,6 +347,10 @@ impl Product<'_> {
                 }
                 WeightType::Q4_0 => {
                     quant_rows::<S, true>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
+                }
+                WeightType::Int8 => {
+                    let x = Int8Input::new(input, self.m, k).rows(first_row);
+                    int8_rows(s, weights, bytes, panels, k.div_ceil(INT8_BLOCK), x, rows, ahead, sums)
                 }
             }
         }
@@ -458,6 +471,42 @@ unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
                     tile::quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, ahead, sums)
                 } else if panels == 2 && ($r == 1 || S::QUANT_TILE.1 == 2) {
                     tile::quant::<S, NIBBLES, $r, 2>(s, weights, panel_len, blocks, x, ahead, sums)
+                } else {
+                    unreachable!()
+                }
+            }
+        };
+    }
+    by_rows!(rows, call)
+}
+
+/// # Safety
+/// As [`tile::int8`], with `panels` panels and `rows` rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // sizes and pointers of one product
+unsafe fn int8_rows<S: Simd>(
+    s: S,
+    weights: *const u8,
+    panel_len: usize,
+    panels: usize,
+    blocks: usize,
+    x: Int8Rows,
+    rows: usize,
+    ahead: Ahead,
+    sums: &mut Sums,
+) {
+    macro_rules! call {
+        ($r:literal) => {
+            // SAFETY: promised by the caller.
+            unsafe {
+                if $r > S::INT8_TILE.0.max(S::QUANT_ROWS) {
+                    unreachable!()
+                } else if panels == 1 {
+                    tile::int8::<S, $r, 1>(s, weights, panel_len, blocks, x, ahead, sums)
+                } else if panels == 2 && ($r == 1 || S::INT8_TILE.1 == 2) {
+                    tile::int8::<S, $r, 2>(s, weights, panel_len, blocks, x, ahead, sums)
+                } else if panels == 3 && S::INT8_TILE.1 == 3 {
+                    tile::int8::<S, $r, 3>(s, weights, panel_len, blocks, x, ahead, sums)
                 } else {
                     unreachable!()
                 }

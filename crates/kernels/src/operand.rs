@@ -8,7 +8,7 @@ use half::bf16;
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
     F32(&'a [f32]),
-    /// What bf16 products would round to: half the memory to read, and nothing to round.
+    /// What bf16 products would round to: half the memory to read, and nothing to round. int8 products take it too.
     Bf16(&'a [bf16]),
 }
 
@@ -33,6 +33,14 @@ impl<'a> Input<'a> {
         match self {
             Input::F32(x) => Input::F32(&x[at..]),
             Input::Bf16(x) => Input::Bf16(&x[at..]),
+        }
+    }
+
+    /// `len` values from `at` on.
+    pub(crate) fn part(self, at: usize, len: usize) -> Input<'a> {
+        match self {
+            Input::F32(x) => Input::F32(&x[at..][..len]),
+            Input::Bf16(x) => Input::Bf16(&x[at..][..len]),
         }
     }
 

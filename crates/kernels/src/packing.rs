@@ -9,7 +9,10 @@ use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
 use crate::buffer::{SharedMut, bytes_of, view_mut};
 use crate::error::expect_len;
 use crate::simd::{Kernel, Simd};
-use crate::types::{BLOCK, LANES, Layout, Pair, Q4_BLOCK, Q8_BLOCK, WeightType};
+use crate::int8::quantize_weights;
+use crate::types::{
+    BLOCK, INT8_BLOCK, INT8_BLOCK_BYTES, LANES, Layout, Pair, Q4_BLOCK, Q8_BLOCK, WeightType,
+};
 use crate::weights::{PackedMatrix, block_offsets};
 use crate::{KernelError, Pool};
 use half::f16;
@@ -182,6 +185,17 @@ impl Kernel for Panel<'_> {
             WeightType::Q4_0 => self.source.source == SourceType::Q4_0,
             _ => false,
         };
+        if self.weight_type == WeightType::Int8 {
+            for (index, out) in self.out.chunks_exact_mut(INT8_BLOCK_BYTES).enumerate() {
+                let mut wide = [[0.0; LANES]; INT8_BLOCK];
+                let first = index * INT8_BLOCK;
+                for (at, block) in (first..self.k).step_by(BLOCK).zip(wide.as_chunks_mut::<BLOCK>().0) {
+                    self.source.block(s, self.first, self.lanes, at, BLOCK.min(self.k - at), block);
+                }
+                put_int8(wide, out);
+            }
+            return;
+        }
         let mut block = [[0.0; LANES]; BLOCK];
         for at in (0..self.k).step_by(BLOCK) {
             let len = BLOCK.min(self.k - at);
@@ -189,17 +203,23 @@ impl Kernel for Panel<'_> {
                 self.source.repack(self.first, self.lanes, at / BLOCK, self.out);
                 continue;
             }
-            match self.source.layout {
-                Layout::OutIn => self.source.rows(s, self.first, self.lanes, at, len, &mut block),
-                Layout::InOut => self.source.columns(s, self.first, self.lanes, at, len, &mut block),
-            }
+            self.source.block(s, self.first, self.lanes, at, len, &mut block);
             put(self.weight_type, &block, at, len, self.out);
         }
     }
 }
 
 impl Source<'_> {
-    /// Inputs at..at + len of the outputs from `first` on, from rows.
+    /// Inputs at..at + len of the outputs from `first` on.
+    #[inline(always)]
+    fn block<S: Simd>(self, s: S, first: usize, lanes: usize, at: usize, len: usize, block: &mut Block) {
+        match self.layout {
+            Layout::OutIn => self.rows(s, first, lanes, at, len, block),
+            Layout::InOut => self.columns(s, first, lanes, at, len, block),
+        }
+    }
+
+    /// From rows.
     #[inline(always)]
     fn rows<S: Simd>(self, s: S, first: usize, lanes: usize, at: usize, len: usize, block: &mut Block) {
         let mut values = [0.0; BLOCK];
@@ -314,11 +334,7 @@ fn put(weight_type: WeightType, block: &Block, at: usize, len: usize, panel: &mu
             let (scales_at, quants_at) = block_offsets(Q8_BLOCK, at / BLOCK);
             let (scales, quants) = quantize_q8_0(block);
             view_mut::<f16>(&mut panel[scales_at..][..2 * LANES]).convert_from_f32_slice(&scales);
-            let words = view_mut::<i32>(&mut panel[quants_at..][..Q8_BLOCK]).as_chunks_mut::<LANES>().0;
-            for (words, q) in words.iter_mut().zip(quants.as_chunks::<4>().0) {
-                let byte = |i: usize, lane: usize| (q[i][lane] + 128) << (8 * i);
-                *words = std::array::from_fn(|l| byte(0, l) | byte(1, l) | byte(2, l) | byte(3, l));
-            }
+            put_bytes(&quants, &mut panel[quants_at..][..Q8_BLOCK]);
         }
         WeightType::Q4_0 => {
             let (scales_at, quants_at) = block_offsets(Q4_BLOCK, at / BLOCK);
@@ -332,5 +348,25 @@ fn put(weight_type: WeightType, block: &Block, at: usize, len: usize, panel: &mu
                 *words = std::array::from_fn(|l| byte(0, l) | byte(1, l) | byte(2, l) | byte(3, l));
             }
         }
+        WeightType::Int8 => unreachable!("blocks of 128"),
+    }
+}
+
+/// Writes a block of 128 to its place in a panel.
+#[inline(always)]
+fn put_int8(block: [[f32; LANES]; INT8_BLOCK], out: &mut [u8]) {
+    let (scales, quants) = quantize_weights(block);
+    let (scales_at, quants_at) = out.split_at_mut(LANES * size_of::<f32>());
+    view_mut::<f32>(scales_at).copy_from_slice(&scales);
+    put_bytes(&quants, quants_at);
+}
+
+/// Groups of four values of each output, as value + 128.
+#[inline(always)]
+fn put_bytes(quants: &[[i32; LANES]], out: &mut [u8]) {
+    let words = view_mut::<i32>(out).as_chunks_mut::<LANES>().0;
+    for (words, q) in words.iter_mut().zip(quants.as_chunks::<4>().0) {
+        let byte = |i: usize, lane: usize| (q[i][lane] + 128) << (8 * i);
+        *words = std::array::from_fn(|l| byte(0, l) | byte(1, l) | byte(2, l) | byte(3, l));
     }
 }

@@ -9,21 +9,22 @@ use crate::bf16::to_bf16;
 use crate::blocks::quantize_input;
 use crate::kv::{KV_BLOCK, Store};
 use crate::math::fold;
-use crate::types::{Activation, BLOCK, Epilogue, LANES};
-use crate::{Input, KvPool, Output, PackedMatrix, WeightType, math};
+use crate::types::{Activation, BLOCK, Epilogue, INT8_BLOCK, LANES};
+use crate::{Input, KvPool, Output, PackedMatrix, WeightType, int8, math};
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {
     let (n, k) = (w.n(), w.k());
     let mut weights = vec![0.0; k];
     for col in 0..n {
-        if !w.weight_type().is_block_quantized() {
+        if !w.weight_type().is_integer() {
             w.dequantize_row(col, &mut weights);
         }
         for row in 0..m {
             let x = &x[row * k..][..k];
             let sum = match w.weight_type() {
                 WeightType::Q8_0 | WeightType::Q4_0 => dot_blocks(x, w, col),
+                WeightType::Int8 => dot_int8(x, w, col),
                 WeightType::Bf16 => dot_pairs(x, &weights),
                 _ => x.iter().zip(&weights).fold(0f32, |acc, (x, w)| x.mul_add(*w, acc)),
             };
@@ -47,6 +48,18 @@ fn dot_blocks(x: &[f32], w: &PackedMatrix, col: usize) -> f32 {
         let (dx, xq, _) = quantize_input(x.try_into().expect("32 values"));
         let (dw, wq) = w.block(col, block);
         let sum: i32 = xq.iter().zip(wq).map(|(x, w)| i32::from(*x) * w).sum();
+        acc = (sum as f32).mul_add(dx * dw, acc);
+    }
+    acc
+}
+
+fn dot_int8(x: &[f32], w: &PackedMatrix, col: usize) -> f32 {
+    let mut acc = 0f32;
+    for (block, values) in x.chunks(INT8_BLOCK).enumerate() {
+        let mut x = [0.0; INT8_BLOCK];
+        x[..values.len()].copy_from_slice(values);
+        let ((dx, xq), (dw, wq)) = (int8::quantize_input(x), w.int8_block(col, block));
+        let sum: i32 = xq.iter().zip(wq).map(|(x, w)| i32::from(*x) * i32::from(w)).sum();
         acc = (sum as f32).mul_add(dx * dw, acc);
     }
     acc

@@ -5,7 +5,7 @@
 
 use crate::buffer::LINE;
 use crate::simd::{Element, Simd};
-use crate::types::{BLOCK, LANES, Q4_BLOCK, Q8_BLOCK};
+use crate::types::{BLOCK, INT8_BLOCK, INT8_BLOCK_BYTES, LANES, Q4_BLOCK, Q8_BLOCK};
 use crate::weights::block_offsets;
 use half::f16;
 
@@ -20,7 +20,7 @@ pub(crate) struct Ahead {
     pub at: *const u8,
     /// Of floats: elements of K to a line.
     pub every: usize,
-    /// Of blocks: bytes to a block.
+    /// Of integers: bytes to 32 of K.
     pub bytes: usize,
 }
 
@@ -158,6 +158,80 @@ pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P
         }
     }
     store(s, &acc, sums);
+}
+
+/// The input of a tile of int8 products, row after row.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Rows {
+    /// [R][blocks][128]
+    pub quants: *const i8,
+    /// [R][blocks]
+    pub scales: *const f32,
+    /// [R][blocks]: minus the sum of the block's values times the weights' offset.
+    pub sums: *const i32,
+}
+
+/// int8 weights: per block of 128, sum = Σ x[k] w[k] in integers, then acc = fma(sum, dx * dw, acc). `sums` are the
+/// accumulators: once in 32 products they may come from the first cache, and the registers hold a larger tile.
+///
+/// # Safety
+/// `panels` are P panels of `blocks` blocks, `panel_len` bytes apart; `x` is R rows of as many blocks.
+#[inline(always)]
+pub(crate) unsafe fn int8<S: Simd, const R: usize, const P: usize>(
+    s: S,
+    panels: *const u8,
+    panel_len: usize,
+    blocks: usize,
+    x: Int8Rows,
+    mut ahead: Ahead,
+    sums: &mut Sums,
+) {
+    const PARTS: usize = INT8_BLOCK / BLOCK;
+    let from = ahead.at;
+    store(s, &[[s.zero(); P]; R], sums);
+    for block in 0..blocks {
+        let panels = panels.wrapping_add(block * INT8_BLOCK_BYTES);
+        let quants = x.quants.wrapping_add(block * INT8_BLOCK);
+        let mut dots = [[s.splat_i(0); P]; R];
+        for (r, dots) in dots.iter_mut().enumerate() {
+            // SAFETY: block < blocks and r < R.
+            *dots = [s.splat_i(unsafe { *x.sums.add(r * blocks + block) }); P];
+        }
+        for part in 0..PARTS {
+            let asked = from.wrapping_add((block * PARTS + part + 1) * ahead.bytes);
+            while ahead.at < asked {
+                s.prefetch(ahead.at);
+                ahead.at = ahead.at.wrapping_add(LINE);
+            }
+            for group in part * (BLOCK / 4)..(part + 1) * (BLOCK / 4) {
+                let at = panels.wrapping_add((1 + group) * LINE);
+                // SAFETY: a line of scales, then 32 groups of 64 bytes, in each of P panels.
+                let mut w = [unsafe { s.load_bytes(at) }; P];
+                for (p, w) in w.iter_mut().enumerate().skip(1) {
+                    // SAFETY: as above.
+                    *w = unsafe { s.load_bytes(at.add(p * panel_len)) };
+                }
+                for (r, dots) in dots.iter_mut().enumerate() {
+                    // SAFETY: groups of 4 values, 32 to a block, in each of R rows.
+                    let x = unsafe { s.splat_bytes(quants.add(r * blocks * INT8_BLOCK + group * 4)) };
+                    for (dot, w) in dots.iter_mut().zip(w) {
+                        *dot = s.dot_bytes(*dot, w, x);
+                    }
+                }
+            }
+        }
+        for p in 0..P {
+            // SAFETY: 16 scales at the block's begin; r < R and p < P, so this is inside the sums.
+            unsafe {
+                let dw = s.load(panels.add(p * panel_len).cast());
+                for (r, dots) in dots.iter().enumerate() {
+                    let dx = s.splat(*x.scales.add(r * blocks + block));
+                    let acc = sums.0.as_mut_ptr().add((r * P + p) * LANES);
+                    s.store(acc, s.fma(s.to_f(dots[p]), s.mul(dx, dw), s.load(acc)));
+                }
+            }
+        }
+    }
 }
 
 #[inline(always)]

@@ -15,6 +15,11 @@ pub(crate) const Q8_BLOCK: usize = BLOCK * LANES;
 /// As above, two values to a byte.
 pub(crate) const Q4_BLOCK: usize = BLOCK * LANES / 2;
 
+/// Values per block of [`WeightType::Int8`] along K.
+pub(crate) const INT8_BLOCK: usize = 128;
+/// Bytes of one such block of one panel: 16 scales in f32, then the values.
+pub(crate) const INT8_BLOCK_BYTES: usize = LANES * size_of::<f32>() + INT8_BLOCK * LANES;
+
 /// Two neighbours along K.
 pub(crate) type Pair = [bf16; 2];
 
@@ -69,7 +74,7 @@ impl fmt::Display for Isa {
 }
 
 /// How a weight is stored. The input, the sums and the output are always f32; what a product takes of the input is
-/// bf16 beside bf16 weights, and int8 beside quantised ones.
+/// bf16 beside bf16 weights, and int8 beside int8 and quantised ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightType {
     F32,
@@ -80,11 +85,19 @@ pub enum WeightType {
     Q8_0,
     /// int4 with an f16 scale per 32 along K: 4.5 bits a weight.
     Q4_0,
+    /// int8 in turned blocks of 128 along K with an f32 scale each (`int8.rs`): 8.25 bits a weight.
+    Int8,
 }
 
 impl WeightType {
-    pub const ALL: [WeightType; 5] =
-        [WeightType::F32, WeightType::F16, WeightType::Bf16, WeightType::Q8_0, WeightType::Q4_0];
+    pub const ALL: [WeightType; 6] = [
+        WeightType::F32,
+        WeightType::F16,
+        WeightType::Bf16,
+        WeightType::Q8_0,
+        WeightType::Q4_0,
+        WeightType::Int8,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -93,10 +106,16 @@ impl WeightType {
             WeightType::Bf16 => "bf16",
             WeightType::Q8_0 => "q8_0",
             WeightType::Q4_0 => "q4_0",
+            WeightType::Int8 => "int8",
         }
     }
 
-    /// Whether K comes in blocks of 32.
+    /// Whether its products multiply integers.
+    pub(crate) fn is_integer(self) -> bool {
+        self.is_block_quantized() || self == WeightType::Int8
+    }
+
+    /// Whether K comes in blocks of 32, as in GGUF files.
     pub fn is_block_quantized(self) -> bool {
         matches!(self, WeightType::Q8_0 | WeightType::Q4_0)
     }
@@ -110,6 +129,7 @@ impl WeightType {
             WeightType::Bf16 => k.div_ceil(2) * LANES * size_of::<Pair>(),
             WeightType::Q8_0 => pairs * (PAIR_SCALES + 2 * Q8_BLOCK),
             WeightType::Q4_0 => pairs * (PAIR_SCALES + 2 * Q4_BLOCK),
+            WeightType::Int8 => k.div_ceil(INT8_BLOCK) * INT8_BLOCK_BYTES,
         }
     }
 }

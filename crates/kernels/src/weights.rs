@@ -10,6 +10,7 @@
 //! | bf16 | pairs of K: ceil(K / 2) × [16 lanes × 2 values of K], an odd K with a zero |
 //! | q8_0 | pairs of blocks: 2 × [16 f16 scales], then 2 × (8 groups × [16 lanes × 4 values of K]) as value + 128 |
 //! | q4_0 | the same, 2 × (4 × [16 lanes × 4 bytes]): byte i of a GGUF block, value i low and value i + 16 high |
+//! | int8 | blocks of 128: [16 f32 scales], then 32 groups × [16 lanes × 4 values of K] as value + 128, K to whole blocks |
 //!
 //! Pairs, so that every 64-byte load is aligned. Groups of 4, because int8 dot products take 4 at a time.
 
@@ -17,7 +18,10 @@ use crate::KernelError;
 use crate::arena::Bytes;
 use crate::buffer::view;
 use crate::error::by_name;
-use crate::types::{BLOCK, LANES, PAIR_SCALES, Pair, Q4_BLOCK, Q8_BLOCK, WeightType};
+use crate::int8::turn_row;
+use crate::types::{
+    BLOCK, INT8_BLOCK, INT8_BLOCK_BYTES, LANES, PAIR_SCALES, Pair, Q4_BLOCK, Q8_BLOCK, WeightType,
+};
 use half::f16;
 use std::fmt;
 use std::str::FromStr;
@@ -93,6 +97,14 @@ impl PackedMatrix {
                     values.iter_mut().zip(q).for_each(|(o, q)| *o = q as f32 * scale);
                 }
             }
+            WeightType::Int8 => {
+                for (block, values) in out.chunks_mut(INT8_BLOCK).enumerate() {
+                    let (scale, q) = self.int8_block(row, block);
+                    let mut turned = q.map(|q| f32::from(q) * scale);
+                    turn_row(&mut turned);
+                    values.copy_from_slice(&turned[..values.len()]);
+                }
+            }
         }
     }
 
@@ -121,6 +133,14 @@ impl PackedMatrix {
             }
         });
         (scale, q)
+    }
+
+    /// Scale and turned values of block `block` of row `row`, for int8.
+    pub(crate) fn int8_block(&self, row: usize, block: usize) -> (f32, [i8; INT8_BLOCK]) {
+        let (panel, lane) = (self.panel(row / LANES), row % LANES);
+        let (scales, quants) = panel[block * INT8_BLOCK_BYTES..][..INT8_BLOCK_BYTES].split_at(4 * LANES);
+        let q = std::array::from_fn(|i| quants[q8_index(lane, i)].wrapping_sub(128) as i8);
+        (view::<f32>(scales)[lane], q)
     }
 }
 

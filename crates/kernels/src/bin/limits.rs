@@ -107,7 +107,7 @@ fn main() {
         let peak = match weight_type {
             WeightType::F32 | WeightType::F16 => fma,
             WeightType::Bf16 => bf16,
-            WeightType::Q8_0 | WeightType::Q4_0 => int8,
+            WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Int8 => int8,
         };
         if wants("decode") {
             decode(&report, &pool, weight_type, &memory, peak);

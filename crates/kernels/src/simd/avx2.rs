@@ -1,6 +1,6 @@
 //! AVX2 + FMA + F16C: 16 lanes are two registers.
 
-use super::operations::{Kernel, Simd};
+use super::operations::{Kernel, Simd, signs};
 use crate::bf16::{INFINITE, TINY};
 use crate::types::LANES;
 use half::{bf16, f16};
@@ -108,6 +108,36 @@ impl Simd for Avx2 {
             _mm256_storeu_si256(lanes.as_mut_ptr().add(8).cast(), a[1]);
         }
         lanes
+    }
+    #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, x: Self::F) -> Self::F {
+        // SAFETY: as above; the signs of half the lanes are 8 elements.
+        unsafe {
+            if STRIDE == 8 {
+                return [_mm256_add_ps(x[0], x[1]), _mm256_sub_ps(x[0], x[1])];
+            }
+            // A product with ±1 is exact, so this is a sum or a difference.
+            let signs = _mm256_loadu_ps(const { &signs(STRIDE) }.as_ptr());
+            let mut y = x;
+            for x in &mut y {
+                let other = match STRIDE {
+                    4 => _mm256_permute2f128_ps::<1>(*x, *x),
+                    2 => _mm256_permute_ps::<0b01_00_11_10>(*x),
+                    _ => _mm256_permute_ps::<0b10_11_00_01>(*x),
+                };
+                *x = _mm256_fmadd_ps(*x, signs, other);
+            }
+            y
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::F {
+        // SAFETY: as above; 16 elements, promised by the caller.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast()));
+            self.floats([_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high)])
+        }
     }
     #[inline(always)]
     fn low_bytes(self, a: Self::I) -> [i8; LANES] {

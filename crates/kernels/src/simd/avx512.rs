@@ -1,6 +1,6 @@
 //! AVX-512 F + BW + DQ + VL, with or without VNNI and BF16: 16 lanes are one register.
 
-use super::operations::{Kernel, Simd, Words};
+use super::operations::{Kernel, Simd, Words, signs};
 use crate::bf16::{INFINITE, TINY};
 use crate::types::LANES;
 use half::{bf16, f16};
@@ -73,6 +73,7 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
 
     const FLOAT_TILE: (usize, usize) = (8, 3);
     const QUANT_TILE: (usize, usize) = if VNNI { (6, 2) } else { (4, 2) };
+    const INT8_TILE: (usize, usize) = if VNNI { (8, 3) } else { Self::QUANT_TILE };
     const BYTES_OFFSET: i32 = 128;
 
     whole! {
@@ -108,6 +109,14 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::F {
+        // SAFETY: as above; 16 elements, promised by the caller.
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, x: Self::F) {
         // SAFETY: as above; 16 elements, promised by the caller.
         unsafe { _mm512_storeu_ps(p, x) }
@@ -138,6 +147,30 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
         // SAFETY: as above; the array has 16 elements.
         unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), a) }
         lanes
+    }
+    #[inline(always)]
+    fn most_i(self, a: Self::I) -> i32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_max_epi32(a) }
+    }
+    #[inline(always)]
+    fn total_i(self, a: Self::I) -> i32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_add_epi32(a) }
+    }
+    #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, x: Self::F) -> Self::F {
+        // SAFETY: as above; the signs are 16 elements.
+        unsafe {
+            let other = match STRIDE {
+                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(x),
+                _ => _mm512_permute_ps::<0b10_11_00_01>(x),
+            };
+            // A product with ±1 is exact, so this is a sum or a difference.
+            _mm512_fmadd_ps(x, _mm512_loadu_ps(const { &signs(STRIDE) }.as_ptr()), other)
+        }
     }
     #[inline(always)]
     fn low_bytes(self, a: Self::I) -> [i8; LANES] {

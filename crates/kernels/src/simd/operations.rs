@@ -23,6 +23,8 @@ pub(crate) trait Simd: Copy {
     const QUANT_TILE: (usize, usize);
     /// Rows of a quantised tile of one panel.
     const QUANT_ROWS: usize = if Self::QUANT_TILE.0 >= 6 { 8 } else { Self::QUANT_TILE.0 };
+    /// Rows × panels of an int8 tile, whose integer sums alone stay in registers.
+    const INT8_TILE: (usize, usize) = Self::QUANT_TILE;
     /// Panels of a float tile of two rows, and tiles of keys (or lanes of D) that attention takes for several rows.
     const PAIR_PANELS: usize = 4;
     const ATTENTION_TILES: usize = 4;
@@ -36,6 +38,20 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// 16 elements can be read at `p`.
     unsafe fn load_f16(self, p: *const f16) -> Self::F;
+    /// # Safety
+    /// 16 elements can be read at `p`.
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::F {
+        // SAFETY: promised by the caller; the array has 16 elements.
+        unsafe {
+            let halves = p.cast::<[bf16; LANES]>().read_unaligned();
+            let mut lanes = [0.0; LANES];
+            for (lane, half) in lanes.iter_mut().zip(halves) {
+                *lane = half.to_f32();
+            }
+            self.load(lanes.as_ptr())
+        }
+    }
     /// # Safety
     /// 16 elements can be written at `p`.
     unsafe fn store(self, p: *mut f32, x: Self::F);
@@ -62,6 +78,14 @@ pub(crate) trait Simd: Copy {
     fn bits(self, a: Self::F) -> Self::I;
     fn floats(self, a: Self::I) -> Self::F;
     fn lanes_i(self, a: Self::I) -> [i32; LANES];
+    #[inline(always)]
+    fn most_i(self, a: Self::I) -> i32 {
+        self.lanes_i(a).into_iter().fold(i32::MIN, i32::max)
+    }
+    #[inline(always)]
+    fn total_i(self, a: Self::I) -> i32 {
+        self.lanes_i(a).into_iter().sum()
+    }
     /// The low byte of each lane.
     fn low_bytes(self, a: Self::I) -> [i8; LANES];
 
@@ -86,6 +110,19 @@ pub(crate) trait Simd: Copy {
     fn pairs(self, a: Self::B) -> (Self::F, Self::F);
     /// Each lane's first bf16, the second 0.
     fn first(self, a: Self::B) -> Self::B;
+
+    /// Of each pair of lanes that are STRIDE (8, 4, 2 or 1) apart: their sum, and the first less the second.
+    #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, x: Self::F) -> Self::F {
+        let lanes = self.lanes(x);
+        let mut out = lanes;
+        for i in 0..LANES {
+            let other = lanes[i ^ STRIDE];
+            out[i] = if i & STRIDE == 0 { lanes[i] + other } else { other - lanes[i] };
+        }
+        // SAFETY: the array has 16 elements.
+        unsafe { self.load(out.as_ptr()) }
+    }
 
     /// Asks for the cache line at `p`.
     fn prefetch(self, p: *const u8);
@@ -172,6 +209,18 @@ pub(crate) trait Simd: Copy {
 /// 16 × 16 values of four bytes.
 #[repr(align(64))]
 pub(crate) struct Words(pub [[u32; LANES]; LANES]);
+
+/// Which lanes a butterfly keeps, and which it takes from their partners.
+pub(super) const fn signs(stride: usize) -> [f32; LANES] {
+    let (mut signs, mut i) = ([1.0; LANES], 0);
+    while i < LANES {
+        if i & stride != 0 {
+            signs[i] = -1.0;
+        }
+        i += 1;
+    }
+    signs
+}
 
 /// A stored element of weights, keys or values, and the inputs that it is multiplied with.
 pub(crate) trait Element: Plain {

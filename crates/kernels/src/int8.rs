@@ -1,0 +1,107 @@
+//! int8 in blocks of 128 along K, for weights and inputs alike, each block turned by a Hadamard matrix first.
+//!
+//! A product over K does not change if both its sides are turned: x · w = (H x) · (H w) / 128, for H Hᵀ = 128 I. Turned,
+//! a block's values are sums of all its values with signs, so none stands out, and an outlier (BERT's norms have columns
+//! ten times as large as the rest) no longer takes the others' precision. It needs no calibration data; the idea is
+//! QuaRot's (Ashkboos et al. 2024), in blocks. K is padded with zeros to whole blocks.
+//!
+//! A block has one scale in f32 per output, or per row of the input. Its sum is exact in i32, and in f32 too:
+//! 128 · 127 · 127 < 2²⁴.
+
+use crate::blocks::INPUT_TINY;
+use crate::types::{INT8_BLOCK, LANES};
+
+/// What the largest magnitude becomes.
+pub(crate) const MOST: f32 = 127.0;
+
+/// H x, by strides from 64 down to 1: each pair of values that far apart becomes its sum and its difference.
+#[inline(always)]
+pub(crate) fn turn<T: Copy>(x: &mut [T; INT8_BLOCK], sum_and_difference: impl Fn(T, T) -> (T, T)) {
+    let mut stride = INT8_BLOCK / 2;
+    while stride > 0 {
+        for pairs in x.chunks_exact_mut(2 * stride) {
+            let (first, second) = pairs.split_at_mut(stride);
+            for (a, b) in first.iter_mut().zip(second) {
+                (*a, *b) = sum_and_difference(*a, *b);
+            }
+        }
+        stride /= 2;
+    }
+}
+
+/// As [`turn`], of one row.
+pub(crate) fn turn_row(x: &mut [f32; INT8_BLOCK]) {
+    turn(x, |a, b| (a + b, a - b));
+}
+
+/// Scale and factor for a block whose largest magnitude has these bits: value = scale * round(value * factor). Too
+/// small to divide by counts as zero; infinities and NaNs give a NaN scale, and so a NaN wherever the block is used.
+#[inline(always)]
+pub(crate) fn scale_of(magnitude: u32) -> (f32, f32) {
+    let most = f32::from_bits(magnitude);
+    if most < INPUT_TINY {
+        (0.0, 0.0)
+    } else if most.is_finite() {
+        (most / MOST, MOST / most)
+    } else {
+        (f32::NAN, 0.0)
+    }
+}
+
+/// The input's block: scale, and turned values in [-127, 127], rounded half to even.
+pub(crate) fn quantize_input(mut x: [f32; INT8_BLOCK]) -> (f32, [i8; INT8_BLOCK]) {
+    turn_row(&mut x);
+    // Bits of |x| sort like |x|, with the NaNs at the top.
+    let (scale, factor) = scale_of(x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
+    (scale, x.map(|x| (x * factor).round_ties_even() as i8))
+}
+
+/// The weights' block, 16 outputs side by side. The scales have the 1/128 of the inverse in them.
+#[inline(always)]
+pub(crate) fn quantize_weights(
+    mut x: [[f32; LANES]; INT8_BLOCK],
+) -> ([f32; LANES], [[i32; LANES]; INT8_BLOCK]) {
+    turn(&mut x, |a, b| {
+        let (mut sum, mut difference) = (a, a);
+        for l in 0..LANES {
+            (sum[l], difference[l]) = (a[l] + b[l], a[l] - b[l]);
+        }
+        (sum, difference)
+    });
+    let mut most = [0u32; LANES];
+    for x in &x {
+        most.iter_mut().zip(x).for_each(|(most, x)| *most = (*most).max(x.to_bits() & 0x7fff_ffff));
+    }
+    let scales = most.map(scale_of);
+    let mut quants = [[0; LANES]; INT8_BLOCK];
+    for (q, x) in quants.iter_mut().zip(&x) {
+        q.iter_mut().zip(x).zip(&scales).for_each(|((q, x), (_, f))| *q = (x * f).round_ties_even() as i32);
+    }
+    (scales.map(|(scale, _)| scale / INT8_BLOCK as f32), quants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turning_twice_is_128_times() {
+        let before: [f32; INT8_BLOCK] = std::array::from_fn(|i| (i * i % 31) as f32 - 15.0);
+        let mut x = before;
+        turn_row(&mut x);
+        turn_row(&mut x);
+        assert_eq!(x, before.map(|x| 128.0 * x));
+    }
+
+    /// One value that is 50 times the others costs the others nothing.
+    #[test]
+    fn an_outlier_keeps_the_others_precision() {
+        let mut x: [f32; INT8_BLOCK] = std::array::from_fn(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0).sin());
+        x[77] = 50.0;
+        let (scale, quants) = quantize_input(x);
+        let mut back = quants.map(f32::from);
+        turn_row(&mut back);
+        let worst = x.iter().zip(back).map(|(x, b)| (x - b * scale / 128.0).abs()).fold(0.0, f32::max);
+        assert!(worst < 0.06, "{worst}; plain int8 would round to multiples of {}", 50.0 / 127.0);
+    }
+}
