@@ -215,18 +215,20 @@ pub(crate) unsafe fn int8<S: Simd, const R: usize, const P: usize>(
                     // SAFETY: groups of 4 values, 32 to a block, in each of R rows.
                     let x = unsafe { s.splat_bytes(quants.add(r * blocks * INT8_BLOCK + group * 4)) };
                     for (dot, w) in dots.iter_mut().zip(w) {
-                        *dot = s.dot_bytes(*dot, w, x);
+                        *dot = s.dot_bytes_in_place(*dot, w, x);
                     }
                 }
             }
         }
+        // A pointer that the compiler cannot see through: else it would keep the sums in registers that it has to spill.
+        let sums = std::hint::black_box(sums.0.as_mut_ptr());
         for p in 0..P {
             // SAFETY: 16 scales at the block's begin; r < R and p < P, so this is inside the sums.
             unsafe {
                 let dw = s.load(panels.add(p * panel_len).cast());
                 for (r, dots) in dots.iter().enumerate() {
                     let dx = s.splat(*x.scales.add(r * blocks + block));
-                    let acc = sums.0.as_mut_ptr().add((r * P + p) * LANES);
+                    let acc = sums.add((r * P + p) * LANES);
                     s.store(acc, s.fma(s.to_f(dots[p]), s.mul(dx, dw), s.load(acc)));
                 }
             }

@@ -1,4 +1,4 @@
-//! `limits [--json] [--threads N] [--isa NAME]`: what this machine can do, and how near the kernels come to it on GPT-2
+//! `limits [--json] [--threads N] [--isa NAME] [--only decode|prefill|attention] [--weights TYPE]`: what this machine can do, and how near the kernels come to it on GPT-2
 //! 124M.
 
 use candlewick_kernels::{
@@ -103,7 +103,8 @@ fn main() {
         peaks.push((isa, fma, bf16, int8));
     }
     let (_, fma, bf16, int8) = *peaks.iter().find(|peak| peak.0 == best).unwrap();
-    for weight_type in WeightType::ALL {
+    let weights = after("--weights").map(|name| name.parse::<WeightType>().expect("--weights TYPE"));
+    for weight_type in WeightType::ALL.into_iter().filter(|one| weights.is_none_or(|wanted| wanted == *one)) {
         let peak = match weight_type {
             WeightType::F32 | WeightType::F16 => fma,
             WeightType::Bf16 => bf16,

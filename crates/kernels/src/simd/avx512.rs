@@ -53,6 +53,21 @@ fn dpbf16(mut acc: __m512, w: __m512i, x: __m512i) -> __m512 {
     acc
 }
 
+/// VPDPBUSD, in assembly for the same reason.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dpbusd(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: the instruction touches registers only.
+    unsafe {
+        asm!(
+            "vpdpbusd {acc}, {w}, {x}",
+            acc = inout(zmm_reg) acc, w = in(zmm_reg) w, x = in(zmm_reg) x,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
 /// Methods that are one intrinsic.
 macro_rules! whole {
     ($($name:ident($($arg:ident: $from:ident),*) -> $to:ident = $intrinsic:expr;)*) => {$(
@@ -212,6 +227,11 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
             let odds = _mm512_madd_epi16(_mm512_srli_epi16::<8>(w), x_odd);
             _mm512_add_epi32(_mm512_add_epi32(acc, evens), odds)
         }
+    }
+    #[inline(always)]
+    fn dot_bytes_in_place(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        // SAFETY: as above.
+        if VNNI { unsafe { dpbusd(acc, w, x) } } else { self.dot_bytes(acc, w, x) }
     }
     /// Without VNNI exact in i16: 8 * 2 * 15 * 127 < 32768.
     #[inline(always)]

@@ -101,6 +101,11 @@ pub(crate) trait Simd: Copy {
     fn nibbles(self, a: Self::B) -> (Self::B, Self::B);
     /// Per lane: acc + Σ (w[i] - 128 + BYTES_OFFSET) x[i] over its 4 bytes, w unsigned, x in [-127, 127]. Exact.
     fn dot_bytes(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+    /// As [`dot_bytes`](Simd::dot_bytes), for a tile that fills the registers.
+    #[inline(always)]
+    fn dot_bytes_in_place(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        self.dot_bytes(acc, w, x)
+    }
     /// Per lane, as above for w in 0..16: at most 8 times in a row, from `no_nibbles`.
     fn dot_nibbles(self, acc: Self::N, w: Self::B, x: Self::B) -> Self::N;
     fn no_nibbles(self) -> Self::N;
