@@ -4,7 +4,7 @@ import type { native } from "./native.js";
 import { checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
 
-export type Dtype = "f32" | "f16" | "bf16" | "q8_0" | "q4_0";
+export type Dtype = "f32" | "f16" | "bf16" | "int8" | "q8_0" | "q4_0";
 export type Device = "auto" | "cpu" | "cuda";
 
 export interface LoadOptions {
@@ -46,7 +46,7 @@ export interface LoadOptions {
 }
 
 export const loadOptions: OptionTable<LoadOptions> = {
-  dtype: checks.oneOf("f32", "f16", "bf16", "q8_0", "q4_0"),
+  dtype: checks.oneOf("f32", "f16", "bf16", "int8", "q8_0", "q4_0"),
   device: checks.oneOf("auto", "cpu", "cuda"),
   threads: checks.integer(1, 1024),
   signal: checks.signal,

@@ -16,7 +16,7 @@ export function several<T>(read: (text: string) => T): (text: string, before: T[
   return (text, before = []) => [...before, read(text)];
 }
 
-export const DTYPES: readonly Dtype[] = ["f32", "f16", "bf16", "q8_0", "q4_0"];
+export const DTYPES: readonly Dtype[] = ["f32", "f16", "bf16", "int8", "q8_0", "q4_0"];
 
 /** How a model is loaded, as options of `command`; {@link loadOptions} reads them. */
 export function withLoadOptions(command: Command): Command {

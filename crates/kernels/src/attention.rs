@@ -117,21 +117,24 @@ impl Kernel for Head<'_> {
                     Store::Bf16(store) => self.rows(s, KV_BLOCK, dim, |i| part(store, blocks[i], at, keys)),
                 }
             }
-            KvSource::Rows { k, v, stride, len } => {
+            KvSource::Rows { k, k_stride, v, v_stride, len } => {
                 let copies = std::mem::take(&mut self.copies);
                 let at = self.head * self.head_dim;
                 match (k.from(at), v.from(at)) {
                     (Input::F32(k), Input::F32(v)) if self.head_dim == dim => {
-                        Rows { x: k, stride, len }.tiles(s, self.head_dim, copies);
+                        Rows { x: k, stride: k_stride, len }.tiles(s, self.head_dim, copies);
                         let all = len.next_multiple_of(LANES).max(LANES);
-                        self.rows(s, all, stride, |_| (&*copies, v));
+                        self.rows(s, all, v_stride, |_| (&*copies, v));
                     }
                     (Input::F32(k), Input::F32(v)) => {
-                        self.own_rows(s, Rows { x: k, stride, len }, Rows { x: v, stride, len }, copies);
+                        let (k, v) =
+                            (Rows { x: k, stride: k_stride, len }, Rows { x: v, stride: v_stride, len });
+                        self.own_rows(s, k, v, copies);
                     }
                     (Input::Bf16(k), Input::Bf16(v)) => {
-                        let copies = pairs_mut(copies);
-                        self.own_rows(s, Rows { x: k, stride, len }, Rows { x: v, stride, len }, copies);
+                        let (k, v) =
+                            (Rows { x: k, stride: k_stride, len }, Rows { x: v, stride: v_stride, len });
+                        self.own_rows(s, k, v, pairs_mut(copies));
                     }
                     _ => unreachable!("keys and values of one type, as was checked"),
                 }
@@ -431,12 +434,12 @@ fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Res
         return Err(KernelError::CacheMismatch);
     }
     match job.kv {
-        KvSource::Rows { k, v, stride, len } => {
+        KvSource::Rows { k, k_stride, v, v_stride, len } => {
             if matches!(v, Input::Bf16(_)) != bf16 || bf16 && !head_dim.is_multiple_of(2) {
                 return Err(KernelError::CacheMismatch);
             }
-            at_least("keys", reach(len, stride), k.len())?;
-            at_least("values", reach(len, stride), v.len())?;
+            at_least("keys", reach(len, k_stride), k.len())?;
+            at_least("values", reach(len, v_stride), v.len())?;
         }
         KvSource::Blocks { pool, layer, blocks, len } => {
             pool.check_written(layer, blocks, len)?;

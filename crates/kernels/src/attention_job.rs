@@ -7,9 +7,9 @@ use crate::{Input, KvPool, KvType, Output};
 pub enum KvSource<'a> {
     /// The first `len` positions of the sequence that has these blocks, those of this call's rows included.
     Blocks { pool: &'a KvPool, layer: usize, blocks: &'a [u32], len: usize },
-    /// This batch's own rows: key j is `k[j * stride..][..heads * head_dim]`, and so for v. In bf16 both products take
-    /// bf16 of queries and of the softmax's numerators too; heads have an even size then.
-    Rows { k: Input<'a>, v: Input<'a>, stride: usize, len: usize },
+    /// This batch's own rows: key j is `k[j * k_stride..][..heads * head_dim]`, and so for v. In bf16 both products
+    /// take bf16 of queries and of the softmax's numerators too; heads have an even size then.
+    Rows { k: Input<'a>, k_stride: usize, v: Input<'a>, v_stride: usize, len: usize },
 }
 
 impl KvSource<'_> {

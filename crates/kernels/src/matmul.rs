@@ -293,7 +293,11 @@ impl Product<'_> {
         }
         let part = group.panels * panel / blocks;
         let at = weights.wrapping_add((group.first + group.panels) * panel + block * part);
-        Ahead { at, every: (self.depth() * LINE / part.max(1)).max(1), bytes: part / self.k.div_ceil(BLOCK).max(1) }
+        Ahead {
+            at,
+            every: (self.depth() * LINE / part.max(1)).max(1),
+            bytes: part / self.k.div_ceil(BLOCK).max(1),
+        }
     }
 
     /// # Safety

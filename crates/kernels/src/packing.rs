@@ -8,8 +8,8 @@ use crate::bf16::to_bf16;
 use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
 use crate::buffer::{SharedMut, bytes_of, view_mut};
 use crate::error::expect_len;
-use crate::simd::{Kernel, Simd};
 use crate::int8::quantize_weights;
+use crate::simd::{Kernel, Simd};
 use crate::types::{
     BLOCK, INT8_BLOCK, INT8_BLOCK_BYTES, LANES, Layout, Pair, Q4_BLOCK, Q8_BLOCK, WeightType,
 };

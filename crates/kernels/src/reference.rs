@@ -178,7 +178,7 @@ fn sum(bf16: bool, n: usize, add: impl Fn(f32, usize) -> f32) -> f32 {
 
 fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
-        KvSource::Rows { k, stride, .. } => value_of(k, j * stride + head * head_dim + d),
+        KvSource::Rows { k, k_stride, .. } => value_of(k, j * k_stride + head * head_dim + d),
         KvSource::Blocks { pool, layer, blocks, .. } => {
             let (shape, at) = (pool.shape(), j % KV_BLOCK);
             let step = shape.kv_type.depth();
@@ -190,7 +190,7 @@ fn key(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
 
 fn value(kv: &KvSource, head: usize, head_dim: usize, j: usize, d: usize) -> f32 {
     match kv {
-        KvSource::Rows { v, stride, .. } => value_of(v, j * stride + head * head_dim + d),
+        KvSource::Rows { v, v_stride, .. } => value_of(v, j * v_stride + head * head_dim + d),
         KvSource::Blocks { pool, layer, blocks, .. } => {
             let shape = pool.shape();
             let step = shape.kv_type.depth();

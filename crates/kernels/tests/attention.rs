@@ -131,8 +131,13 @@ fn blocks_hold_what_was_written_layer_by_layer() {
             let cached = KvSource::Blocks { pool: &kv, layer, blocks: &blocks, len: rows };
             let halves = rounded(x);
             let x = if bf16 { Input::Bf16(&halves) } else { Input::F32(x) };
-            let plain =
-                KvSource::Rows { k: x.from(width), v: x.from(2 * width), stride: 3 * width, len: rows };
+            let plain = KvSource::Rows {
+                k: x.from(width),
+                v: x.from(2 * width),
+                k_stride: 3 * width,
+                v_stride: 3 * width,
+                len: rows,
+            };
             for (kv, out) in [cached, plain].into_iter().zip(&mut outs) {
                 let job = AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out: out.into() };
                 attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
@@ -155,7 +160,13 @@ fn full_equals_the_reference_alone_and_in_a_batch() {
             .collect();
         fn job<'a>(x: Input<'a>, width: usize, out: Output<'a>) -> AttentionJob<'a> {
             let rows = x.len() / (3 * width);
-            let kv = KvSource::Rows { k: x.from(width), v: x.from(2 * width), stride: 3 * width, len: rows };
+            let kv = KvSource::Rows {
+                k: x.from(width),
+                v: x.from(2 * width),
+                k_stride: 3 * width,
+                v_stride: 3 * width,
+                len: rows,
+            };
             AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out }
         }
         let mut expected: Vec<Vec<f32>> = lens.iter().map(|len| vec![f32::NAN; len * width]).collect();

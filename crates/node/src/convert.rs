@@ -19,7 +19,7 @@ pub struct LoadOptions {
     pub path: String,
     /// The folder of an adapter's base.
     pub base: Option<String>,
-    #[napi(ts_type = "'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0'")]
+    #[napi(ts_type = "'f32' | 'f16' | 'bf16' | 'int8' | 'q8_0' | 'q4_0'")]
     pub dtype: Option<String>,
     #[napi(ts_type = "'auto' | 'cpu' | 'cuda'")]
     pub device: Option<String>,
@@ -264,6 +264,7 @@ fn dtype(name: &str) -> engine::Result<Dtype> {
         "bf16" => Ok(Dtype::Bf16),
         "q8_0" => Ok(Dtype::Q8_0),
         "q4_0" => Ok(Dtype::Q4_0),
+        "int8" => Ok(Dtype::Int8),
         _ => Err(EngineError::OptionInvalid { option: "dtype", reason: format!("there is no {name}") }),
     }
 }

@@ -144,6 +144,7 @@ fn dtype_name(dtype: Dtype) -> &'static str {
         Dtype::Bf16 => "bf16",
         Dtype::Q8_0 => "q8_0",
         Dtype::Q4_0 => "q4_0",
+        Dtype::Int8 => "int8",
     }
 }
 

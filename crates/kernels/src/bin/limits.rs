@@ -250,7 +250,13 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
         let mut outs = vec![vec![0.0; len * width]; jobs];
         let (median, best) = time(budget, || {
             let x = if bf16 { Input::Bf16(&halves) } else { Input::F32(&qkv) };
-            let kv = KvSource::Rows { k: x.from(width), v: x.from(2 * width), stride: 3 * width, len };
+            let kv = KvSource::Rows {
+                k: x.from(width),
+                k_stride: 3 * width,
+                v: x.from(2 * width),
+                v_stride: 3 * width,
+                len,
+            };
             let job = |out| {
                 let out = Output::F32(out);
                 AttentionJob { q: x, q_stride: 3 * width, rows: len, start: 0, kv, out }

@@ -9,4 +9,7 @@ pub enum Dtype {
     Bf16,
     Q8_0,
     Q4_0,
+    /// Weights and the inputs of products in turned blocks of 128, with exact integer sums
+    /// (`kernels/src/int8.rs`). No file holds it.
+    Int8,
 }

@@ -19,8 +19,9 @@ use crate::{
 };
 
 struct Layer {
-    /// query, key and value as one product: (H) → (3 H)
+    /// query, key and value as one product: (H) → (3 H); or query and key, and the value by itself
     qkv: PackedLinear,
+    value: Option<PackedLinear>,
     attention_output: PackedLinear,
     attention_norm: Norm,
     intermediate: PackedLinear,
@@ -48,8 +49,9 @@ struct Space {
     y: Vec<f32>,
     /// (M, H): the states once more, where products take them in bf16.
     rounded: Vec<bf16>,
-    /// (M, 3 H)
+    /// (M, 3 H), or (M, 2 H) and (M, H)
     qkv: Rows,
+    value: Rows,
     /// (M, H)
     mixed: Rows,
     /// (M, inner)
@@ -92,12 +94,11 @@ impl CpuBert {
         let layer = |i: usize| -> Result<Layer> {
             let name = |part: &str| format!("encoder.layer.{i}.{part}");
             let inner = config.intermediate_size;
+            let parts = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
+            let (qkv, value) = load.attention_input(parts.each_ref().map(String::as_str), h, h)?;
             Ok(Layer {
-                qkv: load.fused(
-                    &["query", "key", "value"].map(|part| name(&format!("attention.self.{part}"))),
-                    h,
-                    h,
-                )?,
+                qkv,
+                value,
                 attention_output: linear(&name("attention.output.dense"), h, h)?,
                 attention_norm: load.norm(&name("attention.output.LayerNorm"), h, eps)?,
                 intermediate: linear(&name("intermediate.dense"), h, inner)?,
@@ -120,26 +121,27 @@ impl CpuBert {
                 )?,
             },
             EncoderHead::SequenceClassification => {
-                Head::Sequence(linear(classifier_of(weights).unwrap_or("classifier"), h, classes)?)
+                Head::Sequence(load.head(classifier_of(weights).unwrap_or("classifier"), h, classes)?)
             }
-            EncoderHead::TokenClassification => Head::Token(linear("classifier", h, classes)?),
-            EncoderHead::QuestionAnswering => Head::Token(linear("qa_outputs", h, 2)?),
+            EncoderHead::TokenClassification => Head::Token(load.head("classifier", h, classes)?),
+            EncoderHead::QuestionAnswering => Head::Token(load.head("qa_outputs", h, 2)?),
         };
         // Pairs of neighbours: an odd width has none of its own.
         let even = [config.head_dim(), config.intermediate_size].iter().all(|width| width.is_multiple_of(2));
-        let rounded = dtype == Dtype::Bf16 && even;
+        let rounded = matches!(dtype, Dtype::Bf16 | Dtype::Int8) && even;
         let model = Self {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
             position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
             token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
             norm: load.norm("embeddings.LayerNorm", h, eps)?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            pooler: if info.has_pooler { Some(linear("pooler.dense", h, h)?) } else { None },
+            pooler: if info.has_pooler { Some(load.head("pooler.dense", h, h)?) } else { None },
             head,
             activation: config.hidden_act.into(),
             scale: crate::reference::layers::softmax_scale(config.head_dim(), true) as f32,
             space: Space {
                 qkv: Rows::new(rounded),
+                value: Rows::new(rounded),
                 mixed: Rows::new(rounded),
                 inner: Rows::new(rounded),
                 ..Space::default()
@@ -189,19 +191,28 @@ impl CpuBert {
         let (h, heads, cpu) = (self.info.hidden_size, self.info.heads, &mut self.cpu);
         let layer = &self.layers[index];
         let width = layer.intermediate.output();
-        let Space { x, y, rounded, qkv, mixed, inner } = &mut self.space;
+        let Space { x, y, rounded, qkv, value, mixed, inner } = &mut self.space;
         let (x, y) = (space(x, m * h), space(y, m * h));
         let mut rounded = if self.rounded { Some(space(rounded, m * h)) } else { None };
 
-        layer.qkv.forward(cpu, states(x, &rounded), None, None, qkv.space(m * 3 * h));
+        let stride = layer.qkv.output();
+        layer.qkv.forward(cpu, states(x, &rounded), None, None, qkv.space(m * stride));
+        if let Some(linear) = &layer.value {
+            linear.forward(cpu, states(x, &rounded), None, None, value.space(m * h));
+        }
         let mut jobs = Vec::with_capacity(batch.len());
-        let (mut rest, mut out) = (qkv.first(m * 3 * h), mixed.space(m * h));
+        let (mut row, mut out) = (0, mixed.space(m * h));
         for input in batch {
             let rows = input.ids.len();
             let (this, others) = out.split_at(rows * h);
-            let kv = KvSource::Rows { k: rest.from(h), v: rest.from(2 * h), stride: 3 * h, len: rows };
-            jobs.push(AttentionJob { q: rest, q_stride: 3 * h, rows, start: 0, kv, out: this });
-            (rest, out) = (rest.from(rows * 3 * h), others);
+            let q = qkv.first(m * stride).from(row * stride);
+            let (v, v_stride) = match layer.value {
+                Some(_) => (value.first(m * h).from(row * h), h),
+                None => (q.from(2 * h), stride),
+            };
+            let kv = KvSource::Rows { k: q.from(h), k_stride: stride, v, v_stride, len: rows };
+            jobs.push(AttentionJob { q, q_stride: stride, rows, start: 0, kv, out: this });
+            (row, out) = (row + rows, others);
         }
         attention(&cpu.pool, &mut jobs, heads, h / heads, self.scale, false, &mut cpu.scratch)?;
         layer.attention_output.forward(cpu, mixed.first(m * h), None, Some(x), &mut *y);
@@ -316,10 +327,10 @@ impl Encoder for CpuBert {
             }
             self.layer(index, batch, m)?;
             if want.attentions.contains(index) {
-                let (heads, scale) = (self.info.heads, self.scale);
-                let qkv = self.space.qkv.to_f32(lengths.iter().sum::<usize>() * 3 * h);
-                for (output, qkv) in outputs.iter_mut().zip(split(&qkv, &lengths, 3 * h)) {
-                    output.attentions.push(attention_weights(qkv, h, heads, scale));
+                let (heads, scale, stride) = (self.info.heads, self.scale, self.layers[index].qkv.output());
+                let qkv = self.space.qkv.to_f32(m * stride);
+                for (output, qkv) in outputs.iter_mut().zip(split(&qkv, &lengths, stride)) {
+                    output.attentions.push(attention_weights(qkv, stride, h, heads, scale));
                 }
             }
         }
@@ -368,13 +379,13 @@ fn states<'a>(x: &'a [f32], rounded: &'a Option<&mut [bf16]>) -> Input<'a> {
     }
 }
 
-/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its query, key and value rows `qkv` (T, 3 H). The kernel
-/// does not keep these weights; when they are asked for, they are computed again, by the definition.
-fn attention_weights(qkv: &[f32], h: usize, heads: usize, scale: f32) -> Vec<f32> {
-    let (t, d) = (qkv.len() / (3 * h), h / heads);
+/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and key.
+/// The kernel does not keep these weights; when they are asked for, they are computed again, by the definition.
+fn attention_weights(qkv: &[f32], stride: usize, h: usize, heads: usize, scale: f32) -> Vec<f32> {
+    let (t, d) = (qkv.len() / stride, h / heads);
     let mut weights = Vec::with_capacity(heads * t * t);
     for head in 0..heads {
-        let part = |row: usize, which: usize| &qkv[row * 3 * h + which * h + head * d..][..d];
+        let part = |row: usize, which: usize| &qkv[row * stride + which * h + head * d..][..d];
         for i in 0..t {
             let q = part(i, 0);
             let first = weights.len();

@@ -128,7 +128,7 @@ impl CpuGpt2 {
             head_dim: d / config.n_head,
             kv_type: match dtype {
                 Dtype::F32 => KvType::F32,
-                Dtype::Bf16 => KvType::Bf16,
+                Dtype::Bf16 | Dtype::Int8 => KvType::Bf16,
                 Dtype::F16 | Dtype::Q8_0 | Dtype::Q4_0 => KvType::F16,
             },
         };

@@ -32,7 +32,7 @@ impl Type {
     pub fn of(dtype: Dtype) -> (Self, Dtype) {
         match dtype {
             Dtype::F32 => (Self::F32, Dtype::F32),
-            Dtype::F16 | Dtype::Q8_0 | Dtype::Q4_0 => (Self::F16, Dtype::F16),
+            Dtype::F16 | Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Int8 => (Self::F16, Dtype::F16),
             Dtype::Bf16 => (Self::BF16, Dtype::Bf16),
         }
     }

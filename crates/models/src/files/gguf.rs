@@ -53,6 +53,7 @@ fn block_of(dtype: Dtype) -> (u64, u64) {
         Dtype::F16 | Dtype::Bf16 => (1, 2),
         Dtype::Q8_0 => (BLOCK as u64, Q8_0_BYTES as u64),
         Dtype::Q4_0 => (BLOCK as u64, Q4_0_BYTES as u64),
+        Dtype::Int8 => unreachable!("no file holds int8"),
     }
 }
 
