@@ -275,8 +275,26 @@ impl Product<'_> {
             // SAFETY: the product's slices have the sizes that `matmul` checked; rows and panels are inside.
             unsafe {
                 let ahead = self.ahead(group, block, blocks.count);
+                self.ask(s, group, first_row, rows);
                 self.sums(s, group, input, first_row, rows, ahead, sums);
                 self.finish(s, group, first_row, rows, sums);
+            }
+        }
+    }
+
+    /// Asks for what `finish` reads and writes: its lines are a row apart, which no hardware foresees.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, s: S, group: Group, first_row: usize, rows: usize) {
+        if self.few {
+            return;
+        }
+        for r in 0..rows {
+            for p in 0..group.panels {
+                let at = (first_row + r) * self.n + (group.first + p * group.apart) * LANES;
+                if let Some(residual) = self.ep.residual {
+                    s.prefetch(residual.as_ptr().wrapping_add(at).cast());
+                }
+                self.out.prefetch(s, at);
             }
         }
     }

@@ -103,6 +103,15 @@ impl Target {
         }
     }
 
+    /// Asks for the line with the value at `at`.
+    #[inline(always)]
+    pub fn prefetch<S: Simd>(self, s: S, at: usize) {
+        match self {
+            Target::F32(out) => s.prefetch(out.wrapping_add(at).cast()),
+            Target::Bf16(out) => s.prefetch(out.wrapping_add(at).cast()),
+        }
+    }
+
     /// Writes the first `n <= 16` lanes at `at`.
     ///
     /// # Safety
@@ -113,14 +122,8 @@ impl Target {
         unsafe {
             match self {
                 Target::F32(out) => s.store_head(out.add(at), n, y),
-                Target::Bf16(out) => {
-                    let rounded = s.bf16(y);
-                    if n == LANES {
-                        out.add(at).cast::<[bf16; LANES]>().write(rounded);
-                    } else {
-                        std::ptr::copy_nonoverlapping(rounded.as_ptr(), out.add(at), n);
-                    }
-                }
+                Target::Bf16(out) if n == LANES => out.add(at).cast::<[bf16; LANES]>().write(s.bf16(y)),
+                Target::Bf16(out) => std::ptr::copy_nonoverlapping(s.bf16(y).as_ptr(), out.add(at), n),
             }
         }
     }
