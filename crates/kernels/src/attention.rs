@@ -48,7 +48,7 @@ pub fn attention(
     let work = SharedMut(scratch.attention.at_least(pool.threads() * per_thread).as_mut_ptr());
     let outs: Vec<_> = jobs.iter_mut().map(|job| Target::of(&mut job.out)).collect();
     let jobs = &*jobs;
-    pool.run_shares(jobs.len() * heads, |worker, claims| {
+    pool.run_apart(jobs.len() * heads, |worker, claims| {
         claims.for_each(|task| {
             let (job, head) = (task / heads, task % heads);
             // SAFETY: no two tasks with the same worker run at once, and each worker has its own part.

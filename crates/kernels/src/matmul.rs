@@ -21,6 +21,8 @@ use half::f16;
 
 /// Up to this many rows, memory bandwidth is the limit.
 const FEW: usize = 8;
+/// The least rows of a part of them: with fewer, reading the weights once for each part would cost more.
+const PART_ROWS: usize = 64;
 /// Beyond so many rows a panel's way from memory is a small part of its work.
 const MANY: usize = 128;
 
@@ -63,8 +65,12 @@ pub fn matmul<'a>(
         (false, true) => 2,
         (false, false) => 3,
     };
-    let per_task = w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 }).next_multiple_of(tile);
-    let tasks = w.panels().div_ceil(per_task);
+    // Many rows are split among the threads as the panels are: so a thread reads the rows that it wrote in the product
+    // before. From another core's cache they would come at a fifth of the speed, where the cores are far apart.
+    let row_parts = (m / PART_ROWS).clamp(1, pool.threads());
+    let per_task =
+        w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 } / row_parts).next_multiple_of(tile);
+    let panel_parts = w.panels().div_ceil(per_task);
     let bytes = match w.weight_type() {
         WeightType::F32 | WeightType::F16 => 0,
         WeightType::Bf16 if rounded => 0,
@@ -77,26 +83,45 @@ pub fn matmul<'a>(
     let input = SharedMut(scratch.input.at_least(copies * bytes).as_mut_ptr());
     let weights = SharedMut(w.panel(0).as_ptr().cast_mut());
     let (weight_type, panels, out) = (w.weight_type(), w.panels(), Target::of(&mut out));
-    let product = Product { x, m, n, k, weights, weight_type, panels, ep, few, per_task, input, bytes, out };
+    let product = Product {
+        x,
+        m,
+        n,
+        k,
+        weights,
+        weight_type,
+        panels,
+        ep,
+        few,
+        row_parts,
+        per_task,
+        panel_parts,
+        input,
+        bytes,
+        out,
+    };
+    let isa = pool.isa();
     if bytes > 0 && !few {
         // A block has two rows or more, so this is a task for each block, and some for none.
-        pool.run_shares(m.div_ceil(2), |_, claims| pool.isa().launch(Convert { product: &product, claims }));
+        let tasks = row_parts * m.div_ceil(row_parts).div_ceil(2);
+        pool.run_apart(tasks, |_, claims| isa.launch(Convert { product: &product, claims }));
     }
-    let isa = pool.isa();
-    pool.run_shares(tasks, move |worker, claims| isa.launch(Share { product: &product, worker, claims }));
+    let share = |worker, claims: Claims| isa.launch(Share { product: &product, worker, claims });
+    if few { pool.run_shares(panel_parts, share) } else { pool.run_apart(row_parts * panel_parts, share) }
 }
 
-/// M rows in blocks of almost equal height, none above the tile's.
+/// A part of the rows in blocks of almost equal height, none above the tile's.
 struct RowBlocks {
-    m: usize,
+    first: usize,
+    rows: usize,
     count: usize,
 }
 
 impl RowBlocks {
     /// First row and number of rows of a block.
     fn get(&self, block: usize) -> (usize, usize) {
-        let start = |block: usize| block * self.m / self.count;
-        (start(block), start(block + 1) - start(block))
+        let start = |block: usize| block * self.rows / self.count;
+        (self.first + start(block), start(block + 1) - start(block))
     }
 }
 
@@ -114,8 +139,11 @@ struct Product<'a> {
     panels: usize,
     ep: Epilogue<'a>,
     few: bool,
-    /// Panels of a task.
+    /// A task is one of so many parts of the rows,
+    row_parts: usize,
+    /// by so many panels: one of so many parts of them.
     per_task: usize,
+    panel_parts: usize,
     /// Room for what the input becomes, `bytes` of it for each copy.
     input: SharedMut<u8>,
     bytes: usize,
@@ -133,11 +161,14 @@ impl Kernel for Convert<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let product = self.product;
-        let blocks = product.blocks::<S>();
-        for block in self.claims.take_while(|block| *block < blocks.count) {
-            let (first, rows) = blocks.get(block);
-            // SAFETY: a block of rows has this part of the input to itself.
-            unsafe { product.convert(s, product.input(0), first, rows) }
+        let per_part = product.m.div_ceil(product.row_parts).div_ceil(2);
+        for task in self.claims {
+            let blocks = product.blocks::<S>(task / per_part);
+            if task % per_part < blocks.count {
+                let (first, rows) = blocks.get(task % per_part);
+                // SAFETY: a block of rows has this part of the input to itself.
+                unsafe { product.convert(s, product.input(0), first, rows) }
+            }
         }
     }
 }
@@ -158,9 +189,9 @@ impl Kernel for Share<'_> {
         let input = product.prepare(s, self.worker);
         let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * LANES]);
         loop {
-            let first = task * product.per_task;
+            let first = task % product.panel_parts * product.per_task;
             let last = product.panels.min(first + product.per_task);
-            product.panels(s, first, last, input, &mut sums);
+            product.panels(s, first, last, task / product.panel_parts, input, &mut sums);
             let Some(next) = self.claims.next() else { return };
             task = next;
         }
@@ -196,9 +227,12 @@ impl Product<'_> {
         }
     }
 
+    /// The blocks of one part of the rows.
     #[inline(always)]
-    fn blocks<S: Simd>(&self) -> RowBlocks {
-        RowBlocks { m: self.m, count: self.m.div_ceil(self.tile::<S>().0) }
+    fn blocks<S: Simd>(&self, part: usize) -> RowBlocks {
+        let start = |part: usize| part * self.m / self.row_parts;
+        let (first, rows) = (start(part), start(part + 1) - start(part));
+        RowBlocks { first, rows, count: rows.div_ceil(self.tile::<S>().0) }
     }
 
     /// Elements of K that a float tile takes one after the other.
@@ -245,7 +279,7 @@ impl Product<'_> {
             s.prefetch(line.as_ptr());
         }
         let input = self.input(worker);
-        let blocks = self.blocks::<S>();
+        let blocks = self.blocks::<S>(0);
         for block in 0..blocks.count {
             let (first, rows) = blocks.get(block);
             // SAFETY: this copy is the worker's own.
@@ -255,21 +289,29 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    fn panels<S: Simd>(&self, s: S, first: usize, last: usize, input: *const u8, sums: &mut Sums) {
+    fn panels<S: Simd>(
+        &self,
+        s: S,
+        first: usize,
+        last: usize,
+        row_part: usize,
+        input: *const u8,
+        sums: &mut Sums,
+    ) {
         let (len, panels) = (last - first, self.tile::<S>().1);
         let groups = len / panels;
         let (next, apart) = if self.few { (1, groups) } else { (panels, 1) };
         for group in 0..groups {
-            self.rows(s, Group { first: first + group * next, panels, apart }, input, sums);
+            self.rows(s, Group { first: first + group * next, panels, apart }, row_part, input, sums);
         }
         for panel in first + groups * panels..last {
-            self.rows(s, Group { first: panel, panels: 1, apart: 1 }, input, sums);
+            self.rows(s, Group { first: panel, panels: 1, apart: 1 }, row_part, input, sums);
         }
     }
 
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, group: Group, input: *const u8, sums: &mut Sums) {
-        let blocks = self.blocks::<S>();
+    fn rows<S: Simd>(&self, s: S, group: Group, row_part: usize, input: *const u8, sums: &mut Sums) {
+        let blocks = self.blocks::<S>(row_part);
         for block in 0..blocks.count {
             let (first_row, rows) = blocks.get(block);
             // SAFETY: the product's slices have the sizes that `matmul` checked; rows and panels are inside.
@@ -305,7 +347,7 @@ impl Product<'_> {
     fn ahead(&self, group: Group, block: usize, blocks: usize) -> Ahead {
         let panel = self.weight_type.panel_bytes(self.k);
         let weights = self.weights.0.cast_const();
-        if group.apart > 1 && group.panels > 1 || self.m > MANY {
+        if group.apart > 1 && group.panels > 1 || self.m / self.row_parts > MANY {
             // One line of what is read anyway: asking for an address that is nowhere costs a page walk.
             return Ahead { at: weights.wrapping_add(group.first * panel), every: usize::MAX, bytes: 0 };
         }

@@ -37,14 +37,15 @@ pub fn layer_norm(
     let rounded = rounded.map(|rounded| SharedMut(rounded.as_mut_ptr()));
     let per_task = if x.len() < PARALLEL { rows } else { (PARALLEL / 4).div_ceil(width) };
     let shared = SharedMut(out.as_mut_ptr());
-    pool.run(rows.div_ceil(per_task), |task| {
+    let norm = |task: usize| {
         let first = task * per_task * width;
         let len = x.len().min(first + per_task * width) - first;
         // SAFETY: each task has its own rows of out.
         let out = unsafe { shared.slice(first, len) };
         let rounded = rounded.map(|rounded| rounded.0.wrapping_add(first));
         pool.isa().launch(LayerNorm { x: &x[first..][..len], weight, bias, eps, out, rounded });
-    });
+    };
+    pool.run_apart(rows.div_ceil(per_task), |_, claims| claims.for_each(norm));
 }
 
 struct LayerNorm<'a> {

@@ -29,6 +29,8 @@ const SPIN: Duration = Duration::from_micros(200);
 const SPIN_CROWDED: Duration = Duration::from_micros(10);
 const YIELD: Duration = Duration::from_millis(2);
 
+const MOST_THREADS: usize = 1 << 12;
+
 /// Threads of all active pools in this process. When they outnumber the cores, spinning takes time from working
 /// threads.
 static ACTIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -42,11 +44,18 @@ type Share<'a> = dyn Fn(usize, Claims) + Sync + 'a;
 struct Job {
     share: *const Share<'static>,
     tasks: usize,
+    /// Ranges of tasks with a counter of their own.
+    ranges: usize,
 }
 
-/// The tasks that fall to a thread, until there are none left.
+/// The tasks that fall to a thread, until there are none left. They lie in ranges of equal length; a thread begins with
+/// its own range and then helps with the others.
 pub(crate) struct Claims<'a> {
-    next: &'a AtomicUsize,
+    /// Of each range how many tasks were claimed.
+    claimed: &'a [AtomicUsize],
+    range: usize,
+    /// Ranges that this thread has found empty.
+    empty: usize,
     tasks: usize,
 }
 
@@ -54,8 +63,16 @@ impl Iterator for Claims<'_> {
     type Item = usize;
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        let task = self.next.fetch_add(1, Ordering::Relaxed);
-        (task < self.tasks).then_some(task)
+        let ranges = self.claimed.len();
+        while self.empty < ranges {
+            let first = self.range * self.tasks / ranges;
+            let task = first + self.claimed[self.range].fetch_add(1, Ordering::Relaxed);
+            if task < (self.range + 1) * self.tasks / ranges {
+                return Some(task);
+            }
+            (self.range, self.empty) = ((self.range + 1) % ranges, self.empty + 1);
+        }
+        None
     }
 }
 
@@ -64,12 +81,15 @@ impl Iterator for Claims<'_> {
 #[repr(align(128))]
 struct Hot {
     state: AtomicU64,
-    next_task: AtomicUsize,
+    /// Claimed tasks of the first range, which most jobs alone have.
+    claimed: [AtomicUsize; 1],
     job: UnsafeCell<Option<Job>>,
 }
 
 struct Shared {
     hot: Hot,
+    /// Claimed tasks of each thread's range, in jobs that have them.
+    claimed: Box<[AtomicUsize]>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     active: AtomicUsize,
     sleepers: AtomicUsize,
@@ -116,7 +136,8 @@ impl Pool {
 
     fn build(threads: usize, isa: Isa) -> Self {
         let shared = Arc::new(Shared {
-            hot: Hot { state: AtomicU64::new(0), next_task: AtomicUsize::new(0), job: UnsafeCell::new(None) },
+            hot: Hot { state: AtomicU64::new(0), claimed: Default::default(), job: UnsafeCell::new(None) },
+            claimed: (0..threads.clamp(1, MOST_THREADS)).map(|_| AtomicUsize::new(0)).collect(),
             panic: Mutex::new(None),
             active: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
@@ -125,7 +146,7 @@ impl Pool {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
         });
         // Where the system refuses a thread, the pool is smaller, not broken.
-        let helpers = (1..threads.min(1 << 12))
+        let helpers = (1..threads.min(MOST_THREADS))
             .map_while(|worker| {
                 let shared = Arc::clone(&shared);
                 let name = format!("candlewick-{worker}");
@@ -169,8 +190,18 @@ impl Pool {
     /// As `run`, but `share` is called once per thread that takes part, with the thread's number (below `threads()`,
     /// never twice at the same time) and the tasks that fall to it: for work that each thread has to do first.
     pub(crate) fn run_shares(&self, tasks: usize, share: impl Fn(usize, Claims) + Sync) {
+        self.run_ranges(tasks, 1, share);
+    }
+
+    /// As `run_shares`, for tasks of which neighbours touch the same rows: each thread begins with a part of them of
+    /// its own, so that what it wrote in one job is in its cache in the next.
+    pub(crate) fn run_apart(&self, tasks: usize, share: impl Fn(usize, Claims) + Sync) {
+        self.run_ranges(tasks, self.threads(), share);
+    }
+
+    fn run_ranges(&self, tasks: usize, ranges: usize, share: impl Fn(usize, Claims) + Sync) {
         if tasks <= 1 || self.helpers.is_empty() || self.busy.swap(true, Ordering::Acquire) {
-            return share(0, Claims { next: &AtomicUsize::new(0), tasks });
+            return share(0, Claims { claimed: &[AtomicUsize::new(0)], range: 0, empty: 0, tasks });
         }
         let shared = &*self.shared;
         let share: &Share = &share;
@@ -178,17 +209,17 @@ impl Pool {
         // return (nor unwind) before it has closed the job and seen the last of them leave.
         let share: &Share<'static> = unsafe { std::mem::transmute(share) };
         // SAFETY: `busy` makes us the only caller, and the last job was closed and left, so nobody reads `job`.
-        unsafe { *shared.hot.job.get() = Some(Job { share, tasks }) };
-        shared.hot.next_task.store(0, Ordering::Relaxed);
+        unsafe { *shared.hot.job.get() = Some(Job { share, tasks, ranges }) };
+        shared.claimed(ranges).iter().for_each(|claimed| claimed.store(0, Ordering::Relaxed));
         let before = shared.hot.state.load(Ordering::Relaxed);
         shared.hot.state.store((before & !INSIDE).wrapping_add(JOB) | OPEN, Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
             shared.ring();
         }
 
-        let mine = catch_unwind(AssertUnwindSafe(|| share(0, shared.claims(tasks))));
+        let mine = catch_unwind(AssertUnwindSafe(|| share(0, shared.claims(0, tasks, ranges))));
         if mine.is_err() {
-            shared.hot.next_task.store(tasks, Ordering::Relaxed);
+            shared.claim_all(tasks, ranges);
         }
         shared.hot.state.fetch_and(!OPEN, Ordering::AcqRel);
         let mut rounds = 0u32;
@@ -206,8 +237,17 @@ impl Pool {
 }
 
 impl Shared {
-    fn claims(&self, tasks: usize) -> Claims<'_> {
-        Claims { next: &self.hot.next_task, tasks }
+    fn claimed(&self, ranges: usize) -> &[AtomicUsize] {
+        if ranges == 1 { &self.hot.claimed } else { &self.claimed[..ranges] }
+    }
+
+    fn claims(&self, worker: usize, tasks: usize, ranges: usize) -> Claims<'_> {
+        Claims { claimed: self.claimed(ranges), range: worker % ranges, empty: 0, tasks }
+    }
+
+    /// After a panic: the job ends with the tasks that run.
+    fn claim_all(&self, tasks: usize, ranges: usize) {
+        self.claimed(ranges).iter().for_each(|claimed| claimed.store(tasks, Ordering::Relaxed));
     }
 
     fn ring(&self) {
@@ -237,11 +277,12 @@ fn helper(shared: &Shared, worker: usize) {
         if let Some(job) = shared.enter(last) {
             last = job;
             // SAFETY: we are inside, so the job stays as it is until we leave.
-            let Job { share, tasks } = unsafe { *shared.hot.job.get() }.expect("an open job is set");
+            let Job { share, tasks, ranges } = unsafe { *shared.hot.job.get() }.expect("an open job is set");
             // SAFETY: as above: the closure outlives the job.
             let share = unsafe { &*share };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| share(worker, shared.claims(tasks)))) {
-                shared.hot.next_task.store(tasks, Ordering::Relaxed);
+            let run = || share(worker, shared.claims(worker, tasks, ranges));
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                shared.claim_all(tasks, ranges);
                 lock(&shared.panic).get_or_insert(panic);
             }
             shared.hot.state.fetch_sub(1, Ordering::Release);
