@@ -362,6 +362,11 @@ impl Head<'_> {
                 self.value_lanes::<S, T, R, TILES>(s, values, stride, at, first, keys.clone(), lane);
                 lane += TILES;
             }
+            // Heads of 32 have two lanes.
+            while Self::fits::<S, R>() && lane + 2 <= lanes {
+                self.value_lanes::<S, T, R, 2>(s, values, stride, at, first, keys.clone(), lane);
+                lane += 2;
+            }
             while lane < lanes {
                 self.value_lanes::<S, T, R, 1>(s, values, stride, at, first, keys.clone(), lane);
                 lane += 1;

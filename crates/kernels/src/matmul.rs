@@ -14,7 +14,7 @@ use crate::input::{Int8Input, PairInput, QuantInput};
 use crate::operand::Target;
 use crate::pool::Claims;
 use crate::simd::{Element, Kernel, Simd, math};
-use crate::tile::{self, Ahead, Int8Rows, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
+use crate::tile::{self, Ahead, Int8Block, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
 use crate::types::{BLOCK, INT8_BLOCK, LANES, Pair};
 use crate::{Epilogue, Input, Output, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
@@ -23,6 +23,8 @@ use half::f16;
 const FEW: usize = 8;
 /// The least rows of a part of them: with fewer, reading the weights once for each part would cost more.
 const PART_ROWS: usize = 64;
+/// Blocks of rows that an int8 product takes side by side: what they need of one block along K fits the first cache.
+const TOGETHER: usize = 4;
 /// Beyond so many rows a panel's way from memory is a small part of its work.
 const MANY: usize = 128;
 
@@ -187,7 +189,7 @@ impl Kernel for Share<'_> {
         let product = self.product;
         let Some(mut task) = self.claims.next() else { return };
         let input = product.prepare(s, self.worker);
-        let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * LANES]);
+        let mut sums = [const { Sums([0.0; MAX_ROWS * MAX_PANELS * LANES]) }; TOGETHER];
         loop {
             let first = task % product.panel_parts * product.per_task;
             let last = product.panels.min(first + product.per_task);
@@ -196,6 +198,14 @@ impl Kernel for Share<'_> {
             task = next;
         }
     }
+}
+
+/// Rows that a tile takes at once, and the weights that it asks for meanwhile.
+#[derive(Clone, Copy)]
+struct RowBlock {
+    first_row: usize,
+    rows: usize,
+    ahead: Ahead,
 }
 
 /// Panels that a tile takes at once: `first`, `first + apart`, ….
@@ -296,7 +306,7 @@ impl Product<'_> {
         last: usize,
         row_part: usize,
         input: *const u8,
-        sums: &mut Sums,
+        sums: &mut [Sums; TOGETHER],
     ) {
         let (len, panels) = (last - first, self.tile::<S>().1);
         let groups = len / panels;
@@ -310,18 +320,68 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, group: Group, row_part: usize, input: *const u8, sums: &mut Sums) {
+    fn rows<S: Simd>(
+        &self,
+        s: S,
+        group: Group,
+        row_part: usize,
+        input: *const u8,
+        sums: &mut [Sums; TOGETHER],
+    ) {
         let blocks = self.blocks::<S>(row_part);
-        for block in 0..blocks.count {
-            let (first_row, rows) = blocks.get(block);
+        let together = if self.weight_type == WeightType::Int8 { TOGETHER } else { 1 };
+        for first in (0..blocks.count).step_by(together) {
+            let mut some = [self.block(group, &blocks, first); TOGETHER];
+            let some = &mut some[..together.min(blocks.count - first)];
+            for (i, block) in some.iter_mut().enumerate() {
+                *block = self.block(group, &blocks, first + i);
+                self.ask(s, group, block.first_row, block.rows);
+            }
             // SAFETY: the product's slices have the sizes that `matmul` checked; rows and panels are inside.
             unsafe {
-                let ahead = self.ahead(group, block, blocks.count);
-                self.ask(s, group, first_row, rows);
-                self.sums(s, group, input, first_row, rows, ahead, sums);
-                self.finish(s, group, first_row, rows, sums);
+                if self.weight_type == WeightType::Int8 {
+                    self.int8_sums(s, group, input, some, sums);
+                } else {
+                    self.sums(s, group, input, some[0], &mut sums[0]);
+                }
+                for (block, sums) in some.iter().zip(&*sums) {
+                    self.finish(s, group, block.first_row, block.rows, sums);
+                }
             }
         }
+    }
+
+    /// A few blocks of rows side by side, so that a block of weights comes into the first cache once for all of them.
+    ///
+    /// # Safety
+    /// Rows and panels exist, and the input is int8.
+    #[inline(always)]
+    unsafe fn int8_sums<S: Simd>(
+        &self,
+        s: S,
+        group: Group,
+        input: *const u8,
+        some: &[RowBlock],
+        sums: &mut [Sums; TOGETHER],
+    ) {
+        let (panel, blocks) = (self.weight_type.panel_bytes(self.k), self.k.div_ceil(INT8_BLOCK));
+        let weights = self.weights.0.cast_const().wrapping_add(group.first * panel);
+        let x = Int8Input::new(input.cast_mut(), self.m, self.k);
+        for block in 0..blocks {
+            for (rows, sums) in some.iter().zip(&mut *sums) {
+                let place = Int8Block { index: block, of: blocks, x: x.rows(rows.first_row), ahead: rows.ahead };
+                // SAFETY: promised by the caller; the packed layout is what the tiles expect.
+                unsafe {
+                    let (panels, apart) = (group.panels, group.apart * panel);
+                    int8_rows(s, weights, apart, panels, place, rows.rows, sums);
+                }
+            }
+        }
+    }
+
+    fn block(&self, group: Group, blocks: &RowBlocks, block: usize) -> RowBlock {
+        let (first_row, rows) = blocks.get(block);
+        RowBlock { first_row, rows, ahead: self.ahead(group, block, blocks.count) }
     }
 
     /// Asks for what `finish` reads and writes: its lines are a row apart, which no hardware foresees.
@@ -363,15 +423,12 @@ impl Product<'_> {
     /// # Safety
     /// Rows and panels exist, and the input is that of `w`'s type.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // one tile's place
     unsafe fn sums<S: Simd>(
         &self,
         s: S,
         group: Group,
         input: *const u8,
-        first_row: usize,
-        rows: usize,
-        ahead: Ahead,
+        RowBlock { first_row, rows, ahead }: RowBlock,
         sums: &mut Sums,
     ) {
         let (k, panel) = (self.k, self.weight_type.panel_bytes(self.k));
@@ -412,10 +469,7 @@ impl Product<'_> {
                 WeightType::Q4_0 => {
                     quant_rows::<S, true>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
                 }
-                WeightType::Int8 => {
-                    let x = Int8Input::new(input, self.m, k).rows(first_row);
-                    int8_rows(s, weights, bytes, panels, k.div_ceil(INT8_BLOCK), x, rows, ahead, sums)
-                }
+                WeightType::Int8 => unreachable!("several blocks of rows at once"),
             }
         }
     }
@@ -547,16 +601,13 @@ unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
 /// # Safety
 /// As [`tile::int8`], with `panels` panels and `rows` rows.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // sizes and pointers of one product
 unsafe fn int8_rows<S: Simd>(
     s: S,
     weights: *const u8,
     panel_len: usize,
     panels: usize,
-    blocks: usize,
-    x: Int8Rows,
+    block: Int8Block,
     rows: usize,
-    ahead: Ahead,
     sums: &mut Sums,
 ) {
     macro_rules! call {
@@ -566,11 +617,11 @@ unsafe fn int8_rows<S: Simd>(
                 if $r > S::INT8_TILE.0.max(S::QUANT_ROWS) {
                     unreachable!()
                 } else if panels == 1 {
-                    tile::int8::<S, $r, 1>(s, weights, panel_len, blocks, x, ahead, sums)
+                    tile::int8::<S, $r, 1>(s, weights, panel_len, block, sums)
                 } else if panels == 2 && ($r == 1 || S::INT8_TILE.1 == 2) {
-                    tile::int8::<S, $r, 2>(s, weights, panel_len, blocks, x, ahead, sums)
+                    tile::int8::<S, $r, 2>(s, weights, panel_len, block, sums)
                 } else if panels == 3 && S::INT8_TILE.1 == 3 {
-                    tile::int8::<S, $r, 3>(s, weights, panel_len, blocks, x, ahead, sums)
+                    tile::int8::<S, $r, 3>(s, weights, panel_len, block, sums)
                 } else {
                     unreachable!()
                 }

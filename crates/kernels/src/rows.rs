@@ -99,7 +99,7 @@ pub(crate) fn row_max<S: Simd>(s: S, x: &[f32]) -> f32 {
         // SAFETY: the chunk's own elements.
         max[0] = s.max(max[0], unsafe { s.load_head(x.as_ptr(), x.len(), f32::NEG_INFINITY) });
     }
-    math::fold_max(s, s.max(s.max(max[0], max[1]), s.max(max[2], max[3])))
+    s.most(s.max(s.max(max[0], max[1]), s.max(max[2], max[3])))
 }
 
 /// The sum of exp(x - max) over `n` values at `x`. They become inputs at `to`, which may be `x`.

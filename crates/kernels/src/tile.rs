@@ -171,66 +171,74 @@ pub(crate) struct Int8Rows {
     pub sums: *const i32,
 }
 
-/// int8 weights: per block of 128, sum = Σ x[k] w[k] in integers, then acc = fma(sum, dx * dw, acc). `sums` are the
-/// accumulators: once in 32 products they may come from the first cache, and the registers hold a larger tile.
+/// One block along K of int8 products.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Block {
+    pub index: usize,
+    /// Blocks of a row.
+    pub of: usize,
+    pub x: Int8Rows,
+    pub ahead: Ahead,
+}
+
+/// int8 weights, one block of 128: sum = Σ x[k] w[k] in integers, then acc = fma(sum, dx * dw, acc). `sums` are the
+/// accumulators: once in 32 products they may come from the first cache, and the registers
+/// hold a larger tile.
 ///
 /// # Safety
-/// `panels` are P panels of `blocks` blocks, `panel_len` bytes apart; `x` is R rows of as many blocks.
+/// `panels` are P panels of `block.of` blocks, `panel_len` bytes apart; `block.x` is R rows of as many blocks.
 #[inline(always)]
 pub(crate) unsafe fn int8<S: Simd, const R: usize, const P: usize>(
     s: S,
     panels: *const u8,
     panel_len: usize,
-    blocks: usize,
-    x: Int8Rows,
-    mut ahead: Ahead,
+    block: Int8Block,
     sums: &mut Sums,
 ) {
     const PARTS: usize = INT8_BLOCK / BLOCK;
-    let from = ahead.at;
-    store(s, &[[s.zero(); P]; R], sums);
-    for block in 0..blocks {
-        let panels = panels.wrapping_add(block * INT8_BLOCK_BYTES);
-        let quants = x.quants.wrapping_add(block * INT8_BLOCK);
-        let mut dots = [[s.splat_i(0); P]; R];
-        for (r, dots) in dots.iter_mut().enumerate() {
-            // SAFETY: block < blocks and r < R.
-            *dots = [s.splat_i(unsafe { *x.sums.add(r * blocks + block) }); P];
+    let Int8Block { index, of: blocks, x, ahead } = block;
+    if index == 0 {
+        store(s, &[[s.zero(); P]; R], sums);
+    }
+    let panels = panels.wrapping_add(index * INT8_BLOCK_BYTES);
+    let quants = x.quants.wrapping_add(index * INT8_BLOCK);
+    let mut at = ahead.at.wrapping_add((index * PARTS * ahead.bytes).next_multiple_of(LINE));
+    let mut dots = [[s.splat_i(0); P]; R];
+    for (r, dots) in dots.iter_mut().enumerate() {
+        // SAFETY: the block is one of `blocks`, and r < R.
+        *dots = [s.splat_i(unsafe { *x.sums.add(r * blocks + index) }); P];
+    }
+    for part in 0..PARTS {
+        let asked = ahead.at.wrapping_add((index * PARTS + part + 1) * ahead.bytes);
+        while at < asked {
+            s.prefetch(at);
+            at = at.wrapping_add(LINE);
         }
-        for part in 0..PARTS {
-            let asked = from.wrapping_add((block * PARTS + part + 1) * ahead.bytes);
-            while ahead.at < asked {
-                s.prefetch(ahead.at);
-                ahead.at = ahead.at.wrapping_add(LINE);
+        for group in part * (BLOCK / 4)..(part + 1) * (BLOCK / 4) {
+            let at = panels.wrapping_add((1 + group) * LINE);
+            // SAFETY: a line of scales, then 32 groups of 64 bytes, in each of P panels.
+            let mut w = [unsafe { s.load_bytes(at) }; P];
+            for (p, w) in w.iter_mut().enumerate().skip(1) {
+                // SAFETY: as above.
+                *w = unsafe { s.load_bytes(at.add(p * panel_len)) };
             }
-            for group in part * (BLOCK / 4)..(part + 1) * (BLOCK / 4) {
-                let at = panels.wrapping_add((1 + group) * LINE);
-                // SAFETY: a line of scales, then 32 groups of 64 bytes, in each of P panels.
-                let mut w = [unsafe { s.load_bytes(at) }; P];
-                for (p, w) in w.iter_mut().enumerate().skip(1) {
-                    // SAFETY: as above.
-                    *w = unsafe { s.load_bytes(at.add(p * panel_len)) };
-                }
-                for (r, dots) in dots.iter_mut().enumerate() {
-                    // SAFETY: groups of 4 values, 32 to a block, in each of R rows.
-                    let x = unsafe { s.splat_bytes(quants.add(r * blocks * INT8_BLOCK + group * 4)) };
-                    for (dot, w) in dots.iter_mut().zip(w) {
-                        *dot = s.dot_bytes_in_place(*dot, w, x);
-                    }
+            for (r, dots) in dots.iter_mut().enumerate() {
+                // SAFETY: groups of 4 values, 32 to a block, in each of R rows.
+                let x = unsafe { s.splat_bytes(quants.add(r * blocks * INT8_BLOCK + group * 4)) };
+                for (dot, w) in dots.iter_mut().zip(w) {
+                    *dot = s.dot_bytes_in_place(*dot, w, x);
                 }
             }
         }
-        // A pointer that the compiler cannot see through: else it would keep the sums in registers that it has to spill.
-        let sums = std::hint::black_box(sums.0.as_mut_ptr());
-        for p in 0..P {
-            // SAFETY: 16 scales at the block's begin; r < R and p < P, so this is inside the sums.
-            unsafe {
-                let dw = s.load(panels.add(p * panel_len).cast());
-                for (r, dots) in dots.iter().enumerate() {
-                    let dx = s.splat(*x.scales.add(r * blocks + block));
-                    let acc = sums.add((r * P + p) * LANES);
-                    s.store(acc, s.fma(s.to_f(dots[p]), s.mul(dx, dw), s.load(acc)));
-                }
+    }
+    for p in 0..P {
+        // SAFETY: 16 scales at the block's begin; r < R <= 8 and p < P <= 4, so this is inside the sums.
+        unsafe {
+            let dw = s.load(panels.add(p * panel_len).cast());
+            for (r, dots) in dots.iter().enumerate() {
+                let dx = s.splat(*x.scales.add(r * blocks + index));
+                let acc = sums.0.as_mut_ptr().add((r * P + p) * LANES);
+                s.store(acc, s.fma(s.to_f(dots[p]), s.mul(dx, dw), s.load(acc)));
             }
         }
     }

@@ -169,6 +169,11 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
         unsafe { _mm512_reduce_max_epi32(a) }
     }
     #[inline(always)]
+    fn most(self, x: Self::F) -> f32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+    #[inline(always)]
     fn total_i(self, a: Self::I) -> i32 {
         // SAFETY: as above.
         unsafe { _mm512_reduce_add_epi32(a) }

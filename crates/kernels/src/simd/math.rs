@@ -2,7 +2,6 @@
 
 use super::operations::Simd;
 use crate::math::{erf, exp as exp_, gelu_new as gelu_new_, tanh as tanh_};
-use crate::types::LANES;
 use crate::{Activation, math};
 
 #[inline(always)]
@@ -75,10 +74,4 @@ pub(crate) fn activate<S: Simd>(s: S, activation: Activation, x: S::F) -> S::F {
 #[inline(always)]
 pub(crate) fn fold<S: Simd>(s: S, x: S::F) -> f32 {
     math::fold(s.lanes(x))
-}
-
-#[inline(always)]
-pub(crate) fn fold_max<S: Simd>(s: S, x: S::F) -> f32 {
-    let lanes: [f32; LANES] = s.lanes(x);
-    lanes.iter().fold(f32::NEG_INFINITY, |max, x| if max < *x { *x } else { max })
 }

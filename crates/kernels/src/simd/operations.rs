@@ -157,6 +157,12 @@ pub(crate) trait Simd: Copy {
         self.lanes(x).map(to_bf16)
     }
 
+    /// The largest lane; no lane is a NaN.
+    #[inline(always)]
+    fn most(self, x: Self::F) -> f32 {
+        self.lanes(x).into_iter().fold(f32::NEG_INFINITY, |most, x| if most < x { x } else { most })
+    }
+
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
