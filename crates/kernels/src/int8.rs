@@ -15,23 +15,22 @@ use crate::types::{INT8_BLOCK, LANES};
 pub(crate) const MOST: f32 = 127.0;
 
 /// H x, by strides from 64 down to 1: each pair of values that far apart becomes its sum and its difference.
+pub(crate) fn turn(x: &mut [f32; INT8_BLOCK]) {
+    for_each_pair(|i, j| (x[i], x[j]) = (x[i] + x[j], x[i] - x[j]));
+}
+
+/// The places of each pair, in the order in which [`turn`] takes them.
 #[inline(always)]
-pub(crate) fn turn<T: Copy>(x: &mut [T; INT8_BLOCK], sum_and_difference: impl Fn(T, T) -> (T, T)) {
+pub(crate) fn for_each_pair(mut take: impl FnMut(usize, usize)) {
     let mut stride = INT8_BLOCK / 2;
     while stride > 0 {
-        for pairs in x.chunks_exact_mut(2 * stride) {
-            let (first, second) = pairs.split_at_mut(stride);
-            for (a, b) in first.iter_mut().zip(second) {
-                (*a, *b) = sum_and_difference(*a, *b);
+        for first in (0..INT8_BLOCK).step_by(2 * stride) {
+            for i in first..first + stride {
+                take(i, i + stride);
             }
         }
         stride /= 2;
     }
-}
-
-/// As [`turn`], of one row.
-pub(crate) fn turn_row(x: &mut [f32; INT8_BLOCK]) {
-    turn(x, |a, b| (a + b, a - b));
 }
 
 /// Scale and factor for a block whose largest magnitude has these bits: value = scale * round(value * factor). Too
@@ -50,31 +49,24 @@ pub(crate) fn scale_of(magnitude: u32) -> (f32, f32) {
 
 /// The input's block: scale, and turned values in [-127, 127], rounded half to even.
 pub(crate) fn quantize_input(mut x: [f32; INT8_BLOCK]) -> (f32, [i8; INT8_BLOCK]) {
-    turn_row(&mut x);
+    turn(&mut x);
     // Bits of |x| sort like |x|, with the NaNs at the top.
     let (scale, factor) = scale_of(x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
     (scale, x.map(|x| (x * factor).round_ties_even() as i8))
 }
 
-/// The weights' block, 16 outputs side by side. The scales have the 1/128 of the inverse in them.
+/// A turned block of the weights, 16 outputs side by side. The scales have the 1/128 of the inverse in them.
 #[inline(always)]
 pub(crate) fn quantize_weights(
-    mut x: [[f32; LANES]; INT8_BLOCK],
+    x: &[[f32; LANES]; INT8_BLOCK],
 ) -> ([f32; LANES], [[i32; LANES]; INT8_BLOCK]) {
-    turn(&mut x, |a, b| {
-        let (mut sum, mut difference) = (a, a);
-        for l in 0..LANES {
-            (sum[l], difference[l]) = (a[l] + b[l], a[l] - b[l]);
-        }
-        (sum, difference)
-    });
     let mut most = [0u32; LANES];
-    for x in &x {
+    for x in x {
         most.iter_mut().zip(x).for_each(|(most, x)| *most = (*most).max(x.to_bits() & 0x7fff_ffff));
     }
     let scales = most.map(scale_of);
     let mut quants = [[0; LANES]; INT8_BLOCK];
-    for (q, x) in quants.iter_mut().zip(&x) {
+    for (q, x) in quants.iter_mut().zip(x) {
         q.iter_mut().zip(x).zip(&scales).for_each(|((q, x), (_, f))| *q = (x * f).round_ties_even() as i32);
     }
     (scales.map(|(scale, _)| scale / INT8_BLOCK as f32), quants)
@@ -88,8 +80,8 @@ mod tests {
     fn turning_twice_is_128_times() {
         let before: [f32; INT8_BLOCK] = std::array::from_fn(|i| (i * i % 31) as f32 - 15.0);
         let mut x = before;
-        turn_row(&mut x);
-        turn_row(&mut x);
+        turn(&mut x);
+        turn(&mut x);
         assert_eq!(x, before.map(|x| 128.0 * x));
     }
 
@@ -100,7 +92,7 @@ mod tests {
         x[77] = 50.0;
         let (scale, quants) = quantize_input(x);
         let mut back = quants.map(f32::from);
-        turn_row(&mut back);
+        turn(&mut back);
         let worst = x.iter().zip(back).map(|(x, b)| (x - b * scale / 128.0).abs()).fold(0.0, f32::max);
         assert!(worst < 0.06, "{worst}; plain int8 would round to multiples of {}", 50.0 / 127.0);
     }

@@ -8,7 +8,7 @@ use crate::bf16::to_bf16;
 use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
 use crate::buffer::{SharedMut, bytes_of, view_mut};
 use crate::error::expect_len;
-use crate::int8::quantize_weights;
+use crate::int8::{for_each_pair, quantize_weights};
 use crate::simd::{Kernel, Simd};
 use crate::types::{
     BLOCK, INT8_BLOCK, INT8_BLOCK_BYTES, LANES, Layout, Pair, Q4_BLOCK, Q8_BLOCK, WeightType,
@@ -192,7 +192,15 @@ impl Kernel for Panel<'_> {
                 for (at, block) in (first..self.k).step_by(BLOCK).zip(wide.as_chunks_mut::<BLOCK>().0) {
                     self.source.block(s, self.first, self.lanes, at, BLOCK.min(self.k - at), block);
                 }
-                put_int8(wide, out);
+                for_each_pair(|i, j| {
+                    // SAFETY: 16 values in each of two places of the block.
+                    unsafe {
+                        let (a, b) = (s.load(wide[i].as_ptr()), s.load(wide[j].as_ptr()));
+                        s.store(wide[i].as_mut_ptr(), s.add(a, b));
+                        s.store(wide[j].as_mut_ptr(), s.sub(a, b));
+                    }
+                });
+                put_int8(&wide, out);
             }
             return;
         }
@@ -352,9 +360,9 @@ fn put(weight_type: WeightType, block: &Block, at: usize, len: usize, panel: &mu
     }
 }
 
-/// Writes a block of 128 to its place in a panel.
+/// Writes a turned block of 128 to its place in a panel.
 #[inline(always)]
-fn put_int8(block: [[f32; LANES]; INT8_BLOCK], out: &mut [u8]) {
+fn put_int8(block: &[[f32; LANES]; INT8_BLOCK], out: &mut [u8]) {
     let (scales, quants) = quantize_weights(block);
     let (scales_at, quants_at) = out.split_at_mut(LANES * size_of::<f32>());
     view_mut::<f32>(scales_at).copy_from_slice(&scales);

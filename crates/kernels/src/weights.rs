@@ -18,7 +18,7 @@ use crate::KernelError;
 use crate::arena::Bytes;
 use crate::buffer::view;
 use crate::error::by_name;
-use crate::int8::turn_row;
+use crate::int8::turn;
 use crate::types::{
     BLOCK, INT8_BLOCK, INT8_BLOCK_BYTES, LANES, PAIR_SCALES, Pair, Q4_BLOCK, Q8_BLOCK, WeightType,
 };
@@ -101,7 +101,7 @@ impl PackedMatrix {
                 for (block, values) in out.chunks_mut(INT8_BLOCK).enumerate() {
                     let (scale, q) = self.int8_block(row, block);
                     let mut turned = q.map(|q| f32::from(q) * scale);
-                    turn_row(&mut turned);
+                    turn(&mut turned);
                     values.copy_from_slice(&turned[..values.len()]);
                 }
             }
