@@ -278,7 +278,7 @@ describe("a model that computes no numbers", () => {
   }
   const notFinite = (what: RegExp) => (error: CandlewickError) => error.code === "NOT_FINITE" && what.test(error.message);
 
-  for (const dtype of ["f32", "bf16", "q8_0"] as const) {
+  for (const dtype of ["f32", "bf16", "int8", "q8_0"] as const) {
     test(`is an error that names the first layer, in ${dtype}`, async () => {
       await using model = await loadBERT(withValue("encoder.layer.1.attention.output.LayerNorm.bias", Number.NaN), { dtype });
       await assert.rejects(model.forward({ ids: [1, 2, 3] }), notFinite(/layer 1/));

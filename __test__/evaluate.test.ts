@@ -263,13 +263,16 @@ test("vectors are compared by their cosine", async () => {
 });
 
 describe("a language model", () => {
-  test("in bf16 its perplexity is within 0.5% of f32's", async () => {
+  test("in bf16 its perplexity is within 0.5% of f32's, in int8 within 1%", async () => {
     const data = join(__dirname, "..", "docs", "errors.md");
-    const perplexity = async (dtype: "f32" | "bf16") =>
+    const perplexity = async (dtype: "f32" | "bf16" | "int8") =>
       (await evaluate({ model: defaultModelPath, task: "text-generation", data: [{ text: readFileSync(data, "utf8") }], dtype })).perplexity;
-    const [exact, rounded] = [await perplexity("f32"), await perplexity("bf16")];
-    assert.ok(rounded !== exact, "bf16 is not f32");
-    close(rounded, exact!, 0.005);
+    const exact = await perplexity("f32");
+    for (const [dtype, most] of [["bf16", 0.005], ["int8", 0.01]] as const) {
+      const found = await perplexity(dtype);
+      assert.ok(found !== exact, `${dtype} is not f32`);
+      close(found, exact!, most);
+    }
   });
 
   test("finds texts as likely as PyTorch says", async () => {

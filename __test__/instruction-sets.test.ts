@@ -9,7 +9,7 @@ import { fixturePath } from "./support/fixtures.js";
 const program = `
   import { loadBERT, loadGPT2 } from "candlewick";
   const found = [];
-  for (const dtype of ["f32", "bf16", "q8_0"]) {
+  for (const dtype of ["f32", "bf16", "int8", "q8_0"]) {
     const bert = await loadBERT(${JSON.stringify(fixturePath("bert-base"))}, { dtype });
     const lm = await loadGPT2(${JSON.stringify(fixturePath("gpt2-wide"))}, { dtype });
     const { lastHiddenState } = await bert.forward({ ids: [1, 2, 3, 40, 5] });

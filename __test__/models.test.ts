@@ -137,7 +137,7 @@ describe("a GPT-2", () => {
     assert.equal((await lm.generate("abc", { ignoreEos: true, maxNewTokens: 5 }).result).tokens.length, 5);
   });
 
-  for (const dtype of ["f16", "bf16", "q8_0", "q4_0"] as const) {
+  for (const dtype of ["f16", "bf16", "int8", "q8_0", "q4_0"] as const) {
     test(`in ${dtype}`, async () => {
       await using lm = await loadGPT2(recitingModel("abcdefgh"), { dtype });
       assert.equal(lm.info.dtype, dtype);

@@ -256,7 +256,7 @@ describe("embeddings", () => {
     for (const [i, row] of cosines.entries()) row.forEach((cosine, j) => near(similarity(vectors[i]!, vectors[j]!), cosine, `${i}, ${j}`));
   });
 
-  for (const [dtype, least] of [["bf16", 0.9998], ["q8_0", 0.999]] as const) {
+  for (const [dtype, least] of [["bf16", 0.9998], ["int8", 0.999], ["q8_0", 0.999]] as const) {
     testUnless(minilm.skip, `in ${dtype} they point where those in f32 do`, async () => {
       const embed = async (dtype: Dtype) => {
         await using bert = await loadBERT(minilm.path, { dtype });

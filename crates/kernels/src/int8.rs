@@ -57,9 +57,7 @@ pub(crate) fn quantize_input(mut x: [f32; INT8_BLOCK]) -> (f32, [i8; INT8_BLOCK]
 
 /// A turned block of the weights, 16 outputs side by side. The scales have the 1/128 of the inverse in them.
 #[inline(always)]
-pub(crate) fn quantize_weights(
-    x: &[[f32; LANES]; INT8_BLOCK],
-) -> ([f32; LANES], [[i32; LANES]; INT8_BLOCK]) {
+pub(crate) fn quantize_weights(x: &[[f32; LANES]; INT8_BLOCK]) -> ([f32; LANES], [[i32; LANES]; INT8_BLOCK]) {
     let mut most = [0u32; LANES];
     for x in x {
         most.iter_mut().zip(x).for_each(|(most, x)| *most = (*most).max(x.to_bits() & 0x7fff_ffff));

@@ -369,7 +369,8 @@ impl Product<'_> {
         let x = Int8Input::new(input.cast_mut(), self.m, self.k);
         for block in 0..blocks {
             for (rows, sums) in some.iter().zip(&mut *sums) {
-                let place = Int8Block { index: block, of: blocks, x: x.rows(rows.first_row), ahead: rows.ahead };
+                let place =
+                    Int8Block { index: block, of: blocks, x: x.rows(rows.first_row), ahead: rows.ahead };
                 // SAFETY: promised by the caller; the packed layout is what the tiles expect.
                 unsafe {
                     let (panels, apart) = (group.panels, group.apart * panel);

@@ -83,17 +83,21 @@ fn rows_in_bf16_equal_rows_that_are_rounded() {
     let (x, residual) = (random.values(m * k), random.values(m * n));
     let halves: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
     for pool in pools(2) {
-        let w = pack(&pool, WeightType::Bf16, n, k, 13);
         let ep =
             Epilogue { activation: Some(Activation::Gelu), residual: Some(&residual), ..Epilogue::default() };
-        for m in [1, 3, m] {
+        let rounded: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+        for (weight_type, m) in
+            [WeightType::Bf16, WeightType::Int8].into_iter().flat_map(|t| [1, 3, m].map(|m| (t, m)))
+        {
+            let w = pack(&pool, weight_type, n, k, 13);
             let ep = Epilogue { residual: Some(&residual[..m * n]), ..ep };
+            let x = if weight_type == WeightType::Int8 { &rounded } else { &x };
             let expected = product(&pool, &x[..m * k], m, &w, ep);
             let (mut out, mut rounded) = (vec![0.0; m * n], vec![bf16::ZERO; m * n]);
             let mut scratch = Scratch::new();
             matmul(&pool, &halves[..m * k], m, &w, ep, &mut scratch, &mut out);
             matmul(&pool, &halves[..m * k], m, &w, ep, &mut scratch, &mut rounded);
-            assert_same_bits(&out, &expected, &format!("{m} rows, {}", pool.isa()));
+            assert_same_bits(&out, &expected, &format!("{weight_type}, {m} rows, {}", pool.isa()));
             assert!(rounded.iter().zip(&out).all(|(half, y)| *half == bf16::from_f32(*y)), "{}", pool.isa());
         }
     }
@@ -156,6 +160,16 @@ fn quantised_extremes_are_exact() {
             }
         }
     }
+    // One value alone turns into 128 of the same magnitude.
+    let one = |value: f32| std::iter::once(value).chain([0.0; 127]).collect::<Vec<_>>();
+    for (sign, pool) in
+        [1.0, -1.0].into_iter().flat_map(|sign| pools(1).into_iter().map(move |pool| (sign, pool)))
+    {
+        let w =
+            PackedMatrix::pack(&pool, WeightType::Int8, Layout::OutIn, 1, 128, &one(127.0 * sign)).unwrap();
+        let found = product(&pool, &one(127.0), 1, &w, Epilogue::default());
+        assert_eq!(found, [127.0 * 127.0 * sign], "{}", pool.isa());
+    }
     // GGUF files may hold -128.
     let mut blocks = vec![0x80u8; Q8_0_BYTES];
     blocks[..2].copy_from_slice(&f16::ONE.to_le_bytes());
@@ -170,19 +184,21 @@ fn quantised_extremes_are_exact() {
 #[test]
 fn quantised_inputs_that_are_not_ordinary() {
     let pool = Pool::new(1);
-    let w = pack(&pool, WeightType::Q8_0, 20, 64, 7);
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut x = Random(8).values(64);
-        x[40] = bad;
-        for pool in pools(1) {
-            let out = product(&pool, &x, 1, &w, Epilogue::default());
-            assert!(out.iter().all(|y| y.is_nan()), "{bad} on {}", pool.isa());
+    for weight_type in [WeightType::Q8_0, WeightType::Int8] {
+        let w = pack(&pool, weight_type, 20, 64, 7);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = Random(8).values(64);
+            x[40] = bad;
+            for pool in pools(1) {
+                let out = product(&pool, &x, 1, &w, Epilogue::default());
+                assert!(out.iter().all(|y| y.is_nan()), "{bad}, {weight_type} on {}", pool.isa());
+            }
         }
-    }
-    for tiny in [0.0, 1e-38, 1e-42] {
-        for pool in pools(1) {
-            let out = product(&pool, &[tiny; 64], 1, &w, Epilogue::default());
-            assert!(out.iter().all(|y| *y == 0.0), "{tiny} on {}", pool.isa());
+        for tiny in [0.0, 1e-38, 1e-42] {
+            for pool in pools(1) {
+                let out = product(&pool, &[tiny; 64], 1, &w, Epilogue::default());
+                assert!(out.iter().all(|y| *y == 0.0), "{tiny}, {weight_type} on {}", pool.isa());
+            }
         }
     }
 }

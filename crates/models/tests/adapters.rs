@@ -48,7 +48,7 @@ fn logits_equal_peft() {
 fn adapters_in_one_batch_change_no_bit_of_each_other() {
     let fixture = Fixture::open("adapters");
     let ids = &ids(&fixture);
-    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0] {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0, Dtype::Int8] {
         let mut model = load(&fixture, dtype);
         let batch = [
             (Some(1), &ids[..9]),

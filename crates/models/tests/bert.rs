@@ -76,6 +76,25 @@ fn bf16_is_as_near_as_pytorchs() {
     }
 }
 
+/// A text's states in int8 point where those in f32 do.
+#[test]
+fn int8_keeps_the_states_directions() {
+    for fixture in Fixture::all("bert-") {
+        let options = LoadOptions { dtype: Some(Dtype::Int8), ..Default::default() };
+        let mut model = load(fixture.source(), &options);
+        assert_eq!(model.info().dtype, Dtype::Int8);
+        let outputs = model.forward(&inputs(&fixture), &ALL, &|| false).unwrap();
+        let last = format!("hidden_states.{}", model.info().layers);
+        for (i, output) in outputs.iter().enumerate() {
+            let found = &output.last_hidden_state;
+            let expected = fixture.row(&last, i, Some(found.len() / model.info().hidden_size));
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let cosine = dot(found, &expected) / (dot(found, found) * dot(&expected, &expected)).sqrt();
+            assert!(cosine >= 0.999, "{}, row {i}: {cosine}", fixture.name);
+        }
+    }
+}
+
 fn check_row(fixture: &Fixture, head: EncoderHead, i: usize, len: usize, output: &EncoderOutput, what: &str) {
     for (layer, state) in output.hidden_states.iter().enumerate() {
         let name = format!("hidden_states.{layer}");

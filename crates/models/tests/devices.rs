@@ -20,7 +20,7 @@ fn what_a_device_cannot_take_is_refused_at_load() {
     for name in ["gpt2-base", "bert-base"] {
         let fixture = Fixture::open(name);
         let found = if has_gpu() { Ok("cuda") } else { Err("UNSUPPORTED_DEVICE") };
-        let dtypes = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0];
+        let dtypes = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0, Dtype::Int8];
         for dtype in dtypes.map(Some).into_iter().chain([None]) {
             assert_eq!(device_of(fixture.source(), Device::Cuda, dtype), found);
             assert_eq!(device_of(fixture.source(), Device::Auto, dtype), Ok(found.unwrap_or("cpu")));

@@ -97,7 +97,7 @@ fn quantised_logits_stay_close() {
     let fixture = Fixture::open("gpt2-wide");
     let ids = &fixture.rows("input_ids")[0];
     let exact = fixture.row("logits", 0, None);
-    for (dtype, bound) in [(Dtype::F16, 2e-3), (Dtype::Q8_0, 0.05), (Dtype::Q4_0, 0.6)] {
+    for (dtype, bound) in [(Dtype::F16, 2e-3), (Dtype::Q8_0, 0.05), (Dtype::Int8, 0.05), (Dtype::Q4_0, 0.6)] {
         let options = LoadOptions { dtype: Some(dtype), ..Default::default() };
         let mut model = load_causal(fixture.source(), &options, &()).unwrap().model;
         let found = all_logits(model.as_mut(), ids);

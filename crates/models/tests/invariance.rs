@@ -12,7 +12,7 @@ use support::sequences::{Blocks, Sequence, all_logits, pass, step};
 
 /// Batches for each dtype and number of threads.
 const BATCHES: u64 = 65;
-const DTYPES: [Dtype; 5] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0];
+const DTYPES: [Dtype; 6] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0, Dtype::Int8];
 
 /// SplitMix64 (Steele et al. 2014): a test's randomness, the same on every run.
 struct Random(u64);
