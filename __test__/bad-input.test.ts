@@ -263,7 +263,7 @@ for (const [group, cases] of [["bad files", files], ["bad calls", calls]] as con
 }
 
 describe("a model that computes no numbers", () => {
-  /** A copy of a BERT with `value` as the first weight of `tensor`, or of its row `row`. */
+  /** A copy of a BERT with `value` as the first two weights of `tensor`, or of its row `row`. */
   function withValue(tensor: string, value: number, row = 0): string {
     const folder = newFolder("not-finite");
     cpSync(fixturePath("bert-base"), folder, { recursive: true });
@@ -272,21 +272,37 @@ describe("a model that computes no numbers", () => {
     const length = Number(bytes.readBigUInt64LE(0));
     const header = JSON.parse(bytes.toString("utf8", 8, 8 + length)) as Record<string, { shape: number[]; data_offsets: [number, number] }>;
     const { shape, data_offsets } = Object.entries(header).find(([name]) => name.endsWith(tensor))![1];
-    bytes.writeFloatLE(value, 8 + length + data_offsets[0] + 4 * row * (shape[1] ?? 1));
+    for (const at of [0, 1]) bytes.writeFloatLE(value, 8 + length + data_offsets[0] + 4 * (row * (shape[1] ?? 1) + at));
     writeFileSync(path, bytes);
     return folder;
   }
   const notFinite = (what: RegExp) => (error: CandlewickError) => error.code === "NOT_FINITE" && what.test(error.message);
+  /** A number, but two of them are none. */
+  const HUGE = 3e38;
 
   for (const dtype of ["f32", "bf16", "int8", "q8_0"] as const) {
     test(`is an error that names the first layer, in ${dtype}`, async () => {
-      await using model = await loadBERT(withValue("encoder.layer.1.attention.output.LayerNorm.bias", Number.NaN), { dtype });
+      await using model = await loadBERT(withValue("encoder.layer.1.attention.output.LayerNorm.bias", HUGE), { dtype });
       await assert.rejects(model.forward({ ids: [1, 2, 3] }), notFinite(/layer 1/));
+    });
+
+    test(`weights that are no numbers are refused at load, by name, in ${dtype}`, async () => {
+      for (const tensor of ["layer.1.output.LayerNorm.bias", "layer.0.attention.self.key.weight", "layer.1.intermediate.dense.weight", "word_embeddings.weight"]) {
+        for (const value of [Number.NaN, -Infinity]) {
+          await assert.rejects(loadBERT(withValue(tensor, value, tensor.endsWith("bias") ? 0 : 7), { dtype }), notFinite(new RegExp(tensor)));
+        }
+      }
     });
   }
 
+  test("weights that a dtype cannot hold are refused by it alone", async () => {
+    const folder = withValue("layer.1.intermediate.dense.weight", 1e5);
+    for (const dtype of ["f32", "bf16", "int8"] as const) await (await loadBERT(folder, { dtype })).close();
+    await assert.rejects(loadBERT(folder, { dtype: "f16" }), notFinite(/intermediate/));
+  });
+
   test("harms no other text of its batch", async () => {
-    await using model = await loadBERT(withValue("embeddings.word_embeddings.weight", Infinity, 7));
+    await using model = await loadBERT(withValue("embeddings.word_embeddings.weight", HUGE, 7));
     await using whole = await loadBERT(fixturePath("bert-base"));
     const calls = [[1, 2, 3], [1, 7, 3], [4, 5]].map((ids) => model.forward({ ids }));
     const [first, second, third] = await Promise.allSettled(calls);

@@ -20,6 +20,7 @@ const starters: Record<ContenderName, (threads: number) => Child> = {
   "transformers.js": peer("transformers.mjs", "onnx", "@huggingface/transformers"),
   fastembed: peer("fastembed.mjs", "fastembed", "fastembed"),
   openvino: () => new Child(mustExist(python), ["-B", here("workers", "openvino_peer.py")]),
+  ctranslate2: () => new Child(mustExist(python), ["-B", here("workers", "ctranslate2_peer.py")]),
   pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
 };
 

@@ -111,25 +111,28 @@ export const goals: readonly Goal[] = [
     format: "times",
     value: (rows) => rows.median("load, peak memory beyond an empty process", "f16") / rows.median("load, weights", "f16"),
   },
-  ...(["f32", "bf16"] as const).flatMap((dtype) =>
+  ...(["f32", "bf16", "int8"] as const).flatMap((dtype) =>
     ["minilm", "bert-base"].flatMap((model) => [
       times(`encode ${model} 1x16`, dtype, "openvino", 1.15),
       ...["1x128", "32x16", "32x128"].map((size) => times(`encode ${model} ${size}`, dtype, "openvino", dtype === "f32" ? 1.05 : 1.1)),
     ]),
   ),
-  {
-    what: "prefill 512 bf16: to f32",
-    target: 1.85,
-    format: "times",
-    value: (rows) => rows.median("prefill 512", "bf16") / rows.median("prefill 512", "f32"),
-  },
-  {
-    what: "encode minilm, 256 mixed texts bf16: to f32",
-    target: 1.8,
-    format: "times",
-    value: (rows) => rows.median("encode minilm, 256 mixed texts", "bf16") / rows.median("encode minilm, 256 mixed texts", "f32"),
-  },
+  ...([
+    ["prefill 512", "bf16", 1.85],
+    ["prefill 512", "int8", 3.2],
+    ["encode minilm, 256 mixed texts", "bf16", 1.8],
+    ["encode minilm, 256 mixed texts", "int8", 2.6],
+  ] as const).map(
+    ([what, dtype, target]): Goal => ({
+      what: `${what} ${dtype}: to f32`,
+      target,
+      format: "times",
+      value: (rows) => rows.median(what, dtype) / rows.median(what, "f32"),
+    }),
+  ),
+  times("prefill 512", "int8", "ctranslate2", 1.3),
   share("decode", "bf16", 0.9, "bandwidth"),
+  share("decode", "int8", 0.9, "bandwidth"),
   ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => times(`train ${model}`, "f32", "pytorch", 1.5)),
   ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => share(`train ${model}`, "f32", 0.7, "FMA peak")),
   ...["prefill", "decode", "encode", "tokenise", "load", "embed"].map(lag),

@@ -20,6 +20,8 @@ export interface Context {
   seen: Limits[];
   isa: string | null;
   rows: Row[];
+  /** What Candlewick computed in f32, by case. */
+  exact: Map<string, readonly number[][]>;
   skip(what: string, reason: string): void;
   note(text: string): void;
   progress(text: string): void;
@@ -49,6 +51,8 @@ export interface Turn {
   values: number[];
   /** What was computed: ids of tokens, numbers of a hidden state. */
   computed?: readonly number[];
+  /** A vector of each text of the warm-up, to be compared with those of other dtypes. */
+  vectors?: readonly number[][];
 }
 
 /** A moment in which what the last one leaves spinning goes to sleep. */
@@ -71,7 +75,7 @@ export async function measureLimits(context: Context): Promise<Limits> {
 /** Measurements that share models and so are measured in turns with each other, beside their contenders. */
 export async function measure(context: Context, all: readonly Measurement[]): Promise<void> {
   const measurements = all.filter((measurement) => measurement.case.includes(context.part));
-  const entries: { measurement: Measurement; contender: Contender; values: number[] }[] = [];
+  const entries: { measurement: Measurement; contender: Contender; values: number[]; cosine: Row["cosine"] }[] = [];
   const opened = new Map<ContenderName, object>();
   for (const measurement of measurements) {
     const computed: { contender: ContenderName; values: readonly number[] }[] = [];
@@ -89,7 +93,10 @@ export async function measure(context: Context, all: readonly Measurement[]): Pr
         }
         const warm = await measurement.turn(contender.child, contender, 0);
         if (warm.computed) computed.push({ contender: name, values: warm.computed });
-        entries.push({ measurement, contender, values: [] });
+        if (warm.vectors && name === "candlewick" && measurement.dtype === "f32") context.exact.set(measurement.case, warm.vectors);
+        const exact = context.exact.get(measurement.case);
+        const cosine = exact && warm.vectors && cosines(exact, warm.vectors);
+        entries.push({ measurement, contender, values: [], cosine });
       } catch (error) {
         context.skip(`${measurement.case} ${measurement.dtype}, ${name}`, (error as Error).message);
       }
@@ -114,8 +121,8 @@ export async function measure(context: Context, all: readonly Measurement[]): Pr
       }
     }
   }
-  for (const { measurement, contender, values } of entries) {
-    if (values.length > 0) context.rows.push(rowOf(measurement, contender, values, limits));
+  for (const { measurement, contender, values, cosine } of entries) {
+    if (values.length > 0) context.rows.push({ ...rowOf(measurement, contender, values, limits), ...(cosine && { cosine }) });
   }
   for (const name of opened.keys()) await (await context.contenders.get(name))?.child.ask("close").catch(() => {});
 }
@@ -129,6 +136,7 @@ function rowOf(measurement: Measurement, contender: Contender, values: number[],
       bandwidthGBs: median(limits.map((limit) => limit.bandwidthGBs)),
       fmaGflops: median(limits.map((limit) => limit.fmaGflops)),
       bf16Gflops: median(limits.map((limit) => limit.bf16Gflops)),
+      int8Gops: median(limits.map((limit) => limit.int8Gops)),
     });
     share = unit === "ms" ? possible / figures.median : figures.median / possible;
   }
@@ -144,6 +152,13 @@ function rowOf(measurement: Measurement, contender: Contender, values: number[],
     unit,
     shareOfLimit: share === null ? null : Number(share.toFixed(4)),
   };
+}
+
+function cosines(exact: readonly number[][], found: readonly number[][]): Row["cosine"] {
+  const dot = (a: readonly number[], b: readonly number[]) => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
+  const all = found.map((vector, i) => dot(vector, exact[i]!) / Math.sqrt(dot(vector, vector) * dot(exact[i]!, exact[i]!)));
+  const digits = (value: number) => Number(value.toFixed(6));
+  return { min: digits(Math.min(...all)), mean: digits(all.reduce((sum, x) => sum + x, 0) / all.length) };
 }
 
 /** Same weights and same ids must give the same output; what is quantised differs, so that f32 alone is compared. */

@@ -23,13 +23,18 @@ export const python = process.env["CANDLEWICK_PYTHON"] ?? join(cache, "venv", "b
 
 /** A model's files for each kind of contender. */
 export const modelFiles = {
-  gpt2: (contender: string, dtype: string): string => (contender === "node-llama-cpp" ? bench(`gpt2-${dtype}.gguf`) : bench("gpt2")),
+  gpt2: (contender: string, dtype: string): string => {
+    if (contender === "ctranslate2") return bench(`gpt2-ctranslate2-${dtype}`);
+    return contender === "node-llama-cpp" ? bench(`gpt2-${dtype}.gguf`) : bench("gpt2");
+  },
   // The one that ships has the same weights in f16: for a clone that has fetched nothing.
-  minilm: (contender: string): string => encoder(contender, "minilm", existsSync(models("minilm")) ? models("minilm") : join(root, "models", "minilm")),
-  "bert-base": (contender: string): string => encoder(contender, "bert-base", bench("bert-base")),
+  minilm: (contender: string, dtype = ""): string =>
+    encoder(contender, dtype, "minilm", existsSync(models("minilm")) ? models("minilm") : join(root, "models", "minilm")),
+  "bert-base": (contender: string, dtype = ""): string => encoder(contender, dtype, "bert-base", bench("bert-base")),
 };
 
-function encoder(contender: string, name: string, folder: string): string {
+function encoder(contender: string, dtype: string, name: string, folder: string): string {
+  if (contender === "openvino" && dtype === "int8") return bench(`${name}-int8`, "model.xml");
   if (contender === "onnxruntime-node" || contender === "openvino") return bench(`${name}-onnx`, "onnx", "model.onnx");
   if (contender === "transformers.js") return bench(`${name}-onnx`);
   return folder;

@@ -21,6 +21,7 @@ const colours: Record<ContenderName, string> = {
   "transformers.js": "#8a6fb0",
   fastembed: "#c2527a",
   openvino: "#2f9e8f",
+  ctranslate2: "#b08900",
   pytorch: "#7a7a7a",
 };
 

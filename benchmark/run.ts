@@ -23,7 +23,7 @@ import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
 
 const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, serving, context, lag, load, memory, pipelines, train };
-const dtypes: readonly Dtype[] = ["f32", "f16", "bf16", "q8_0", "q4_0"];
+const dtypes: readonly Dtype[] = ["f32", "f16", "bf16", "int8", "q8_0", "q4_0"];
 
 const USAGE = `npm run bench -- WHAT… [options]
 
@@ -141,6 +141,7 @@ function contextOf(report: Report, given: { threads: number; quick: boolean; onl
     seen: report.limits,
     isa: null,
     rows: report.rows,
+    exact: new Map(),
     skip,
     note: (text) => void report.notes.push(text),
     progress,

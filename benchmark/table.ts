@@ -16,7 +16,7 @@ export function figures(rows: readonly Row[]): string {
   const ours = (row: Row) =>
     rows.find((other) => other.contender === "candlewick" && other.case === row.case && other.dtype === row.dtype);
   return table(
-    ["case", "dtype", "contender", "median", "p10–p90", "unit", "of limit", "Candlewick to it"],
+    ["case", "dtype", "contender", "median", "p10–p90", "unit", "of limit", "least cosine to f32", "Candlewick to it"],
     rows.map((row) => [
       row.case,
       row.dtype,
@@ -25,9 +25,10 @@ export function figures(rows: readonly Row[]): string {
       `${number(row.p10)}–${number(row.p90)}`,
       row.unit,
       row.shareOfLimit === null ? "" : `${(100 * row.shareOfLimit).toFixed(0)}%`,
+      row.cosine === undefined ? "" : row.cosine.min.toFixed(5),
       ratioTo(ours(row), row),
     ]),
-    "lllrrlrr",
+    "lllrrlrrr",
   );
 }
 

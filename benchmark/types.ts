@@ -1,7 +1,7 @@
 /** What a run writes, and what a case is. */
 /** `before`: Candlewick as another checkout has built it (`--before`). */
-export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "openvino" | "pytorch";
-export type Dtype = "f32" | "f16" | "bf16" | "q8_0" | "q4_0";
+export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "openvino" | "ctranslate2" | "pytorch";
+export type Dtype = "f32" | "f16" | "bf16" | "int8" | "q8_0" | "q4_0";
 export type Unit = "tok/s" | "texts/s" | "ms" | "MB";
 
 export interface Row {
@@ -19,6 +19,8 @@ export interface Row {
    * is no such limit.
    */
   shareOfLimit: number | null;
+  /** Cosines of its vectors to Candlewick's in f32, where both were measured. */
+  cosine?: { min: number; mean: number };
 }
 
 export interface Limits {
@@ -28,6 +30,8 @@ export interface Limits {
   fmaGflops: number;
   /** As above, of bf16 products with f32 sums. */
   bf16Gflops: number;
+  /** As above, of int8 products with int32 sums. */
+  int8Gops: number;
 }
 
 export interface Report {

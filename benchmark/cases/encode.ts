@@ -1,6 +1,6 @@
 /**
- * BERT encoders to hidden states: MiniLM and BERT-base on batches of one length in f32 and bf16, MiniLM on real texts
- * of mixed length.
+ * BERT encoders to hidden states: MiniLM and BERT-base on batches of one length in f32, bf16 and int8, MiniLM on real
+ * texts of mixed length. What int8 and bf16 cost stands beside their speed, as cosines of the texts' mean states.
  */
 import { readFileSync } from "node:fs";
 import { type Context, measure, type Measurement } from "../measure.js";
@@ -22,10 +22,15 @@ const PADDED_BATCH = 32;
 interface Encoded {
   ms: number;
   sample: number[];
+  /** Of each text the mean of its states, if it was asked for. */
+  vectors?: number[][];
 }
 
+const DTYPES = ["f32", "bf16", "int8"] as const;
+type EncoderDtype = (typeof DTYPES)[number];
+
 export async function encode(context: Context): Promise<void> {
-  const dtypes = (["f32", "bf16"] as const).filter((dtype) => context.dtypes.includes(dtype));
+  const dtypes = DTYPES.filter((dtype) => context.dtypes.includes(dtype));
   for (const dtype of dtypes) await batches(context, dtype);
   if (!context.quick) await mixed(context, dtypes);
 }
@@ -33,9 +38,10 @@ export async function encode(context: Context): Promise<void> {
 const CONTENDERS = {
   f32: ["candlewick", "openvino", "onnxruntime-node", "pytorch", "candle"],
   bf16: ["candlewick", "openvino", "pytorch"],
+  int8: ["candlewick", "openvino"],
 } as const;
 
-async function batches(context: Context, dtype: "f32" | "bf16"): Promise<void> {
+async function batches(context: Context, dtype: EncoderDtype): Promise<void> {
   for (const model of ["minilm", "bert-base"] as const) {
     const shape = shapeOf(mustExist(modelFiles[model]("candlewick")));
     const sizes = context.quick ? SIZES.slice(0, 1) : SIZES;
@@ -49,14 +55,14 @@ async function batches(context: Context, dtype: "f32" | "bf16"): Promise<void> {
         // A turn of a small batch is several calls.
         const calls = texts === 1 && !context.quick ? 20 : 1;
         const values: number[] = [];
-        let computed: number[] = [];
+        let first: Encoded | undefined;
         for (let call = 0; call < calls; call++) {
           const ids = Array.from({ length: texts }, (_, i) => randomIds(length, shape.vocabulary, 1000 * turn + 32 * call + i + 1));
-          const { ms, sample } = await child.ask<Encoded>("encode", { ids });
-          values.push((1000 * texts * length) / ms);
-          if (call === 0) computed = sample;
+          const answer = await child.ask<Encoded>("encode", { ids, vectors: turn === 0 });
+          values.push((1000 * texts * length) / answer.ms);
+          first ??= answer;
         }
-        return { values, computed };
+        return { values, computed: first!.sample, ...(first!.vectors && { vectors: first!.vectors }) };
       },
       best: (limits) => (texts * length * peak(dtype, limits)) / gigaflops(shape, texts * length),
       rounds: context.quick ? 1 : texts * length > 2000 && model === "bert-base" ? 3 : 5,
@@ -67,15 +73,15 @@ async function batches(context: Context, dtype: "f32" | "bf16"): Promise<void> {
 
 const open = (model: "minilm" | "bert-base", dtype: Dtype) => (contender: ContenderName) => ({
   kind: "bert",
-  path: mustExist(modelFiles[model](contender)),
+  path: mustExist(modelFiles[model](contender, dtype)),
   dtype,
 });
 
 /** What multiply-adds of `dtype` are at most. */
-const peak = (dtype: "f32" | "bf16", { fmaGflops, bf16Gflops }: Limits) => (dtype === "bf16" ? bf16Gflops : fmaGflops);
+const peak = (dtype: EncoderDtype, { fmaGflops, bf16Gflops, int8Gops }: Limits) => ({ f32: fmaGflops, bf16: bf16Gflops, int8: int8Gops })[dtype];
 
 /** Tokenising is in the time on both sides. */
-async function mixed(context: Context, dtypes: readonly ("f32" | "bf16")[]): Promise<void> {
+async function mixed(context: Context, dtypes: readonly EncoderDtype[]): Promise<void> {
   const shape = shapeOf(mustExist(modelFiles.minilm("candlewick")));
   const texts = JSON.parse(readFileSync(mustExist(bench("texts.json")), "utf8")) as string[];
   // The real number of tokens, which the first to be asked, without padding, tells.
@@ -86,10 +92,11 @@ async function mixed(context: Context, dtypes: readonly ("f32" | "bf16")[]): Pro
     unit: "texts/s",
     contenders: dtype === "f32" ? ["candlewick", "transformers.js"] : ["candlewick"],
     open: open("minilm", dtype),
-    async turn(child, { name }) {
-      const answer = await child.ask<Encoded & { tokens: number }>("texts", { texts, batch: PADDED_BATCH });
+    async turn(child, { name }, turn) {
+      const vectors = turn === 0 && name === "candlewick";
+      const answer = await child.ask<Encoded & { tokens: number }>("texts", { texts, batch: PADDED_BATCH, vectors });
       if (name === "candlewick") tokens = answer.tokens;
-      return { values: [(1000 * texts.length) / answer.ms], computed: answer.sample };
+      return { values: [(1000 * texts.length) / answer.ms], computed: answer.sample, ...(answer.vectors && { vectors: answer.vectors }) };
     },
     best: (limits) => (texts.length * peak(dtype, limits)) / gigaflops(shape, tokens || NaN),
     rounds: 3,

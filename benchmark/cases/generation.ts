@@ -11,6 +11,7 @@ const peersOf: Record<Dtype, ContenderName[]> = {
   f32: ["candlewick", "pytorch", "candle"],
   f16: ["candlewick", "node-llama-cpp"],
   bf16: ["candlewick", "pytorch"],
+  int8: ["candlewick", "ctranslate2"],
   q8_0: ["candlewick", "node-llama-cpp"],
   q4_0: ["candlewick", "node-llama-cpp"],
 };
@@ -43,7 +44,7 @@ export async function decode(context: Context): Promise<void> {
   const shape = gpt2();
   const length = Math.min(128, Math.floor(shape.positions / 2));
   const tokens = context.quick ? 9 : Math.min(65, shape.positions - length);
-  for (const dtype of chosen(context, ["f32", "f16", "bf16", "q8_0", "q4_0"])) {
+  for (const dtype of chosen(context, ["f32", "f16", "bf16", "int8", "q8_0", "q4_0"])) {
     const decoding: Measurement = {
       case: `decode, context ${length}`,
       dtype,
@@ -61,7 +62,7 @@ export async function decode(context: Context): Promise<void> {
 export async function prefill(context: Context): Promise<void> {
   const shape = gpt2();
   const lengths = [...new Set([128, 512].map((length) => Math.min(length, Math.floor(shape.positions / 2))))];
-  for (const dtype of chosen(context, ["f32", "bf16", "q8_0"])) {
+  for (const dtype of chosen(context, ["f32", "bf16", "int8", "q8_0"])) {
     const measurements = lengths.map((length): Measurement => ({
       case: `prefill ${length}`,
       dtype,
@@ -75,8 +76,8 @@ export async function prefill(context: Context): Promise<void> {
         if (cached) throw new Error(`${cached} tokens came from a cache`);
         return { values: [(1000 * length) / times[0]!] };
       },
-      best: ({ fmaGflops, bf16Gflops }) =>
-        (length * (dtype === "bf16" ? bf16Gflops : fmaGflops)) / gigaflops(shape, length, 1),
+      best: ({ fmaGflops, bf16Gflops, int8Gops }) =>
+        (length * (dtype === "bf16" ? bf16Gflops : dtype === "int8" ? int8Gops : fmaGflops)) / gigaflops(shape, length, 1),
       rounds: context.quick ? 1 : 6,
     }));
     await measure(context, measurements);

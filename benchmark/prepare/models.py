@@ -2,6 +2,8 @@
 
   gpt2-{f16,q8_0,q4_0}.gguf   the weights of gpt2/ for llama.cpp
   bert-base-onnx/, minilm-onnx/   the encoders as ONNX, laid out for transformers.js
+  bert-base-int8/, minilm-int8/   the same for OpenVINO, quantised by NNCF, which saw 64 of the texts
+  gpt2-ctranslate2-int8/      the weights of gpt2/ for CTranslate2
   texts.json                  256 texts of 4 to 512 tokens, from the documentation that comes with Python
 
 What is there already is kept.
@@ -11,6 +13,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -130,11 +133,45 @@ def texts(to):
     to.write_text(json.dumps(found))
 
 
+def int8(name):
+    import nncf
+    import openvino
+
+    def write(to):
+        tokenizer = AutoTokenizer.from_pretrained(minilm)
+
+        def feeds(text):
+            ids = np.array([tokenizer(text, truncation=True, max_length=256)["input_ids"]], dtype=np.int64)
+            return dict(zip(NAMES, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+
+        samples = nncf.Dataset(json.loads((bench / "texts.json").read_text())[:64], feeds)
+        model = openvino.Core().read_model(bench / f"{name}-onnx/onnx/model.onnx")
+        quantised = nncf.quantize(model, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=64)
+        to.mkdir()
+        openvino.save_model(quantised, to / "model.xml", compress_to_fp16=False)
+
+    return write
+
+
+def ctranslate2(kind):
+    from ctranslate2.converters import TransformersConverter
+
+    def write(to):
+        with tempfile.TemporaryDirectory() as folder:
+            for file in [*(bench / "gpt2").iterdir(), gpt2_tokenizer / "vocab.json", gpt2_tokenizer / "merges.txt"]:
+                shutil.copy(file, folder)
+            TransformersConverter(folder).convert(str(to), quantization=kind)
+
+    return write
+
+
 os.makedirs(bench, exist_ok=True)
 make("texts.json", texts)
 failed = []
 for name, write in [*((f"gpt2-{kind}.gguf", gguf(kind)) for kind in ("f16", "q8_0", "q4_0")),
-                    ("minilm-onnx", onnx(minilm)), ("bert-base-onnx", onnx(bench / "bert-base"))]:
+                    ("minilm-onnx", onnx(minilm)), ("bert-base-onnx", onnx(bench / "bert-base")),
+                    *((f"{name}-int8", lambda to, name=name: int8(name)(to)) for name in ("minilm", "bert-base")),
+                    ("gpt2-ctranslate2-int8", lambda to: ctranslate2("int8")(to))]:
     try:
         make(name, write)
     except Exception as error:  # noqa: BLE001: the peer that needs it is skipped

@@ -12,6 +12,16 @@ let bert;
 /** The same GPT-2 in a smaller dtype, that guesses. */
 let drafting;
 
+/** The mean of a text's states. */
+function mean({ lastHiddenState: { data, shape } }) {
+  const [length, width] = shape;
+  return Array.from({ length: width }, (_, i) => {
+    let sum = 0;
+    for (let at = i; at < data.length; at += width) sum += data[at];
+    return sum / length;
+  });
+}
+
 /** Most memory that this process has had, in bytes. */
 const peak = () => process.resourceUsage().maxRSS * 1024;
 
@@ -62,20 +72,21 @@ await serve({
     return timed(gpt2.generate(text ?? ids, options), tokens, performance.now(), idOf);
   },
 
-  async encode({ ids }) {
+  async encode({ ids, vectors }) {
     const inputs = ids.map((ids) => ({ ids }));
     const begin = performance.now();
     const outputs = await bert.forward(inputs, { pooled: false });
-    return { ms: performance.now() - begin, sample: sample(outputs[0].lastHiddenState.data) };
+    const ms = performance.now() - begin;
+    return { ms, sample: sample(outputs[0].lastHiddenState.data), ...(vectors && { vectors: outputs.map(mean) }) };
   },
 
   /** Texts to the hidden states of their tokens, tokenising included. */
-  async texts({ texts }) {
+  async texts({ texts, vectors }) {
     const begin = performance.now();
     const outputs = await bert.forward(texts, { pooled: false });
     const ms = performance.now() - begin;
     const tokens = outputs.reduce((sum, { lastHiddenState }) => sum + lastHiddenState.shape[0], 0);
-    return { ms, tokens, sample: sample(outputs[0].lastHiddenState.data) };
+    return { ms, tokens, sample: sample(outputs[0].lastHiddenState.data), ...(vectors && { vectors: outputs.map(mean) }) };
   },
 
   /** Vectors of texts, through the stream of the task: what one does with ten thousand. */

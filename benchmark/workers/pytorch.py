@@ -53,7 +53,8 @@ def encode(args):
     ids = torch.tensor(args["ids"])
     begin = time.perf_counter()
     states = model(input_ids=ids).last_hidden_state
-    return {"ms": (time.perf_counter() - begin) * 1e3, "sample": states[0, 0, :8].tolist()}
+    answer = {"ms": (time.perf_counter() - begin) * 1e3, "sample": states[0, 0, :8].tolist()}
+    return {**answer, "vectors": states.float().mean(dim=1).tolist()} if args.get("vectors") else answer
 
 
 def train(args):

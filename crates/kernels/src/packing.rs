@@ -17,6 +17,7 @@ use crate::weights::{PackedMatrix, block_offsets};
 use crate::{KernelError, Pool};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian in files and in panels");
@@ -88,6 +89,7 @@ pub struct Packing<'a> {
     n: usize,
     k: usize,
     region: Region,
+    finite: AtomicBool,
 }
 
 impl<'a> Packing<'a> {
@@ -103,7 +105,7 @@ impl<'a> Packing<'a> {
             return Err(KernelError::BlockSize { weight_type, k });
         }
         let region = pool.arena().zeroed(n.div_ceil(LANES) * weight_type.panel_bytes(k));
-        Ok(Self { pool, weight_type, n, k, region })
+        Ok(Self { pool, weight_type, n, k, region, finite: AtomicBool::new(true) })
     }
 
     /// Outputs `first..first + rows` from `[rows, K]`. `first` is a multiple of 16, and `rows` too unless they are the
@@ -136,6 +138,11 @@ impl<'a> Packing<'a> {
         Ok(())
     }
 
+    /// Whether all values so far are numbers, and none too large for the type.
+    pub fn is_finite(&self) -> bool {
+        self.finite.load(Ordering::Relaxed)
+    }
+
     pub fn finish(self) -> PackedMatrix {
         PackedMatrix::from_parts(self.n, self.k, self.weight_type, self.region.freeze())
     }
@@ -144,12 +151,21 @@ impl<'a> Packing<'a> {
         let (k, weight_type) = (self.k, self.weight_type);
         let bytes = weight_type.panel_bytes(k);
         let shared = SharedMut(self.region.as_mut_ptr());
+        let finite = &self.finite;
         self.pool.run(rows.div_ceil(LANES), |panel| {
             let _whole = &shared;
             // SAFETY: task `panel` is the only one that touches this panel, which lies inside the region.
             let out = unsafe { shared.slice((first + panel) * bytes, bytes) };
             let lanes = LANES.min(rows - panel * LANES);
-            self.pool.isa().launch(Panel { source, first: panel * LANES, lanes, k, weight_type, out });
+            self.pool.isa().launch(Panel {
+                source,
+                first: panel * LANES,
+                lanes,
+                k,
+                weight_type,
+                out,
+                finite,
+            });
         });
     }
 }
@@ -174,6 +190,8 @@ struct Panel<'a> {
     k: usize,
     weight_type: WeightType,
     out: &'a mut [u8],
+    /// Becomes false with a value that is no number, or too large.
+    finite: &'a AtomicBool,
 }
 
 impl Kernel for Panel<'_> {
@@ -185,12 +203,14 @@ impl Kernel for Panel<'_> {
             WeightType::Q4_0 => self.source.source == SourceType::Q4_0,
             _ => false,
         };
+        let mut most = 0;
         if self.weight_type == WeightType::Int8 {
             for (index, out) in self.out.chunks_exact_mut(INT8_BLOCK_BYTES).enumerate() {
                 let mut wide = [[0.0; LANES]; INT8_BLOCK];
                 let first = index * INT8_BLOCK;
                 for (at, block) in (first..self.k).step_by(BLOCK).zip(wide.as_chunks_mut::<BLOCK>().0) {
                     self.source.block(s, self.first, self.lanes, at, BLOCK.min(self.k - at), block);
+                    most = most.max(largest(block));
                 }
                 for_each_pair(|i, j| {
                     // SAFETY: 16 values in each of two places of the block.
@@ -202,19 +222,36 @@ impl Kernel for Panel<'_> {
                 });
                 put_int8(&wide, out);
             }
+            self.check(most);
             return;
         }
         let mut block = [[0.0; LANES]; BLOCK];
         for at in (0..self.k).step_by(BLOCK) {
             let len = BLOCK.min(self.k - at);
             if same {
-                self.source.repack(self.first, self.lanes, at / BLOCK, self.out);
+                most = most.max(self.source.repack(self.first, self.lanes, at / BLOCK, self.out));
                 continue;
             }
             self.source.block(s, self.first, self.lanes, at, len, &mut block);
+            most = most.max(largest(&block));
             put(self.weight_type, &block, at, len, self.out);
         }
+        self.check(most);
     }
+}
+
+impl Panel<'_> {
+    fn check(&self, most: u32) {
+        if most >= self.weight_type.beyond().to_bits() {
+            self.finite.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The bits of the largest magnitude: NaNs are above infinity.
+#[inline(always)]
+fn largest(block: &Block) -> u32 {
+    block.as_flattened().iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff))
 }
 
 impl Source<'_> {
@@ -269,19 +306,23 @@ impl Source<'_> {
         }
     }
 
-    /// A GGUF block of each output, its values untouched.
-    fn repack(self, first: usize, lanes: usize, block: usize, panel: &mut [u8]) {
+    /// A GGUF block of each output, its values untouched. Returns the bits of the largest scale.
+    fn repack(self, first: usize, lanes: usize, block: usize, panel: &mut [u8]) -> u32 {
+        let mut most = 0;
         let is_q8 = self.source == SourceType::Q8_0;
         let (from_bytes, to_bytes) = if is_q8 { (Q8_0_BYTES, Q8_BLOCK) } else { (Q4_0_BYTES, Q4_BLOCK) };
         let (scale_at, quants_at) = block_offsets(to_bytes, block);
         for lane in 0..lanes {
             let bytes = &self.bytes[(first + lane) * self.stride + block * from_bytes..][..from_bytes];
             panel[scale_at + 2 * lane..][..2].copy_from_slice(&bytes[..2]);
+            let scale = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+            most = most.max(scale.to_bits() & 0x7fff_ffff);
             for (i, q) in bytes[2..].iter().enumerate() {
                 let at = quants_at + i / 4 * (4 * LANES) + lane * 4 + i % 4;
                 panel[at] = if is_q8 { q.wrapping_add(128) } else { *q };
             }
         }
+        most
     }
 }
 

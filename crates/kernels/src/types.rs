@@ -120,6 +120,21 @@ impl WeightType {
         matches!(self, WeightType::Q8_0 | WeightType::Q4_0)
     }
 
+    /// The least magnitude that it cannot hold.
+    pub(crate) fn beyond(self) -> f32 {
+        const F16: f32 = 65_520.0;
+        match self {
+            WeightType::F32 => f32::INFINITY,
+            WeightType::F16 => F16,
+            // What is rounded to infinity.
+            WeightType::Bf16 => f32::from_bits(0x7f7f_8000),
+            WeightType::Q8_0 => F16 * 127.0,
+            WeightType::Q4_0 => F16 * 8.0,
+            // A sum of 128.
+            WeightType::Int8 => f32::MAX / INT8_BLOCK as f32,
+        }
+    }
+
     /// Bytes of one panel of K inputs.
     pub(crate) fn panel_bytes(self, k: usize) -> usize {
         let pairs = k.div_ceil(2 * BLOCK);

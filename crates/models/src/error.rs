@@ -60,6 +60,11 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Of the weights `name`.
+    pub(crate) fn not_finite(name: &str) -> Self {
+        Self::NotFinite(format!("values of {name}"))
+    }
+
     /// The stable code that a user's program may test.
     pub fn code(&self) -> &'static str {
         match self {

@@ -22,6 +22,7 @@ fn main() -> Result<()> {
                 "bandwidthGBs": 1e-9 / seconds_per_byte,
                 "fmaGflops": machine::fma_peak(&pool, PASSES) / 1e9,
                 "bf16Gflops": machine::bf16_peak(&pool, PASSES) / 1e9,
+                "int8Gops": machine::int8_peak(&pool, PASSES) / 1e9,
                 "isa": isa().to_string(),
             }))
         }

@@ -152,6 +152,9 @@ impl<'a> Loader<'a> {
             let mut packing = Packing::new(self.pool, weight_type, names.len() * n, k)?;
             for (i, stored) in stored.iter().enumerate() {
                 self.pack(stored, layout, i * n, n, k, &mut packing)?;
+                if !packing.is_finite() {
+                    return Err(ModelError::not_finite(names[i]));
+                }
             }
             packing.finish()
         };
@@ -268,6 +271,9 @@ impl<'a> Loader<'a> {
             values if self.dtype.is_none_or(|dtype| dtype == Dtype::F32) => Values::F32(values.into_f32()),
             values => Values::F16(values.into_f32().into_iter().map(f16::from_f32).collect()),
         };
+        if !values.are_finite() {
+            return Err(ModelError::not_finite(name));
+        }
         self.hold(values.bytes());
         Ok(Table { values, width })
     }

@@ -153,9 +153,13 @@ impl Weights {
     }
 
     /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.
+    ///
+    /// # Errors
+    /// `NotFinite`: a value is no number.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let stored = self.stored(name, shape)?;
-        Values::read(stored.source, stored.bytes, |buffer| stored.read(0, buffer))
+        let values = Values::read(stored.source, stored.bytes, |buffer| stored.read(0, buffer))?;
+        if values.are_finite() { Ok(values) } else { Err(ModelError::not_finite(name)) }
     }
 
     /// Reads `name` as an f32 tensor on `device`.
