@@ -206,8 +206,8 @@ fn a_paused_stream_can_be_cancelled() {
     let model = toy.start();
     for by_token in [false, true] {
         let cancel = CancelToken::new();
-        let stream = begin(&model, "paused", |o| (o.max_new_tokens, o.cancel) = (Some(900), cancel.clone()));
         let passes = watch.passes();
+        let stream = begin(&model, "paused", |o| (o.max_new_tokens, o.cancel) = (Some(900), cancel.clone()));
         until("paused", || watch.passes() > passes && watch.guards.load(Ordering::SeqCst) == 0);
         let result = call(|done| stream.result(done));
         if by_token {

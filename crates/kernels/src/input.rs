@@ -125,20 +125,7 @@ impl Int8Input {
                 let len = INT8_BLOCK.min(k - at);
                 // SAFETY: `len` values of this row are read; the rest is promised by the caller.
                 unsafe {
-                    let mut values = [s.zero(); REGISTERS];
-                    for (i, values) in values.iter_mut().enumerate().take(len.div_ceil(LANES)) {
-                        let from = row * k + at + i * LANES;
-                        let n = LANES.min(len - i * LANES);
-                        *values = match x {
-                            Input::F32(x) => s.load_head(x.as_ptr().add(from), n, 0.0),
-                            Input::Bf16(x) if n == LANES => s.load_bf16(x.as_ptr().add(from)),
-                            Input::Bf16(x) => {
-                                let mut some = [bf16::ZERO; LANES];
-                                some[..n].copy_from_slice(&x[from..from + n]);
-                                s.load_bf16(some.as_ptr())
-                            }
-                        };
-                    }
+                    let values = load_block(s, x.part(row * k + at, len));
                     let quants = rows.quants.cast_mut().add(to * INT8_BLOCK);
                     let (scale, sum) = quantize_turned(s, values, quants);
                     *rows.scales.cast_mut().add(to) = scale;
@@ -151,6 +138,34 @@ impl Int8Input {
 
 /// Registers of an int8 block.
 const REGISTERS: usize = INT8_BLOCK / LANES;
+
+/// At most 128 values, then zeros.
+#[inline(always)]
+fn load_block<S: Simd>(s: S, x: Input) -> [S::F; REGISTERS] {
+    let mut values = [s.zero(); REGISTERS];
+    let len = x.len();
+    for (i, values) in values.iter_mut().enumerate() {
+        let at = i * LANES;
+        // SAFETY: 16 values from `at` on are there, or as many as are left.
+        unsafe {
+            *values = match x {
+                Input::F32(x) if len == INT8_BLOCK => s.load(x.as_ptr().add(at)),
+                Input::Bf16(x) if len == INT8_BLOCK => s.load_bf16(x.as_ptr().add(at)),
+                Input::F32(x) => match x.get(at..) {
+                    Some(x) => s.load_head(x.as_ptr(), x.len().min(LANES), 0.0),
+                    None => s.zero(),
+                },
+                Input::Bf16(x) => {
+                    let x = x.get(at..).unwrap_or_default();
+                    let mut some = [bf16::ZERO; LANES];
+                    some[..x.len().min(LANES)].copy_from_slice(&x[..x.len().min(LANES)]);
+                    s.load_bf16(some.as_ptr())
+                }
+            };
+        }
+    }
+    values
+}
 
 /// `int8::quantize_input`: the 128 values go to `to`, the scale and the values' sum are returned.
 ///

@@ -1,9 +1,9 @@
 //! int8 in blocks of 128 along K, for weights and inputs alike, each block turned by a Hadamard matrix first.
 //!
-//! A product over K does not change if both its sides are turned: x · w = (H x) · (H w) / 128, for H Hᵀ = 128 I. Turned,
-//! a block's values are sums of all its values with signs, so none stands out, and an outlier (BERT's norms have columns
-//! ten times as large as the rest) no longer takes the others' precision. It needs no calibration data; the idea is
-//! QuaRot's (Ashkboos et al. 2024), in blocks. K is padded with zeros to whole blocks.
+//! A product over K does not change if both its sides are turned: x · w = (H x) · (H w) / 128, for H Hᵀ = 128 I.
+//! Turned, a block's values are sums of all its values with signs, so none stands out, and an outlier (BERT's norms
+//! have columns ten times as large as the rest) no longer takes the others' precision. It needs no calibration data;
+//! the idea is QuaRot's (Ashkboos et al. 2024), in blocks. K is padded with zeros to whole blocks.
 //!
 //! A block has one scale in f32 per output, or per row of the input. Its sum is exact in i32, and in f32 too:
 //! 128 · 127 · 127 < 2²⁴.

@@ -483,10 +483,11 @@ impl Product<'_> {
     unsafe fn finish<S: Simd>(&self, s: S, group: Group, first_row: usize, rows: usize, sums: &Sums) {
         let n = self.n;
         let panels = group.panels;
-        for p in 0..panels {
-            let col = (group.first + p * group.apart) * LANES;
-            let lanes = LANES.min(n - col);
-            for r in 0..rows {
+        // Row by row: what is written of one lies side by side.
+        for r in 0..rows {
+            for p in 0..panels {
+                let col = (group.first + p * group.apart) * LANES;
+                let lanes = LANES.min(n - col);
                 let at = (first_row + r) * n + col;
                 // SAFETY: `lanes` outputs from (row, col) on are inside [M, N], bias is [N], and the sums hold rows ×
                 // panels.

@@ -10,7 +10,7 @@
 //! | bf16 | pairs of K: ceil(K / 2) × [16 lanes × 2 values of K], an odd K with a zero |
 //! | q8_0 | pairs of blocks: 2 × [16 f16 scales], then 2 × (8 groups × [16 lanes × 4 values of K]) as value + 128 |
 //! | q4_0 | the same, 2 × (4 × [16 lanes × 4 bytes]): byte i of a GGUF block, value i low and value i + 16 high |
-//! | int8 | blocks of 128: [16 f32 scales], then 32 groups × [16 lanes × 4 values of K] as value + 128, K to whole blocks |
+//! | int8 | blocks of 128, the last with zeros: [16 f32 scales], then 32 groups × [16 lanes × 4 values of K] + 128 |
 //!
 //! Pairs, so that every 64-byte load is aligned. Groups of 4, because int8 dot products take 4 at a time.
 

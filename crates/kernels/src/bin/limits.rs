@@ -1,5 +1,5 @@
-//! `limits [--json] [--threads N] [--isa NAME] [--only decode|prefill|attention] [--weights TYPE]`: what this machine can do, and how near the kernels come to it on GPT-2
-//! 124M.
+//! `limits [--json] [--threads N] [--isa NAME] [--only decode|prefill|attention] [--weights TYPE]`: what this machine
+//! can do, and how near the kernels come to it on GPT-2 124M.
 
 use candlewick_kernels::{
     Activation, AttentionJob, Epilogue, Input, Isa, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite,
