@@ -1,7 +1,8 @@
 //! x[M, K] · wᵀ[K, N], for one row and for many, with what follows it fused.
 //!
-//! Tasks are ranges of panels, so each weight is read from memory once, by one thread, whatever M is; a group of panels
-//! then stays in the cache for all rows, which are taken in blocks of what the registers hold.
+//! Tasks are ranges of panels, so each weight is read from memory once, by one thread; a group of panels then stays in
+//! the cache for all rows, which are taken in blocks of what the registers hold. Many rows are split among the threads
+//! too: then a task is a range of panels for a part of the rows, and each part reads the weights once.
 //!
 //! For few rows memory is the limit, and the hardware's prefetcher wants long streams: the two or four panels that a
 //! tile takes at once (one alone would be bound by the latency of its additions) lie as far apart as the task's range
@@ -67,8 +68,8 @@ pub fn matmul<'a>(
         (false, true) => 2,
         (false, false) => 3,
     };
-    // Many rows are split among the threads as the panels are: so a thread reads the rows that it wrote in the product
-    // before. From another core's cache they would come at a fifth of the speed, where the cores are far apart.
+    // With many rows a thread keeps to its part of them, and so reads what it wrote in the product before. From another
+    // core's cache rows came at a fifth of the speed, in minutes in which the cores were far apart.
     let row_parts = (m / PART_ROWS).clamp(1, pool.threads());
     let per_task =
         w.panels().div_ceil(pool.threads() * if few { 2 } else { 8 } / row_parts).next_multiple_of(tile);
