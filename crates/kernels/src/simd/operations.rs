@@ -222,6 +222,7 @@ pub(crate) trait Simd: Copy {
 pub(crate) struct Words(pub [[u32; LANES]; LANES]);
 
 /// Which lanes a butterfly keeps, and which it takes from their partners.
+#[cfg(target_arch = "x86_64")]
 pub(super) const fn signs(stride: usize) -> [f32; LANES] {
     let (mut signs, mut i) = ([1.0; LANES], 0);
     while i < LANES {
