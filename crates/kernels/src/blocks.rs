@@ -45,20 +45,33 @@ pub(crate) fn quantize_q4_0(x: &[[f32; LANES]; BLOCK]) -> ([f32; LANES], [[i32; 
 /// A block whose largest magnitude is below 1e-30 counts as zeros (its inverse scale would overflow); one that holds an
 /// infinity or a NaN has a NaN scale, so that every output it reaches is NaN.
 pub(crate) fn quantize_input(x: &[f32; BLOCK]) -> (f32, [i8; BLOCK], i32) {
-    // Bits of |x| sort like |x|, with the NaNs at the top.
-    let amax = f32::from_bits(x.iter().fold(0, |max, v| max.max(v.to_bits() & 0x7fff_ffff)));
-    if amax < INPUT_TINY {
-        return (0.0, [0; BLOCK], 0);
-    }
-    if !amax.is_finite() {
-        return (f32::NAN, [0; BLOCK], 0);
-    }
-    let inverse = 127.0 / amax;
-    let q = x.map(|v| (v * inverse).round_ties_even() as i8);
-    (amax / 127.0, q, q.iter().map(|v| i32::from(*v)).sum())
+    let (scale, factor) = scale_of(largest(x));
+    let q = x.map(|v| (v * factor).round_ties_even() as i8);
+    (scale, q, q.iter().map(|v| i32::from(*v)).sum())
 }
 
-pub(crate) const INPUT_TINY: f32 = 1e-30;
+const INPUT_TINY: f32 = 1e-30;
+
+/// The bits of the largest magnitude: they sort like magnitudes, with the NaNs at the top.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> u32 {
+    x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff))
+}
+
+/// Scale and factor of int8 for what has these bits as its largest magnitude: value = scale * round(value * factor).
+/// Too small to divide by counts as zero; infinities and NaNs give a NaN scale, and so a NaN wherever it is used. The
+/// factor is 0 for both, and then all values are 0.
+#[inline(always)]
+pub(crate) fn scale_of(magnitude: u32) -> (f32, f32) {
+    let most = f32::from_bits(magnitude);
+    if most < INPUT_TINY {
+        (0.0, 0.0)
+    } else if most.is_finite() {
+        (most / 127.0, 127.0 / most)
+    } else {
+        (f32::NAN, 0.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,9 @@
 //! (`blocks::quantize_input` is the definition), beside int8 weights int8 in turned blocks of 128 ([`crate::int8`]),
 //! beside bf16 weights bf16 ([`crate::bf16`]).
 
-use crate::blocks::INPUT_TINY;
+use crate::attention_rows::head;
+use crate::blocks::scale_of;
 use crate::buffer::LINE;
-use crate::int8::scale_of;
 use crate::operand::Input;
 use crate::simd::Simd;
 use crate::tile::{Int8Rows, QuantRows};
@@ -156,9 +156,7 @@ fn load_block<S: Simd>(s: S, x: Input) -> [S::F; REGISTERS] {
                     None => s.zero(),
                 },
                 Input::Bf16(x) => {
-                    let x = x.get(at..).unwrap_or_default();
-                    let mut some = [bf16::ZERO; LANES];
-                    some[..x.len().min(LANES)].copy_from_slice(&x[..x.len().min(LANES)]);
+                    let some: [bf16; LANES] = head(x.get(at..).unwrap_or_default());
                     s.load_bf16(some.as_ptr())
                 }
             };
@@ -188,6 +186,11 @@ unsafe fn quantize_turned<S: Simd>(s: S, mut x: [S::F; REGISTERS], to: *mut i8) 
         most = s.max_i(most, s.and_i(s.bits(*x), magnitude));
     }
     let (scale, factor) = scale_of(s.most_i(most) as u32);
+    if factor == 0.0 {
+        // SAFETY: promised by the caller.
+        unsafe { to.write_bytes(0, INT8_BLOCK) };
+        return (scale, 0);
+    }
     let factor = s.splat(factor);
     let mut sum = s.splat_i(0);
     for (i, x) in x.iter().enumerate() {
@@ -254,19 +257,15 @@ fn quantize<S: Simd>(s: S, x: &[f32; BLOCK]) -> (f32, [i8; BLOCK], i32) {
     let (a, b) = unsafe { (s.load(x.as_ptr()), s.load(x.as_ptr().add(LANES))) };
     let magnitude = s.splat_i(0x7fff_ffff);
     let most = s.max_i(s.and_i(s.bits(a), magnitude), s.and_i(s.bits(b), magnitude));
-    let most = s.lanes_i(most).into_iter().fold(0, i32::max);
-    let amax = f32::from_bits(most as u32);
-    if amax < INPUT_TINY {
-        return (0.0, [0; BLOCK], 0);
+    let (scale, factor) = scale_of(s.most_i(most) as u32);
+    if factor == 0.0 {
+        return (scale, [0; BLOCK], 0);
     }
-    if !amax.is_finite() {
-        return (f32::NAN, [0; BLOCK], 0);
-    }
-    let inverse = s.splat(127.0 / amax);
-    let (a, b) = (round(s, s.mul(a, inverse)), round(s, s.mul(b, inverse)));
-    let sum = s.lanes_i(s.add_i(a, b)).into_iter().sum();
+    let factor = s.splat(factor);
+    let (a, b) = (round(s, s.mul(a, factor)), round(s, s.mul(b, factor)));
+    let sum = s.total_i(s.add_i(a, b));
     let (low, high) = (s.low_bytes(a), s.low_bytes(b));
-    (amax / 127.0, std::array::from_fn(|i| if i < LANES { low[i] } else { high[i - LANES] }), sum)
+    (scale, std::array::from_fn(|i| if i < LANES { low[i] } else { high[i - LANES] }), sum)
 }
 
 /// To the nearest integer, halves to even: adding 1.5 * 2^23 leaves it in the low bits.

@@ -8,11 +8,8 @@
 //! A block has one scale in f32 per output, or per row of the input. Its sum is exact in i32, and in f32 too:
 //! 128 · 127 · 127 < 2²⁴.
 
-use crate::blocks::INPUT_TINY;
+use crate::blocks::{largest, scale_of};
 use crate::types::{INT8_BLOCK, LANES};
-
-/// What the largest magnitude becomes.
-pub(crate) const MOST: f32 = 127.0;
 
 /// H x, by strides from 64 down to 1: each pair of values that far apart becomes its sum and its difference.
 pub(crate) fn turn(x: &mut [f32; INT8_BLOCK]) {
@@ -33,25 +30,10 @@ pub(crate) fn for_each_pair(mut take: impl FnMut(usize, usize)) {
     }
 }
 
-/// Scale and factor for a block whose largest magnitude has these bits: value = scale * round(value * factor). Too
-/// small to divide by counts as zero; infinities and NaNs give a NaN scale, and so a NaN wherever the block is used.
-#[inline(always)]
-pub(crate) fn scale_of(magnitude: u32) -> (f32, f32) {
-    let most = f32::from_bits(magnitude);
-    if most < INPUT_TINY {
-        (0.0, 0.0)
-    } else if most.is_finite() {
-        (most / MOST, MOST / most)
-    } else {
-        (f32::NAN, 0.0)
-    }
-}
-
 /// The input's block: scale, and turned values in [-127, 127], rounded half to even.
 pub(crate) fn quantize_input(mut x: [f32; INT8_BLOCK]) -> (f32, [i8; INT8_BLOCK]) {
     turn(&mut x);
-    // Bits of |x| sort like |x|, with the NaNs at the top.
-    let (scale, factor) = scale_of(x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
+    let (scale, factor) = scale_of(largest(&x));
     (scale, x.map(|x| (x * factor).round_ties_even() as i8))
 }
 

@@ -15,7 +15,7 @@ use crate::input::{Int8Input, PairInput, QuantInput};
 use crate::operand::Target;
 use crate::pool::Claims;
 use crate::simd::{Element, Kernel, Simd, math};
-use crate::tile::{self, Ahead, Int8Block, MAX_PANELS, MAX_ROWS, QuantRows, Sums};
+use crate::tile::{self, Ahead, Int8Block, MAX_PANELS, MAX_ROWS, Sums};
 use crate::types::{BLOCK, INT8_BLOCK, LANES, Pair};
 use crate::{Epilogue, Input, Output, PackedMatrix, Pool, Scratch, WeightType};
 use half::f16;
@@ -334,8 +334,10 @@ impl Product<'_> {
         for first in (0..blocks.count).step_by(together) {
             let mut some = [self.block(group, &blocks, first); TOGETHER];
             let some = &mut some[..together.min(blocks.count - first)];
-            for (i, block) in some.iter_mut().enumerate() {
+            for (i, block) in some.iter_mut().enumerate().skip(1) {
                 *block = self.block(group, &blocks, first + i);
+            }
+            for block in &*some {
                 self.ask(s, group, block.first_row, block.rows);
             }
             // SAFETY: the product's slices have the sizes that `matmul` checked; rows and panels are inside.
@@ -375,7 +377,7 @@ impl Product<'_> {
                 // SAFETY: promised by the caller; the packed layout is what the tiles expect.
                 unsafe {
                     let (panels, apart) = (group.panels, group.apart * panel);
-                    int8_rows(s, weights, apart, panels, place, rows.rows, sums);
+                    tile::int8_rows(s, weights, apart, panels, place, rows.rows, sums);
                 }
             }
         }
@@ -442,18 +444,34 @@ impl Product<'_> {
             let input = input.cast_mut();
             let quants = || QuantInput::new(input, self.m, k).rows(first_row);
             match self.weight_type {
-                WeightType::F32 => {
-                    float_rows::<S, f32>(s, weights.cast(), bytes / 4, panels, k, floats, rows, ahead, sums)
-                }
-                WeightType::F16 => {
-                    float_rows::<S, f16>(s, weights.cast(), bytes / 2, panels, k, floats, rows, ahead, sums)
-                }
+                WeightType::F32 => tile::float_rows::<S, f32>(
+                    s,
+                    weights.cast(),
+                    bytes / 4,
+                    panels,
+                    k,
+                    floats,
+                    rows,
+                    ahead,
+                    sums,
+                ),
+                WeightType::F16 => tile::float_rows::<S, f16>(
+                    s,
+                    weights.cast(),
+                    bytes / 2,
+                    panels,
+                    k,
+                    floats,
+                    rows,
+                    ahead,
+                    sums,
+                ),
                 WeightType::Bf16 => {
                     let x = match self.x {
                         Input::Bf16(x) => x.as_ptr().cast::<Pair>().add(first_row * k / 2),
                         Input::F32(_) => PairInput::new(input, k).rows(first_row),
                     };
-                    float_rows::<S, Pair>(
+                    tile::float_rows::<S, Pair>(
                         s,
                         weights.cast(),
                         bytes / 4,
@@ -466,10 +484,10 @@ impl Product<'_> {
                     )
                 }
                 WeightType::Q8_0 => {
-                    quant_rows::<S, false>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
+                    tile::quant_rows::<S, false>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
                 }
                 WeightType::Q4_0 => {
-                    quant_rows::<S, true>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
+                    tile::quant_rows::<S, true>(s, weights, bytes, panels, k, quants(), rows, ahead, sums)
                 }
                 WeightType::Int8 => unreachable!("several blocks of rows at once"),
             }
@@ -508,128 +526,4 @@ impl Product<'_> {
             }
         }
     }
-}
-
-/// Calls `$tile::<.., R, P>` for the number of rows, up to `$most`.
-macro_rules! by_rows {
-    ($rows:expr, $call:ident) => {
-        match $rows {
-            1 => $call!(1),
-            2 => $call!(2),
-            3 => $call!(3),
-            4 => $call!(4),
-            5 => $call!(5),
-            6 => $call!(6),
-            7 => $call!(7),
-            8 => $call!(8),
-            _ => unreachable!("a block has at most 8 rows"),
-        }
-    };
-}
-
-/// # Safety
-/// As [`tile::float`], with `panels` panels and `rows` rows.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // sizes and pointers of one product
-unsafe fn float_rows<S: Simd, T: Element>(
-    s: S,
-    weights: *const T,
-    panel_len: usize,
-    panels: usize,
-    depth: usize,
-    x: *const T::Input,
-    rows: usize,
-    ahead: Ahead,
-    sums: &mut Sums,
-) {
-    // The tile sizes of `Product::tile`: others are not compiled.
-    macro_rules! call {
-        ($r:literal) => {
-            // SAFETY: promised by the caller.
-            unsafe {
-                if $r > S::FLOAT_TILE.0 {
-                    unreachable!()
-                } else if panels == 1 {
-                    tile::float::<S, T, $r, 1>(s, weights, panel_len, depth, x, ahead, sums)
-                } else if panels == 4 && ($r == 1 || $r == 2 && S::PAIR_PANELS == 4) {
-                    tile::float::<S, T, $r, 4>(s, weights, panel_len, depth, x, ahead, sums)
-                } else if panels == 2 && $r == 2 && S::PAIR_PANELS == 2 {
-                    tile::float::<S, T, $r, 2>(s, weights, panel_len, depth, x, ahead, sums)
-                } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
-                    tile::float::<S, T, $r, 3>(s, weights, panel_len, depth, x, ahead, sums)
-                } else {
-                    unreachable!()
-                }
-            }
-        };
-    }
-    by_rows!(rows, call)
-}
-
-/// # Safety
-/// As [`tile::quant`], with `panels` panels and `rows` rows.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // sizes and pointers of one product
-unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
-    s: S,
-    weights: *const u8,
-    panel_len: usize,
-    panels: usize,
-    k: usize,
-    x: QuantRows,
-    rows: usize,
-    ahead: Ahead,
-    sums: &mut Sums,
-) {
-    let blocks = k / BLOCK;
-    macro_rules! call {
-        ($r:literal) => {
-            // SAFETY: promised by the caller.
-            unsafe {
-                if $r > S::QUANT_ROWS {
-                    unreachable!()
-                } else if panels == 1 {
-                    tile::quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, ahead, sums)
-                } else if panels == 2 && ($r == 1 || S::QUANT_TILE.1 == 2) {
-                    tile::quant::<S, NIBBLES, $r, 2>(s, weights, panel_len, blocks, x, ahead, sums)
-                } else {
-                    unreachable!()
-                }
-            }
-        };
-    }
-    by_rows!(rows, call)
-}
-
-/// # Safety
-/// As [`tile::int8`], with `panels` panels and `rows` rows.
-#[inline(always)]
-unsafe fn int8_rows<S: Simd>(
-    s: S,
-    weights: *const u8,
-    panel_len: usize,
-    panels: usize,
-    block: Int8Block,
-    rows: usize,
-    sums: &mut Sums,
-) {
-    macro_rules! call {
-        ($r:literal) => {
-            // SAFETY: promised by the caller.
-            unsafe {
-                if $r > S::INT8_TILE.0.max(S::QUANT_ROWS) {
-                    unreachable!()
-                } else if panels == 1 {
-                    tile::int8::<S, $r, 1>(s, weights, panel_len, block, sums)
-                } else if panels == 2 && ($r == 1 || S::INT8_TILE.1 == 2) {
-                    tile::int8::<S, $r, 2>(s, weights, panel_len, block, sums)
-                } else if panels == 3 && S::INT8_TILE.1 == 3 {
-                    tile::int8::<S, $r, 3>(s, weights, panel_len, block, sums)
-                } else {
-                    unreachable!()
-                }
-            }
-        };
-    }
-    by_rows!(rows, call)
 }

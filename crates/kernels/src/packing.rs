@@ -5,7 +5,7 @@
 
 use crate::arena::Region;
 use crate::bf16::to_bf16;
-use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, quantize_q4_0, quantize_q8_0};
+use crate::blocks::{Q4_0_BYTES, Q8_0_BYTES, largest, quantize_q4_0, quantize_q8_0};
 use crate::buffer::{SharedMut, bytes_of, view_mut};
 use crate::error::expect_len;
 use crate::int8::{for_each_pair, quantize_weights};
@@ -198,33 +198,24 @@ impl Kernel for Panel<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let (finite, beyond) = (self.finite, self.weight_type.beyond());
+        let most = if self.weight_type == WeightType::Int8 { self.int8(s) } else { self.blocks(s) };
+        if most >= beyond.to_bits() {
+            finite.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Panel<'_> {
+    /// Packs in blocks of 32; returns the bits of the largest magnitude.
+    #[inline(always)]
+    fn blocks<S: Simd>(self, s: S) -> u32 {
         let same = match self.weight_type {
             WeightType::Q8_0 => self.source.source == SourceType::Q8_0,
             WeightType::Q4_0 => self.source.source == SourceType::Q4_0,
             _ => false,
         };
         let mut most = 0;
-        if self.weight_type == WeightType::Int8 {
-            for (index, out) in self.out.chunks_exact_mut(INT8_BLOCK_BYTES).enumerate() {
-                let mut wide = [[0.0; LANES]; INT8_BLOCK];
-                let first = index * INT8_BLOCK;
-                for (at, block) in (first..self.k).step_by(BLOCK).zip(wide.as_chunks_mut::<BLOCK>().0) {
-                    self.source.block(s, self.first, self.lanes, at, BLOCK.min(self.k - at), block);
-                    most = most.max(largest(block));
-                }
-                for_each_pair(|i, j| {
-                    // SAFETY: 16 values in each of two places of the block.
-                    unsafe {
-                        let (a, b) = (s.load(wide[i].as_ptr()), s.load(wide[j].as_ptr()));
-                        s.store(wide[i].as_mut_ptr(), s.add(a, b));
-                        s.store(wide[j].as_mut_ptr(), s.sub(a, b));
-                    }
-                });
-                put_int8(&wide, out);
-            }
-            self.check(most);
-            return;
-        }
         let mut block = [[0.0; LANES]; BLOCK];
         for at in (0..self.k).step_by(BLOCK) {
             let len = BLOCK.min(self.k - at);
@@ -233,25 +224,35 @@ impl Kernel for Panel<'_> {
                 continue;
             }
             self.source.block(s, self.first, self.lanes, at, len, &mut block);
-            most = most.max(largest(&block));
+            most = most.max(largest(block.as_flattened()));
             put(self.weight_type, &block, at, len, self.out);
         }
-        self.check(most);
+        most
     }
-}
 
-impl Panel<'_> {
-    fn check(&self, most: u32) {
-        if most >= self.weight_type.beyond().to_bits() {
-            self.finite.store(false, Ordering::Relaxed);
+    /// As `blocks`, for int8: in turned blocks of 128.
+    #[inline(always)]
+    fn int8<S: Simd>(self, s: S) -> u32 {
+        let mut most = 0;
+        for (index, out) in self.out.chunks_exact_mut(INT8_BLOCK_BYTES).enumerate() {
+            let mut wide = [[0.0; LANES]; INT8_BLOCK];
+            let first = index * INT8_BLOCK;
+            for (at, block) in (first..self.k).step_by(BLOCK).zip(wide.as_chunks_mut::<BLOCK>().0) {
+                self.source.block(s, self.first, self.lanes, at, BLOCK.min(self.k - at), block);
+            }
+            most = most.max(largest(wide.as_flattened()));
+            for_each_pair(|i, j| {
+                // SAFETY: 16 values in each of two places of the block.
+                unsafe {
+                    let (a, b) = (s.load(wide[i].as_ptr()), s.load(wide[j].as_ptr()));
+                    s.store(wide[i].as_mut_ptr(), s.add(a, b));
+                    s.store(wide[j].as_mut_ptr(), s.sub(a, b));
+                }
+            });
+            put_int8(&wide, out);
         }
+        most
     }
-}
-
-/// The bits of the largest magnitude: NaNs are above infinity.
-#[inline(always)]
-fn largest(block: &Block) -> u32 {
-    block.as_flattened().iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff))
 }
 
 impl Source<'_> {

@@ -33,7 +33,7 @@ pub(crate) struct Sums(pub [f32; MAX_ROWS * MAX_PANELS * LANES]);
 /// # Safety
 /// `panels` are P panels of depth × 16 elements, `panel_len` elements apart; x has R rows of `depth` inputs.
 #[inline(always)]
-pub(crate) unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
+unsafe fn float<S: Simd, T: Element, const R: usize, const P: usize>(
     s: S,
     panels: *const T,
     panel_len: usize,
@@ -81,7 +81,7 @@ pub(crate) struct QuantRows {
 /// # Safety
 /// `panels` are P panels of `blocks` blocks, `panel_len` bytes apart; `x` is R rows of as many blocks.
 #[inline(always)]
-pub(crate) unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P: usize>(
+unsafe fn quant<S: Simd, const NIBBLES: bool, const R: usize, const P: usize>(
     s: S,
     panels: *const u8,
     panel_len: usize,
@@ -188,7 +188,7 @@ pub(crate) struct Int8Block {
 /// # Safety
 /// `panels` are P panels of `block.of` blocks, `panel_len` bytes apart; `block.x` is R rows of as many blocks.
 #[inline(always)]
-pub(crate) unsafe fn int8<S: Simd, const R: usize, const P: usize>(
+unsafe fn int8<S: Simd, const R: usize, const P: usize>(
     s: S,
     panels: *const u8,
     panel_len: usize,
@@ -253,4 +253,128 @@ fn store<S: Simd, const R: usize, const P: usize>(s: S, acc: &[[S::F; P]; R], su
             unsafe { s.store(sums.0.as_mut_ptr().add((r * P + p) * LANES), *acc) }
         }
     }
+}
+
+/// Calls `$tile::<.., R, P>` for the number of rows, up to `$most`.
+macro_rules! by_rows {
+    ($rows:expr, $call:ident) => {
+        match $rows {
+            1 => $call!(1),
+            2 => $call!(2),
+            3 => $call!(3),
+            4 => $call!(4),
+            5 => $call!(5),
+            6 => $call!(6),
+            7 => $call!(7),
+            8 => $call!(8),
+            _ => unreachable!("a block has at most 8 rows"),
+        }
+    };
+}
+
+/// # Safety
+/// As [`float`], with `panels` panels and `rows` rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // sizes and pointers of one product
+pub(crate) unsafe fn float_rows<S: Simd, T: Element>(
+    s: S,
+    weights: *const T,
+    panel_len: usize,
+    panels: usize,
+    depth: usize,
+    x: *const T::Input,
+    rows: usize,
+    ahead: Ahead,
+    sums: &mut Sums,
+) {
+    // The tile sizes that products ask for: others are not compiled.
+    macro_rules! call {
+        ($r:literal) => {
+            // SAFETY: promised by the caller.
+            unsafe {
+                if $r > S::FLOAT_TILE.0 {
+                    unreachable!()
+                } else if panels == 1 {
+                    float::<S, T, $r, 1>(s, weights, panel_len, depth, x, ahead, sums)
+                } else if panels == 4 && ($r == 1 || $r == 2 && S::PAIR_PANELS == 4) {
+                    float::<S, T, $r, 4>(s, weights, panel_len, depth, x, ahead, sums)
+                } else if panels == 2 && $r == 2 && S::PAIR_PANELS == 2 {
+                    float::<S, T, $r, 2>(s, weights, panel_len, depth, x, ahead, sums)
+                } else if panels == 3 && S::FLOAT_TILE.1 == 3 {
+                    float::<S, T, $r, 3>(s, weights, panel_len, depth, x, ahead, sums)
+                } else {
+                    unreachable!()
+                }
+            }
+        };
+    }
+    by_rows!(rows, call)
+}
+
+/// # Safety
+/// As [`quant`], with `panels` panels and `rows` rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // sizes and pointers of one product
+pub(crate) unsafe fn quant_rows<S: Simd, const NIBBLES: bool>(
+    s: S,
+    weights: *const u8,
+    panel_len: usize,
+    panels: usize,
+    k: usize,
+    x: QuantRows,
+    rows: usize,
+    ahead: Ahead,
+    sums: &mut Sums,
+) {
+    let blocks = k / BLOCK;
+    macro_rules! call {
+        ($r:literal) => {
+            // SAFETY: promised by the caller.
+            unsafe {
+                if $r > S::QUANT_ROWS {
+                    unreachable!()
+                } else if panels == 1 {
+                    quant::<S, NIBBLES, $r, 1>(s, weights, panel_len, blocks, x, ahead, sums)
+                } else if panels == 2 && ($r == 1 || S::QUANT_TILE.1 == 2) {
+                    quant::<S, NIBBLES, $r, 2>(s, weights, panel_len, blocks, x, ahead, sums)
+                } else {
+                    unreachable!()
+                }
+            }
+        };
+    }
+    by_rows!(rows, call)
+}
+
+/// # Safety
+/// As [`int8`], with `panels` panels and `rows` rows.
+#[inline(always)]
+pub(crate) unsafe fn int8_rows<S: Simd>(
+    s: S,
+    weights: *const u8,
+    panel_len: usize,
+    panels: usize,
+    block: Int8Block,
+    rows: usize,
+    sums: &mut Sums,
+) {
+    macro_rules! call {
+        ($r:literal) => {
+            // SAFETY: promised by the caller.
+            unsafe {
+                if $r > S::INT8_TILE.0.max(S::QUANT_ROWS) {
+                    unreachable!()
+                } else if panels == 1 {
+                    int8::<S, $r, 1>(s, weights, panel_len, block, sums)
+                } else if panels == 2 && ($r == 1 || S::INT8_TILE.1 == 2) {
+                    int8::<S, $r, 2>(s, weights, panel_len, block, sums)
+                } else if panels == 3 && S::INT8_TILE.1 == 3 {
+                    int8::<S, $r, 3>(s, weights, panel_len, block, sums)
+                } else {
+                    unreachable!()
+                }
+            }
+        };
+    }
+    by_rows!(rows, call)
 }

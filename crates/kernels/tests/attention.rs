@@ -71,6 +71,12 @@ fn in_chunks(
     outs
 }
 
+/// Keys and values of a fused buffer, beside the queries.
+fn own_rows(x: Input<'_>, width: usize, len: usize) -> KvSource<'_> {
+    let stride = 3 * width;
+    KvSource::Rows { k: x.from(width), k_stride: stride, v: x.from(2 * width), v_stride: stride, len }
+}
+
 #[test]
 fn causal_equals_the_reference_on_every_isa() {
     for (heads, dim) in SHAPES {
@@ -131,13 +137,7 @@ fn blocks_hold_what_was_written_layer_by_layer() {
             let cached = KvSource::Blocks { pool: &kv, layer, blocks: &blocks, len: rows };
             let halves = rounded(x);
             let x = if bf16 { Input::Bf16(&halves) } else { Input::F32(x) };
-            let plain = KvSource::Rows {
-                k: x.from(width),
-                v: x.from(2 * width),
-                k_stride: 3 * width,
-                v_stride: 3 * width,
-                len: rows,
-            };
+            let plain = own_rows(x, width, rows);
             for (kv, out) in [cached, plain].into_iter().zip(&mut outs) {
                 let job = AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out: out.into() };
                 attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
@@ -160,13 +160,7 @@ fn full_equals_the_reference_alone_and_in_a_batch() {
             .collect();
         fn job<'a>(x: Input<'a>, width: usize, out: Output<'a>) -> AttentionJob<'a> {
             let rows = x.len() / (3 * width);
-            let kv = KvSource::Rows {
-                k: x.from(width),
-                v: x.from(2 * width),
-                k_stride: 3 * width,
-                v_stride: 3 * width,
-                len: rows,
-            };
+            let kv = own_rows(x, width, rows);
             AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out }
         }
         let mut expected: Vec<Vec<f32>> = lens.iter().map(|len| vec![f32::NAN; len * width]).collect();

@@ -56,21 +56,27 @@ fn states_pooled_outputs_and_logits_equal_pytorch() {
     }
 }
 
+/// Each text's last states in `dtype`, and those that PyTorch has in f32.
+fn last_states(fixture: &Fixture, dtype: Dtype) -> Vec<(Vec<f32>, Vec<f32>)> {
+    let options = LoadOptions { dtype: Some(dtype), ..Default::default() };
+    let mut model = load(fixture.source(), &options);
+    assert_eq!(model.info().dtype, dtype);
+    let outputs = model.forward(&inputs(fixture), &ALL, &|| false).unwrap();
+    let last = format!("hidden_states.{}", model.info().layers);
+    let expected = |(i, output): (usize, EncoderOutput)| {
+        let rows = output.last_hidden_state.len() / model.info().hidden_size;
+        (output.last_hidden_state, fixture.row(&last, i, Some(rows)))
+    };
+    outputs.into_iter().enumerate().map(expected).collect()
+}
+
 /// No farther from f32 than 1.1 times what PyTorch's own bf16 is.
 #[test]
 fn bf16_is_as_near_as_pytorchs() {
     for fixture in Fixture::all("bert-") {
-        let options = LoadOptions { dtype: Some(Dtype::Bf16), ..Default::default() };
-        let mut model = load(fixture.source(), &options);
-        assert_eq!(model.info().dtype, Dtype::Bf16);
-        let outputs = model.forward(&inputs(&fixture), &ALL, &|| false).unwrap();
-        let last = format!("hidden_states.{}", model.info().layers);
-        let expected = |(i, output): (usize, &EncoderOutput)| {
-            fixture.row(&last, i, Some(output.last_hidden_state.len() / model.info().hidden_size))
-        };
-        let expected: Vec<f32> = outputs.iter().enumerate().flat_map(expected).collect();
-        let found: Vec<f32> = outputs.iter().flat_map(|output| output.last_hidden_state.clone()).collect();
-        let (error, bound) = (relative_error(&found, &expected), 1.1 * half_error(&fixture));
+        let (found, expected): (Vec<_>, Vec<_>) = last_states(&fixture, Dtype::Bf16).into_iter().unzip();
+        let (error, bound) =
+            (relative_error(&found.concat(), &expected.concat()), 1.1 * half_error(&fixture));
         assert!(error <= bound, "{}: {error}, PyTorch's by 1.1: {bound}", fixture.name);
         println!("{}: {:.2} of PyTorch's error", fixture.name, error / bound * 1.1);
     }
@@ -79,17 +85,10 @@ fn bf16_is_as_near_as_pytorchs() {
 /// A text's states in int8 point where those in f32 do.
 #[test]
 fn int8_keeps_the_states_directions() {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     for fixture in Fixture::all("bert-") {
-        let options = LoadOptions { dtype: Some(Dtype::Int8), ..Default::default() };
-        let mut model = load(fixture.source(), &options);
-        assert_eq!(model.info().dtype, Dtype::Int8);
-        let outputs = model.forward(&inputs(&fixture), &ALL, &|| false).unwrap();
-        let last = format!("hidden_states.{}", model.info().layers);
-        for (i, output) in outputs.iter().enumerate() {
-            let found = &output.last_hidden_state;
-            let expected = fixture.row(&last, i, Some(found.len() / model.info().hidden_size));
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-            let cosine = dot(found, &expected) / (dot(found, found) * dot(&expected, &expected)).sqrt();
+        for (i, (found, expected)) in last_states(&fixture, Dtype::Int8).iter().enumerate() {
+            let cosine = dot(found, expected) / (dot(found, found) * dot(expected, expected)).sqrt();
             assert!(cosine >= 0.999, "{}, row {i}: {cosine}", fixture.name);
         }
     }

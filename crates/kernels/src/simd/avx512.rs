@@ -37,36 +37,28 @@ pub(super) fn launch<K: Kernel, const VNNI: bool, const BF16: bool>(kernel: K) -
     }
 }
 
-/// VDPBF16PS, as an intrinsic would be. With the intrinsic the compiler gathers the broadcasts of all rows of a tile
-/// before the first product, needs more registers than there are, and copies every sum; assembly keeps its place.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn dpbf16(mut acc: __m512, w: __m512i, x: __m512i) -> __m512 {
-    // SAFETY: the instruction touches registers only.
-    unsafe {
-        asm!(
-            "vdpbf16ps {acc}, {w}, {x}",
-            acc = inout(zmm_reg) acc, w = in(zmm_reg) w, x = in(zmm_reg) x,
-            options(nomem, nostack, preserves_flags)
-        );
-    }
-    acc
+/// An instruction that adds dot products of `w` and `x` to `acc`, as an intrinsic would be. With the intrinsic the
+/// compiler gathers the broadcasts of all rows of a tile before the first product, needs more registers than there are,
+/// and copies every sum; assembly keeps its place.
+macro_rules! in_place {
+    ($name:ident, $acc:ty, $features:literal, $instruction:literal) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name(mut acc: $acc, w: __m512i, x: __m512i) -> $acc {
+            // SAFETY: the instruction touches registers only.
+            unsafe {
+                asm!(
+                    concat!($instruction, " {acc}, {w}, {x}"),
+                    acc = inout(zmm_reg) acc, w = in(zmm_reg) w, x = in(zmm_reg) x,
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+            acc
+        }
+    };
 }
-
-/// VPDPBUSD, in assembly for the same reason.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn dpbusd(mut acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
-    // SAFETY: the instruction touches registers only.
-    unsafe {
-        asm!(
-            "vpdpbusd {acc}, {w}, {x}",
-            acc = inout(zmm_reg) acc, w = in(zmm_reg) w, x = in(zmm_reg) x,
-            options(nomem, nostack, preserves_flags)
-        );
-    }
-    acc
-}
+in_place!(dpbf16, __m512, "avx512f,avx512bf16", "vdpbf16ps");
+in_place!(dpbusd, __m512i, "avx512f,avx512vnni", "vpdpbusd");
 
 /// Methods that are one intrinsic.
 macro_rules! whole {

@@ -269,11 +269,14 @@ impl<'a> Loader<'a> {
         let values = match self.values(name, &[rows, width])? {
             half @ Values::F16(_) => half,
             values if self.dtype.is_none_or(|dtype| dtype == Dtype::F32) => Values::F32(values.into_f32()),
-            values => Values::F16(values.into_f32().into_iter().map(f16::from_f32).collect()),
+            values => {
+                let halves = Values::F16(values.into_f32().into_iter().map(f16::from_f32).collect());
+                if !halves.are_finite() {
+                    return Err(ModelError::not_finite(name));
+                }
+                halves
+            }
         };
-        if !values.are_finite() {
-            return Err(ModelError::not_finite(name));
-        }
         self.hold(values.bytes());
         Ok(Table { values, width })
     }
