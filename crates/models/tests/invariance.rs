@@ -1,6 +1,6 @@
 //! The contract: a request's logits, states and embeddings are the same bits alone and in any batch, in one piece and
-//! in chunks, with a cold and with a shared prefix, with one thread and with two, in every dtype. A thousand random
-//! batches of 1 to 64.
+//! in chunks, with a cold and with a shared prefix, with one thread and with two, in every dtype. Random batches of 1
+//! to 64.
 
 mod support;
 
@@ -10,8 +10,10 @@ use candlewick_models::{
 use support::root;
 use support::sequences::{Blocks, Sequence, all_logits, pass, step};
 
-/// Batches for each dtype and number of threads.
-const BATCHES: u64 = 65;
+/// Batches for each number of threads: a thousand in all of bf16, and of int8, whose rows are rounded on their way.
+fn batches(dtype: Dtype) -> u64 {
+    if matches!(dtype, Dtype::Bf16 | Dtype::Int8) { 500 } else { 65 }
+}
 const DTYPES: [Dtype; 6] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Q8_0, Dtype::Q4_0, Dtype::Int8];
 
 /// SplitMix64 (Steele et al. 2014): a test's randomness, the same on every run.
@@ -59,7 +61,7 @@ fn gpt2() {
         let (vocab, positions) = (reference.info().vocab_size, reference.info().n_positions);
         for threads in [1, 2] {
             let mut model = load(threads);
-            for batch in 0..BATCHES {
+            for batch in 0..batches(dtype) {
                 let mut random = Random(batch << 8 | threads as u64);
                 // Some sequences begin with one shared prefix, whose cache they fork.
                 let prefix = {
@@ -131,7 +133,7 @@ fn bert() {
             let (vocab, positions) = (reference.info().vocab_size, reference.info().max_positions);
             for threads in [1, 2] {
                 let mut model = load(threads);
-                for batch in 0..BATCHES {
+                for batch in 0..batches(dtype) {
                     let mut random = Random(batch << 16 | threads as u64);
                     let count = random.between(1, 64);
                     let texts: Vec<EncoderInput> = (0..count)
