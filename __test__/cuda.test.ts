@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "vitest";
-import { CandlewickError, loadBERT, loadGPT2 } from "../index.js";
+import { CandlewickError, loadBERT, loadGPT2, type Device } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 
 const models = [
@@ -18,10 +18,19 @@ describe('device: "cuda"', () => {
       try {
         await using model = await load(path, { device: "cuda" });
         assert.equal(model.info.device, "cuda");
+        assert.ok(model.info.deviceName);
       } catch (error) {
         assert.ok(error instanceof CandlewickError && error.code === "UNSUPPORTED_DEVICE", String(error));
         t.skip(error.message);
       }
+    });
+    test(`refuses a GPU for a ${name} that is not there, and a device that is none`, async () => {
+      await assert.rejects(load(path, { device: "cuda:999" }), { code: "UNSUPPORTED_DEVICE" });
+      for (const device of ["cuda:", "cuda:01", "cuda:-1", "cuda:1e2", "cuda:1000", "gpu"]) {
+        await assert.rejects(load(path, { device: device as Device }), { code: "OPTION_INVALID" });
+      }
+      await using model = await load(path, { device: "cpu" });
+      assert.equal(model.info.deviceName, undefined);
     });
   }
 });

@@ -8,10 +8,14 @@ export class Child {
   #ended: Error | undefined;
   #errors = "";
 
-  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  /** `log`: hears what the child writes to standard error. */
+  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}, log?: (text: string) => void) {
     this.#process = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["pipe", "pipe", "pipe"] });
     createInterface({ input: this.#process.stdout! }).on("line", (line) => this.#answer(line));
-    this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => (this.#errors = (this.#errors + text).slice(-2000)));
+    this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      this.#errors = (this.#errors + text).slice(-2000);
+      log?.(text);
+    });
     this.#process.stdin!.on("error", () => {});
     this.#process.on("error", (error) => this.#end(error));
     this.#process.on("close", (code, signal) => this.#end(new Error(`ended with ${signal ?? code}${this.#lastWords()}`)));
@@ -32,6 +36,11 @@ export class Child {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Whether it has ended, or was given up. */
+  get ended(): boolean {
+    return this.#ended !== undefined;
   }
 
   kill(): void {

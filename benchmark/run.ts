@@ -14,6 +14,7 @@ import { pipelines } from "./cases/pipelines.js";
 import { memory } from "./cases/memory.js";
 import { serving } from "./cases/serving.js";
 import { train } from "./cases/train.js";
+import { writePage } from "./cuda/page.js";
 import { compareWith, Contenders, contenderNames, limitsProcess } from "./contenders.js";
 import { type Context, measureLimits } from "./measure.js";
 import { buildNative, prepare } from "./prepare.js";
@@ -28,7 +29,7 @@ const dtypes: readonly Dtype[] = ["f32", "f16", "bf16", "int8", "q8_0", "q4_0"];
 const USAGE = `npm run bench -- WHAT… [options]
 
 WHAT: ${Object.keys(benches).join(", ")}, all; or prepare (installs peers, makes models); or draw FILE… (plots and tables of one
-run, or of several as one)
+run, or of several as one); or cuda FILE… (docs/benchmarks/cuda.md, from reports of the CUDA kit: npm run test:cuda)
   --json FILE     write the figures there
   --quick         one short round of each: whether it works, not how fast it is
   --only A,B      these contenders alone: ${contenderNames.join(", ")}
@@ -82,6 +83,7 @@ async function main(): Promise<void> {
     print(report);
     return draw(report, true);
   }
+  if (first === "cuda") return console.log(`wrote ${writePage(positionals.slice(1))}`);
   const wanted = positionals.includes("all") ? Object.keys(benches) : positionals;
   const unknown = wanted.find((name) => !(name in benches));
   if (unknown !== undefined) throw new Error(`there is no bench ${unknown}\n\n${USAGE}`);

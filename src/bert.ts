@@ -62,7 +62,10 @@ export interface BERTInfo {
   /** How the model makes vectors of texts. */
   readonly sentences: SentenceInfo;
   readonly dtype: string;
+  /** `"cpu"`, `"cuda"`, or another GPU than the first, such as `"cuda:1"`. */
   readonly device: string;
+  /** A GPU's name, such as `"NVIDIA H100 80GB HBM3"`. */
+  readonly deviceName?: string;
   /** Threads that compute. */
   readonly threads: number;
   /**

@@ -38,7 +38,10 @@ export interface GPT2Info {
   readonly bosTokenId?: number;
   readonly eosTokenIds: readonly number[];
   readonly dtype: string;
+  /** `"cpu"`, `"cuda"`, or another GPU than the first, such as `"cuda:1"`. */
   readonly device: string;
+  /** A GPU's name, such as `"NVIDIA H100 80GB HBM3"`. */
+  readonly deviceName?: string;
   /** Threads that compute. */
   readonly threads: number;
   /**

@@ -1,11 +1,12 @@
 import { adapterBase } from "./adapter.js";
+import { DEVICE, NOT_A_DEVICE, type Device } from "./device.js";
 import { resolveModel, type DownloadProgress } from "./hub.js";
 import type { native } from "./native.js";
 import { checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
 
 export type Dtype = "f32" | "f16" | "bf16" | "int8" | "q8_0" | "q4_0";
-export type Device = "auto" | "cpu" | "cuda";
+export type { Device };
 
 export interface LoadOptions {
   /**
@@ -17,7 +18,10 @@ export interface LoadOptions {
    * `"int8"`, `"q8_0"`, `"q4_0"` and a GGUF file's quantised weights are held as f16, and `info.dtype` says so.
    */
   dtype?: Dtype;
-  /** Default `"auto"`: CUDA where it is installed and has a GPU, and no adapters are asked for; else the CPU. */
+  /**
+   * Default `"auto"`: the first GPU where CUDA is installed and can hold the model, and no adapters are asked for; else
+   * the CPU. A GPU that is not there is refused with `UNSUPPORTED_DEVICE`.
+   */
   device?: Device;
   /** Threads that compute. Default: as many as the machine lets this process run at once. */
   threads?: number;
@@ -48,7 +52,7 @@ export interface LoadOptions {
 
 export const loadOptions: OptionTable<LoadOptions> = {
   dtype: checks.oneOf("f32", "f16", "bf16", "int8", "q8_0", "q4_0"),
-  device: checks.oneOf("auto", "cpu", "cuda"),
+  device: (value) => (typeof value === "string" && DEVICE.test(value) ? undefined : NOT_A_DEVICE),
   threads: checks.integer(1, 1024),
   signal: checks.signal,
   onProgress: checks.function,

@@ -4,7 +4,7 @@
  * a clone can measure; what is there already is kept.
  */
 import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { bench, models } from "../paths.js";
 
 type Tensors = [name: string, shape: number[]][];
@@ -111,11 +111,10 @@ function bertTensors(): Tensors {
 /**
  * `tokenizer`: files to lie beside the weights, once they are there: GPT-2's own come with `npm run bench -- prepare`.
  */
-function make(name: string, config: object, tensors: () => Tensors, dtype: "F32" | "F16", tokenizer: string, files: readonly string[]): void {
-  const folder = bench(name);
+function make(folder: string, config: object, tensors: () => Tensors, dtype: "F32" | "F16", tokenizer: string, files: readonly string[]): void {
   if (!existsSync(folder)) {
-    console.error(`making ${name}`);
-    const partial = bench(`.partial-${name}`);
+    console.error(`making ${basename(folder)}`);
+    const partial = join(dirname(folder), `.partial-${basename(folder)}`);
     rmSync(partial, { recursive: true, force: true });
     mkdirSync(partial, { recursive: true });
     writeFileSync(join(partial, "config.json"), JSON.stringify(config, null, 1));
@@ -128,10 +127,10 @@ function make(name: string, config: object, tensors: () => Tensors, dtype: "F32"
   }
 }
 
-/** Makes what is not there: 1.2 GB in the cache, in a few seconds. */
-export function makeModels(): void {
+/** Makes what is not there in `folder`, by default the cache: 1.2 GB, in a few seconds. */
+export function makeModels(folder = bench()): void {
   const gpt2 = [models("gpt2-tokenizer"), ["vocab.json", "merges.txt"]] as const;
-  make("gpt2", GPT2, gpt2Tensors, "F32", ...gpt2);
-  make("gpt2-f16", GPT2, gpt2Tensors, "F16", ...gpt2);
-  make("bert-base", BERT, bertTensors, "F32", models("minilm"), ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]);
+  make(join(folder, "gpt2"), GPT2, gpt2Tensors, "F32", ...gpt2);
+  make(join(folder, "gpt2-f16"), GPT2, gpt2Tensors, "F16", ...gpt2);
+  make(join(folder, "bert-base"), BERT, bertTensors, "F32", models("minilm"), ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]);
 }

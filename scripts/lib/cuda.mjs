@@ -19,9 +19,12 @@ const wheels = {
 
 const toolkit = join(folder, `compiler-${wheels["nvidia-cuda-nvcc"]}`);
 
-/** Machine code for Ampere, Ada, Hopper and Blackwell; newer GPUs compile the PTX when they first load it. */
-const architectures = [80, 86, 89, 90, 100, 120];
-const newest = 120;
+/**
+ * Machine code for Ampere, Ada, Hopper (90a: with what is Hopper's alone) and Blackwell; newer GPUs compile the PTX
+ * when they first load it.
+ */
+const architectures = ["80", "86", "89", "90a", "100", "120"];
+const newest = "120";
 
 /** What is missing to set up and use a toolkit, each as a paragraph that ends with what to type. */
 export async function missingForCuda() {

@@ -3,7 +3,7 @@ import { Option, type Command } from "commander";
 import type { EvaluateOptions, EvaluationProgress } from "../evaluate/evaluate.js";
 import { confusion, figures, perClass, samplesOf, shown } from "../evaluate/report.js";
 import { short } from "../evaluate/plot.js";
-import { DTYPES, number } from "./arguments.js";
+import { deviceOption, DTYPES, number } from "./arguments.js";
 import { dataFlags, merged, readConfig, withDataOptions, type DataArguments } from "./config.js";
 import { library } from "./library.js";
 import { loading, Progress } from "./progress.js";
@@ -46,7 +46,7 @@ export function addEvaluate(program: Command): void {
     .addOption(new Option("--bleu-tokenizer <name>", "(default: by the references' language)").choices(["13a", "zh", "none"]))
     .option("--seed <n>", "for masks", number)
     .addOption(new Option("--dtype <type>", "how weights are held").choices(DTYPES))
-    .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cpu", "cuda"]))
+    .addOption(deviceOption())
     .option("--threads <n>", "how many threads compute (default: one for each core)", number)
     .option("--json", "print the metrics as one JSON object")
     .addHelpText("after", "\nFor instance: candlewick evaluate -m ./tuned -t text-classification -d test.jsonl --report ./report");

@@ -36,7 +36,8 @@ fn encoder(change: impl FnOnce(&mut EncoderInfo)) -> (EncoderHandle, Arc<Seen>) 
         labels: Vec::new(),
         usage: EncoderUsage::default(),
         dtype: Dtype::F32,
-        device: "cpu",
+        device: "cpu".to_owned(),
+        device_name: None,
         threads: 1,
         instruction_set: String::new(),
     };

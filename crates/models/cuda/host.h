@@ -14,13 +14,16 @@
 
 #define __device__
 #define __global__
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static // one block at a time
 #define CUDART_INF_F INFINITY
 
 struct alignas(8) int2 { int x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct uint3 { unsigned x, y, z; };
 
@@ -64,6 +67,8 @@ inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 using std::isnan;
 
@@ -72,6 +77,7 @@ namespace host {
 constexpr int MOST = 1024, STACK = 1 << 17;
 
 struct Barrier { int arrived = 0, turn = 0; };
+struct Copy { void *to; const void *from; };
 
 inline struct State {
   ucontext_t contexts[MOST];
@@ -80,6 +86,8 @@ inline struct State {
   uint3 thread, block, blocks, threads;
   int current, alive_in_block, alive[MOST / 32];
   bool started[MOST], ended[MOST], reversed = false;
+  // A thread's copies that have not arrived: of groups, the open one last.
+  std::vector<std::vector<Copy>> copies[MOST];
   Barrier all, warps[MOST / 32];
   unsigned char slots[2][MOST][32];
   int side[MOST];
@@ -136,19 +144,20 @@ inline void resume() {
 }
 
 inline void launch(uint3 grid, int threads, size_t shared, std::function<void()> kernel) {
-  std::vector<float> dynamic(shared / 4 + 1);
+  std::vector<float4> dynamic(shared / 16 + 1); // aligned
   gpu.stacks.resize((size_t)MOST * STACK);
-  gpu.dynamic = dynamic.data();
+  gpu.dynamic = &dynamic.data()->x;
   gpu.kernel = std::move(kernel);
   gpu.blocks = grid, gpu.threads = {(unsigned)threads, 1, 1};
   for (unsigned z = 0; z < grid.z; z++) for (unsigned y = 0; y < grid.y; y++) for (unsigned x = 0; x < grid.x; x++) {
     gpu.block = {x, y, z};
     gpu.alive_in_block = threads, gpu.any = 0;
     gpu.all = {};
-    for (float &value : dynamic) value = NAN;
+    for (float4 &value : dynamic) value = {NAN, NAN, NAN, NAN};
     for (int warp = 0; warp < threads / 32; warp++) gpu.alive[warp] = 32, gpu.warps[warp] = {};
     for (int i = 0; i < threads; i++) {
       gpu.ended[i] = gpu.started[i] = false;
+      gpu.copies[i] = {{}};
       getcontext(&gpu.contexts[i]);
       gpu.contexts[i].uc_stack.ss_sp = gpu.stacks.data() + (size_t)i * STACK;
       gpu.contexts[i].uc_stack.ss_size = STACK;
@@ -211,5 +220,48 @@ inline void load_transposed(unsigned (&out)[4], const void *row) {
   for (int i = 0; i < 4; i++) {
     unsigned low = ((const uint16_t *)rows[8 * i + 2 * t])[g], high = ((const uint16_t *)rows[8 * i + 2 * t + 1])[g];
     out[i] = low | high << 16;
+  }
+}
+
+// ldmatrix.x4: as they are.
+inline void load_matrices(unsigned (&out)[4], const void *row) {
+  auto rows = host::exchange(row);
+  int g = host::gpu.current % 32 / 4, t = host::gpu.current % 4;
+  for (int i = 0; i < 4; i++) std::memcpy(&out[i], (const uint16_t *)rows[8 * i + g] + 2 * t, 4);
+}
+
+// cp.async: nothing arrives before it is waited for; where the turns are reversed, everything at once.
+inline void copy(void *to, const void *from) { from ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
+inline void copy_async(void *to, const void *from, bool valid) {
+  if ((uintptr_t)to % 16 || (uintptr_t)from % 16) std::abort();
+  if (host::gpu.reversed) copy(to, valid ? from : nullptr);
+  else host::gpu.copies[host::gpu.current].back().push_back({to, valid ? from : nullptr});
+}
+inline void commit_copies() { host::gpu.copies[host::gpu.current].push_back({}); }
+template <int N> void wait_copies() {
+  auto &groups = host::gpu.copies[host::gpu.current];
+  while ((int)groups.size() > N + 1) { // the last one is open
+    for (auto [to, from] : groups[0]) copy(to, from);
+    groups.erase(groups.begin());
+  }
+}
+
+// wgmma: d (64, N) += a (64, 16) b (N, 16)', of rows of 64 swizzled by 128 bytes; at once.
+inline void publish_shared() {}
+inline void begin_wgmma() {}
+inline void commit_wgmma() {}
+template <int N> void wait_wgmma() {}
+template <typename T, int N> void wgmma_step(float (&d)[N], const T *a, const T *b, int k) {
+  auto at = [&](const T *rows, int row, int k) {
+    T value = rows[row * 64 + ((k / 8) ^ (row & 7)) * 8 + k % 8];
+    if constexpr (std::is_same_v<T, __half>) return __half2float(value);
+    else return __bfloat162float(value);
+  };
+  int g = host::gpu.current % 32 / 4, t = host::gpu.current % 4, warp = host::gpu.current / 32 % 4;
+  for (int i = 0; i < N; i++) {
+    int row = 16 * warp + g + (i % 4 < 2 ? 0 : 8), column = i / 4 * 8 + 2 * t + i % 2;
+    double sum = 0;
+    for (int e = k; e < k + 16; e++) sum += (double)at(a, row, e) * at(b, column, e);
+    d[i] = (float)(d[i] + sum);
   }
 }

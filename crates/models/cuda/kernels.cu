@@ -1,4 +1,4 @@
-// The kernels of crates/models/src/cuda, besides the products, which cublasLt computes. Each is written once over the
+// The kernels of crates/models/src/cuda, besides the products, which gemm.h computes. Each is written once over the
 // type T of weights and of products' inputs (float, half, bfloat16) and exported under a name for each type: a suffix
 // _f32, _f16, _bf16. The residual stream, norms, softmax and sums are float throughout.
 //
@@ -8,7 +8,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <math_constants.h>
-#define DYNAMIC_SHARED(name) extern __shared__ float name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) float name[]
 #else
 #include "host.h"
 #define DYNAMIC_SHARED(name) float *name = host::gpu.dynamic
@@ -33,14 +33,55 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-// Over a block of 4 warps.
-__device__ inline float block_sum(float x, float *space) {
-  x = warp_sum(x);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) space[threadIdx.x / 32] = x;
-  __syncthreads();
-  return (space[0] + space[1]) + (space[2] + space[3]);
+// A launch may begin before the one before it has ended (Runner::launch); what it reads of that comes after this. All
+// kernels call it, so that all that came before has ended too.
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
 }
+
+// c (16, 8) += a (16, 16) b (16, 8)
+#ifdef __CUDACC__
+#define MMA(T, type)                                                                                                  \
+  __device__ inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {                   \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                                               \
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                                      \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                              \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                              \
+  }
+MMA(__half, "f16")
+MMA(__nv_bfloat16, "bf16")
+__device__ inline void load_transposed(unsigned (&out)[4], const void *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"((unsigned)__cvta_generic_to_shared(row)));
+}
+#else
+inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __half) {
+  mma_of<__half>(c, a, b0, b1, __half2float);
+}
+inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) {
+  mma_of<__nv_bfloat16>(c, a, b0, b1, __bfloat162float);
+}
+#endif
+__device__ inline unsigned pack(float x, float y, __half) {
+  __half2 both = __floats2half2_rn(x, y);
+  return *reinterpret_cast<unsigned *>(&both);
+}
+__device__ inline unsigned pack(float x, float y, __nv_bfloat16) {
+  __nv_bfloat162 both = __floats2bfloat162_rn(x, y);
+  return *reinterpret_cast<unsigned *>(&both);
+}
+
+constexpr int TILE = 32; // keys of a tile: positions of a block of the cache
+
+} // namespace
+
+#include "gemm.h"
+
+namespace {
 
 // x (M, width) = words[ids] + positions[at] (+ kinds[kind]). A block for each row.
 template <typename T>
@@ -56,23 +97,62 @@ __device__ void embed(float *x, const T *words, const T *positions, const T *kin
 }
 
 // out (rows, width) = (x - mean) / sqrt(variance + eps) * weight + bias of x's rows `from`, or of all; as floats too
-// where `same` is given, which may be x. A block of 4 warps for each row; two passes.
+// where `same` is given, which may be x. A warp for each row, 4 in a block; two passes, over registers where a row fits.
 template <typename T>
 __device__ void layer_norm(T *out, float *same, const float *x, const int *from, const float *weight,
-                           const float *bias, int width, float eps) {
-  __shared__ float space[4];
-  const float *in = x + (size_t)(from ? from[blockIdx.x] : blockIdx.x) * width;
-  size_t to = (size_t)blockIdx.x * width;
+                           const float *bias, int width, float eps, int rows) {
+  constexpr int MOST = 8; // fours of a lane
+  int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  const float *in = x + (size_t)(from ? from[row] : row) * width;
+  out += (size_t)row * width;
+  if (same) same += (size_t)row * width;
+  if (width % 4 == 0 && width <= 128 * MOST) {
+    float4 v[MOST];
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < MOST; c++) {
+      v[c] = {0, 0, 0, 0};
+      if (c * 128 + lane * 4 < width) v[c] = *(const float4 *)(in + c * 128 + lane * 4);
+    }
+#pragma unroll
+    for (int c = 0; c < MOST; c++) sum += (v[c].x + v[c].y) + (v[c].z + v[c].w);
+    float mean = warp_sum(sum) / width;
+    sum = 0;
+#pragma unroll
+    for (int c = 0; c < MOST; c++) {
+      if (c * 128 + lane * 4 >= width) continue;
+      v[c].x -= mean, v[c].y -= mean, v[c].z -= mean, v[c].w -= mean;
+      sum += (v[c].x * v[c].x + v[c].y * v[c].y) + (v[c].z * v[c].z + v[c].w * v[c].w);
+    }
+    float scale = 1.0f / sqrtf(warp_sum(sum) / width + eps);
+#pragma unroll
+    for (int c = 0; c < MOST; c++) {
+      int i = c * 128 + lane * 4;
+      if (i >= width) continue;
+      float4 w = *(const float4 *)(weight + i), b = *(const float4 *)(bias + i), y;
+      y.x = v[c].x * scale * w.x + b.x, y.y = v[c].y * scale * w.y + b.y;
+      y.z = v[c].z * scale * w.z + b.z, y.w = v[c].w * scale * w.w + b.w;
+      if constexpr (sizeof(T) == 2) {
+        uint2 halves = {pack(y.x, y.y, T()), pack(y.z, y.w, T())};
+        *(uint2 *)(out + i) = halves;
+      } else {
+        *(float4 *)(out + i) = y;
+      }
+      if (same) *(float4 *)(same + i) = y;
+    }
+    return;
+  }
   float sum = 0;
-  for (int i = threadIdx.x; i < width; i += 128) sum += in[i];
-  float mean = block_sum(sum, space) / width;
+  for (int i = lane; i < width; i += 32) sum += in[i];
+  float mean = warp_sum(sum) / width;
   sum = 0;
-  for (int i = threadIdx.x; i < width; i += 128) sum += (in[i] - mean) * (in[i] - mean);
-  float scale = 1.0f / sqrtf(block_sum(sum, space) / width + eps);
-  for (int i = threadIdx.x; i < width; i += 128) {
+  for (int i = lane; i < width; i += 32) sum += (in[i] - mean) * (in[i] - mean);
+  float scale = 1.0f / sqrtf(warp_sum(sum) / width + eps);
+  for (int i = lane; i < width; i += 32) {
     float y = (in[i] - mean) * scale * weight[i] + bias[i];
-    out[to + i] = from_float<T>(y);
-    if (same) same[to + i] = y;
+    out[i] = from_float<T>(y);
+    if (same) same[i] = y;
   }
 }
 
@@ -82,20 +162,6 @@ template <typename T> __device__ void gather(T *out, const float *x, const int *
   for (int i = threadIdx.x; i < width; i += blockDim.x) out[(size_t)blockIdx.x * width + i] = from_float<T>(in[i]);
 }
 
-// 0 GELU with the error function, 1 its tanh approximation, 2 ReLU, 3 SiLU, 4 tanh.
-template <typename T> __device__ void activate(T *x, int kind, long count) {
-  for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < count; i += (long)gridDim.x * blockDim.x) {
-    float v = to_float(x[i]);
-    if (kind == 0) v = 0.5f * v * (1.0f + erff(v * 0.70710678f));
-    if (kind == 1) v = 0.5f * v * (1.0f + tanhf(0.79788456f * (v + 0.044715f * v * v * v)));
-    if (kind == 2) v = fmaxf(v, 0.0f);
-    if (kind == 3) v = v / (1.0f + expf(-v));
-    if (kind == 4) v = tanhf(v);
-    x[i] = from_float<T>(v);
-  }
-}
-
-constexpr int TILE = 32;   // keys of a tile: positions of a block of the cache
 constexpr int SPLIT = 128; // keys whose softmax is one part; parts are merged in order
 constexpr int ROWS = 16;   // queries of a block
 constexpr int WARPS = 4;
@@ -116,19 +182,6 @@ template <typename T> struct Source {
     return base + (size_t)key * stride + ((size_t)(which + 1) * heads + head) * dim;
   }
 };
-
-// The new rows' keys and values, from qkv (M, 3, heads, dim) into the cache; `slot`: block * TILE + place, or -1.
-template <typename T>
-__device__ void append(T *cache, const T *qkv, const int *slots, size_t stride, int width, int dim) {
-  int slot = slots[blockIdx.x];
-  if (slot < 0) return;
-  const T *row = qkv + (size_t)blockIdx.x * 3 * width + width;
-  T *block = cache + (size_t)(slot / TILE) * stride;
-  for (int i = threadIdx.x; i < 2 * width; i += blockDim.x) {
-    int head = i / dim; // of keys, then of values
-    block[((size_t)head * TILE + slot % TILE) * dim + i % dim] = row[i];
-  }
-}
 
 struct Part {
   float max, sum, mixed[WIDE];
@@ -243,39 +296,6 @@ __device__ void attention(T *out, const T *qkv, const T *cache, const int4 *item
   }
 }
 
-// c (16, 8) += a (16, 16) b (16, 8)
-#ifdef __CUDACC__
-#define MMA(T, type)                                                                                                  \
-  __device__ inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {                   \
-    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                                               \
-        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                                      \
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                              \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                              \
-  }
-MMA(__half, "f16")
-MMA(__nv_bfloat16, "bf16")
-__device__ inline void load_transposed(unsigned (&out)[4], const void *row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-               : "r"((unsigned)__cvta_generic_to_shared(row)));
-}
-#else
-inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __half) {
-  mma_of<__half>(c, a, b0, b1, __half2float);
-}
-inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) {
-  mma_of<__nv_bfloat16>(c, a, b0, b1, __bfloat162float);
-}
-#endif
-__device__ inline unsigned pack(float x, float y, __half) {
-  __half2 both = __floats2half2_rn(x, y);
-  return *reinterpret_cast<unsigned *>(&both);
-}
-__device__ inline unsigned pack(float x, float y, __nv_bfloat16) {
-  __nv_bfloat162 both = __floats2bfloat162_rn(x, y);
-  return *reinterpret_cast<unsigned *>(&both);
-}
-
 // `attention` on tensor cores, for half types and heads of DIM elements: items of up to 64 queries, 16 for each of 4
 // warps. A tile's softmax, a part's end and the merge are those of `attention`; weights are rounded to T for the second
 // product. A key that a query does not see has weight 0, which changes no bit of a sum, so a row's bits do not depend
@@ -285,7 +305,7 @@ template <typename T, int DIM>
 __device__ void attention_mma(T *out, const T *qkv, const T *cache, const int4 *items, const int *tables,
                               int table_stride, size_t block_stride, int heads, float scale, float *parts, int causal) {
   constexpr int LOAD = 64, PITCH = DIM + 8, STEPS = DIM / 16, WIDTH = DIM / 8;
-  __shared__ __align__(16) T keys[LOAD][PITCH], values[LOAD][PITCH];
+  __shared__ __align__(16) T both[2][2][LOAD][PITCH]; // two stages of keys and values
   int4 item = items[blockIdx.x];
   int count = item.w, head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int g = lane / 4, t = lane % 4;
@@ -334,20 +354,23 @@ __device__ void attention_mma(T *out, const T *qkv, const T *cache, const int4 *
       }
     }
   };
-  for (int from = first; from < end; from += LOAD) {
-    __syncthreads();
+  auto load = [&](int from, int stage) {
 #pragma unroll
     for (int i = threadIdx.x; i < LOAD * WIDTH; i += 128) {
       int key = i / WIDTH, at = i % WIDTH * 8;
-      uint4 k = {}, v = {};
-      if (from + key < longest) {
-        k = *reinterpret_cast<const uint4 *>(source.at(from + key, 0, head) + at);
-        v = *reinterpret_cast<const uint4 *>(source.at(from + key, 1, head) + at);
-      }
-      *reinterpret_cast<uint4 *>(&keys[key][at]) = k;
-      *reinterpret_cast<uint4 *>(&values[key][at]) = v;
+      bool valid = from + key < longest;
+      copy_async(&both[stage][0][key][at], valid ? source.at(from + key, 0, head) + at : qkv, valid);
+      copy_async(&both[stage][1][key][at], valid ? source.at(from + key, 1, head) + at : qkv, valid);
     }
+  };
+  load(first, 0);
+  commit_copies();
+  for (int from = first, stage = 0; from < end; from += LOAD, stage ^= 1) {
+    if (from + LOAD < end) load(from + LOAD, stage ^ 1);
+    commit_copies();
+    wait_copies<1>();
     __syncthreads();
+    const T(*keys)[PITCH] = both[stage][0], (*values)[PITCH] = both[stage][1];
     for (int tile = from; tile < min(from + LOAD, end); tile += TILE) {
       if (tile < last) {
         float score[4][4];
@@ -375,12 +398,12 @@ __device__ void attention_mma(T *out, const T *qkv, const T *cache, const int4 *
           }
           most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
           most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-          float base = most == -CUDART_INF_F ? 0.0f : most, fade = expf(part_max[r] - base), sum = 0;
+          float base = most == -CUDART_INF_F ? 0.0f : most, fade = __expf(part_max[r] - base), sum = 0;
 #pragma unroll
           for (int j = 0; j < 4; j++) {
 #pragma unroll
             for (int e = 2 * r; e < 2 * r + 2; e++) {
-              score[j][e] = expf(score[j][e] - base);
+              score[j][e] = __expf(score[j][e] - base);
               sum = __fadd_rn(sum, score[j][e]);
             }
           }
@@ -412,6 +435,7 @@ __device__ void attention_mma(T *out, const T *qkv, const T *cache, const int4 *
       }
       if (!parts && (tile + TILE) % SPLIT == 0) merge(), clear(part, part_max, part_sum);
     }
+    __syncthreads(); // this stage is filled again in the next turn
   }
   if (!parts) merge();
 #pragma unroll
@@ -436,13 +460,13 @@ __device__ void attention_mma(T *out, const T *qkv, const T *cache, const int4 *
   }
 }
 
-// The parts of `attention`, in order. Grid (items, heads); 16 warps, each with every 16th row.
+// The parts of `attention`, in order. Grid (items, heads); a warp takes every so many rows as there are warps.
 template <typename T>
 __device__ void combine(T *out, const float *parts, const int4 *items, int count_of_parts, int heads, int dim,
                         int causal) {
   int4 item = items[blockIdx.x];
   int lane = threadIdx.x % 32, head = blockIdx.y;
-  for (int row = threadIdx.x / 32; row < item.w; row += 16) {
+  for (int row = threadIdx.x / 32; row < item.w; row += blockDim.x / 32) {
     int visible = causal ? item.z + row + 1 : item.z;
     const float *from = parts + ((size_t)(item.y + row) * heads + head) * count_of_parts * (dim + 2);
     Part all;
@@ -468,6 +492,7 @@ __device__ void combine(T *out, const float *parts, const int4 *items, int count
 // out (texts, width): of each text {first row, rows} of x (M, width) the first row that counts, or the mean. The first
 // `skipped` rows do not count, unless the text has no others. A block for each text; rows are added in order.
 extern "C" __global__ void pool_f32(float *out, const float *x, const int2 *texts, int width, int mean, int skipped) {
+  wait_for_previous();
   int2 text = texts[blockIdx.x];
   int first = skipped < text.y ? skipped : 0, count = mean ? text.y - first : 1;
   const float *from = x + (size_t)(text.x + first) * width;
@@ -482,14 +507,28 @@ extern "C" __global__ void pool_f32(float *out, const float *x, const int2 *text
 extern "C" __global__ void argmax_f32(int *best, const float *logits, int vocabulary, int stride) {
   __shared__ float most_of[32];
   __shared__ int id_of[32];
+  wait_for_previous();
   const float *row = logits + (size_t)blockIdx.x * stride;
   float most = -CUDART_INF_F;
   int id = 0x7fffffff, broken = 0;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) {
-    float x = row[i];
+  auto look = [&](float x, int i) {
+    if (i >= vocabulary) return;
     broken |= isnan(x) || x == CUDART_INF_F;
     if (x > most) most = x, id = i;
+  };
+  constexpr int FOURS = 4; // on their way at once; the stride is a multiple of 4
+  for (int first = threadIdx.x * 4; first < vocabulary; first += FOURS * blockDim.x * 4) {
+    float4 four[FOURS];
+#pragma unroll
+    for (int c = 0; c < FOURS; c++) {
+      int i = first + c * blockDim.x * 4;
+      four[c] = i < vocabulary ? *(const float4 *)(row + i) : float4{};
+    }
+#pragma unroll
+    for (int c = 0; c < FOURS; c++) {
+      int i = first + c * blockDim.x * 4;
+      look(four[c].x, i), look(four[c].y, i + 1), look(four[c].z, i + 2), look(four[c].w, i + 3);
+    }
   }
   broken = __syncthreads_or(broken);
   for (int offset = 16; offset > 0; offset /= 2) {
@@ -510,27 +549,32 @@ extern "C" __global__ void argmax_f32(int *best, const float *logits, int vocabu
 #define EXPORT(T, name)                                                                                               \
   extern "C" __global__ void embed_##name(float *x, const T *words, const T *positions, const T *kinds,              \
                                           const int *ids, const int *at, const int *kind, int width) {               \
+    wait_for_previous();                                                                                              \
     embed<T>(x, words, positions, kinds, ids, at, kind, width);                                                       \
   }                                                                                                                   \
   extern "C" __global__ void layer_norm_##name(T *out, float *same, const float *x, const int *from,                 \
-                                               const float *weight, const float *bias, int width, float eps) {       \
-    layer_norm<T>(out, same, x, from, weight, bias, width, eps);                                                      \
+                                               const float *weight, const float *bias, int width, float eps,         \
+                                               int rows) {                                                            \
+    wait_for_previous();                                                                                              \
+    layer_norm<T>(out, same, x, from, weight, bias, width, eps, rows);                                                \
   }                                                                                                                   \
   extern "C" __global__ void gather_##name(T *out, const float *x, const int *from, int width) {                     \
+    wait_for_previous();                                                                                              \
     gather<T>(out, x, from, width);                                                                                   \
   }                                                                                                                   \
-  extern "C" __global__ void activate_##name(T *x, int kind, long count) { activate<T>(x, kind, count); }            \
-  extern "C" __global__ void append_##name(T *cache, const T *qkv, const int *slots, size_t stride, int width,       \
-                                           int dim) {                                                                \
-    append<T>(cache, qkv, slots, stride, width, dim);                                                                 \
+  extern "C" __global__ void place_##name(T *out, const T *in, int rows, int columns, int pitch, int transposed) {   \
+    wait_for_previous();                                                                                              \
+    place<T>(out, in, rows, columns, pitch, transposed);                                                              \
   }                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(128)                                                                   \
       attention_##name(T *out, const T *qkv, const T *cache, const int4 *items, const int *tables, int table_stride, \
                        size_t block_stride, int heads, int dim, float scale, float *parts, int causal) {             \
+    wait_for_previous();                                                                                              \
     attention<T>(out, qkv, cache, items, tables, table_stride, block_stride, heads, dim, scale, parts, causal);       \
   }                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(512)                                                                   \
       combine_##name(T *out, const float *parts, const int4 *items, int count, int heads, int dim, int causal) {     \
+    wait_for_previous();                                                                                              \
     combine<T>(out, parts, items, count, heads, dim, causal);                                                         \
   }
 
@@ -539,6 +583,7 @@ extern "C" __global__ void argmax_f32(int *best, const float *logits, int vocabu
       attention##DIM##_##name(T *out, const T *qkv, const T *cache, const int4 *items, const int *tables,            \
                               int table_stride, size_t block_stride, int heads, int, float scale, float *parts,      \
                               int causal) {                                                                          \
+    wait_for_previous();                                                                                              \
     attention_mma<T, DIM>(out, qkv, cache, items, tables, table_stride, block_stride, heads, scale, parts, causal);   \
   }
 
@@ -549,3 +594,25 @@ EXPORT_MMA(__nv_bfloat16, bf16, 64)
 EXPORT(float, f32)
 EXPORT(__half, f16)
 EXPORT(__nv_bfloat16, bf16)
+
+#define GEMM(T, name, kernel, threads, blocks, function, ...)                                                        \
+  extern "C" __global__ void __launch_bounds__(threads, blocks)                                                       \
+      kernel##_##name(void *y, const T *x, const T *w, const float *bias, int rows, int input, int output, int pitch, \
+                      int to, int activation, T *cache, const int *slots, long stride, int dim) {                     \
+    Append<T> append = {cache, slots, stride, dim};                                                                   \
+    function<__VA_ARGS__>(y, x, w, bias, rows, input, output, pitch, to, activation, append);                         \
+  }
+// The tiles that cuda/linear.rs chooses from.
+#define GEMM_HALF(T, name)                                                                                            \
+  GEMM(T, name, wgmma128x192, 256, 1, gemm_wgmma, T, 128, 192, 5)                                                     \
+  GEMM(T, name, wgmma128x128, 256, 1, gemm_wgmma, T, 128, 128, 6)                                                     \
+  GEMM(T, name, gemm128x128, 128, 2, gemm, T, 128, 128, 64, 64, 64, 3)                                                \
+  GEMM(T, name, gemm64x64, 128, 3, gemm, T, 64, 64, 32, 32, 64, 4)                                                    \
+  GEMM(T, name, gemm64x32, 128, 3, gemm, T, 64, 32, 32, 16, 128, 3)                                                   \
+  GEMM(T, name, gemm32x32, 128, 3, gemm, T, 32, 32, 16, 16, 128, 5)                                                   \
+  GEMM(T, name, gemm16x32, 128, 2, gemm, T, 16, 32, 16, 8, 128, 8)
+GEMM_HALF(__half, f16)
+GEMM_HALF(__nv_bfloat16, bf16)
+GEMM(float, f32, gemm128x64, 128, 3, gemm_floats, 128, 64, 8, 8, 16, 3)
+GEMM(float, f32, gemm64x64, 256, 2, gemm_floats, 64, 64, 4, 4, 16, 4)
+GEMM(float, f32, gemm16x32, 128, 2, gemm_floats, 16, 32, 1, 4, 64, 6)

@@ -110,13 +110,10 @@ template <typename T, int MMA> static void attention_of(int heads, int dim, doub
     }
     row += count;
   }
-  slots[0] = -1; // a lane that is not used writes nothing
-  std::vector<T> before_append = cache;
-  host::launch({(unsigned)m, 1, 1}, 128, 0, [&] { append<T>(place, qkv.data(), slots.data(), block, width, dim); });
-  T *unused = place + (size_t)tables[0] * block;
-  check(std::memcmp(unused, &before_append[unused - cache.data()], 2 * TILE * width * sizeof(T)) == 0, "append", type);
-  slots[0] = tables[0] * TILE;
-  host::launch({1, 1, 1}, 128, 0, [&] { append<T>(place, qkv.data(), slots.data(), block, width, dim); });
+  for (int r = 0; r < m; r++) for (int i = 0; i < 2 * width; i++) {
+    T *at = place + (size_t)(slots[r] / TILE) * block;
+    at[((size_t)(i / dim) * TILE + slots[r] % TILE) * dim + i % dim] = qkv[(size_t)r * 3 * width + width + i];
+  }
 
   auto expected = [&](bool causal) {
     std::vector<double> out;
@@ -162,8 +159,8 @@ template <typename T, int MMA> static void attention_of(int heads, int dim, doub
   near(run(texts, 0, false), expected(false), bound, "full attention", type);
 }
 
-template <typename T> static void rows_of(double bound, const char *type) {
-  const int rows = 5, width = 36, words = 11;
+template <typename T> static void rows_of(int width, double bound, const char *type) {
+  const int rows = 5, words = 11;
   std::vector<T> table = drawn<T>(words * width), places = drawn<T>(8 * width), kinds = drawn<T>(2 * width);
   std::vector<int> ids = {3, 10, 0, 3, 7}, at = {0, 1, 7, 2, 5}, kind = {0, 1, 1, 0, 0}, from = {4, 0, 0};
   std::vector<float> x(rows * width, NAN), weight = drawn<float>(width), bias = drawn<float>(width);
@@ -189,8 +186,9 @@ template <typename T> static void rows_of(double bound, const char *type) {
   std::vector<T> out = poisoned<T>(from.size() * width);
   std::vector<float> same(out.size(), NAN);
   twice(out, "layer_norm", type, [&] {
-    host::launch({(unsigned)from.size(), 1, 1}, 128, 0, [&] {
-      layer_norm<T>(out.data(), same.data(), x.data(), from.data(), weight.data(), bias.data(), width, 1e-5f);
+    host::launch({1, 1, 1}, 128, 0, [&] {
+      layer_norm<T>(out.data(), same.data(), x.data(), from.data(), weight.data(), bias.data(), width, 1e-5f,
+                    (int)from.size());
     });
   });
   near(out, normal, bound, "layer_norm", type);
@@ -200,19 +198,6 @@ template <typename T> static void rows_of(double bound, const char *type) {
   for (size_t r = 0; r < from.size(); r++) for (int i = 0; i < width; i++) {
     T want = from_float<T>(x[from[r] * width + i]);
     check(std::memcmp(&chosen[r * width + i], &want, sizeof(T)) == 0, "gather", type);
-  }
-  for (int kind = 0; kind < 5; kind++) {
-    std::vector<T> y = drawn<T>(1000), was = y;
-    std::vector<double> expected;
-    for (T value : was) {
-      double v = to_float(value);
-      double tanh_of = std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v));
-      double all[] = {0.5 * v * (1 + std::erf(v / std::sqrt(2.0))), 0.5 * v * (1 + tanh_of), std::max(v, 0.0),
-                      v / (1 + std::exp(-v)), std::tanh(v)};
-      expected.push_back(all[kind]);
-    }
-    host::launch({2, 1, 1}, 256, 0, [&] { activate<T>(y.data(), kind, (long)y.size()); });
-    near(y, expected, bound, "activate", type);
   }
 }
 
@@ -246,10 +231,121 @@ static void others() {
   }
 }
 
+// Every tile gives what plain loops give, and the same bits as every other, for a row among any others.
+template <typename T> static void products_of(double bound, const char *type) {
+  using Kernel = void (*)(void *, const T *, const T *, const float *, int, int, int, int, int, int, T *, const int *,
+                          long, int);
+  struct Tile { int rows, columns, threads; size_t shared; Kernel run; };
+  std::vector<Tile> tiles;
+  auto half = [&](int bm, int bn, int threads, int bk, int stages, Kernel run) {
+    tiles.push_back({bm, bn, threads, (size_t)(bm + bn) * bk * stages * 2, run});
+  };
+  if constexpr (sizeof(T) == 4) {
+    tiles = {{128, 64, 128, (128 * 20 + 64 * 16) * 3 * 4, gemm128x64_f32},
+             {64, 64, 256, (64 * 20 + 64 * 16) * 4 * 4, gemm64x64_f32},
+             {16, 32, 128, (16 * 68 + 32 * 64) * 6 * 4, gemm16x32_f32}};
+  } else {
+#define TILES(name)                                                                                                   \
+  half(16, 32, 128, 128, 8, gemm16x32_##name), half(32, 32, 128, 128, 5, gemm32x32_##name),                           \
+      half(64, 32, 128, 128, 3, gemm64x32_##name), half(64, 64, 128, 64, 4, gemm64x64_##name),                        \
+      half(128, 128, 128, 64, 3, gemm128x128_##name), half(128, 128, 256, 64, 6, wgmma128x128_##name),                \
+      half(128, 192, 256, 64, 5, wgmma128x192_##name)
+    if constexpr (std::is_same_v<T, __half>) TILES(f16);
+    else TILES(bf16);
+  }
+  struct Case { int rows, input, output, to, activation; bool transposed; };
+  for (Case c : {Case{3, 36, 20, SAME, -1, false}, Case{130, 136, 150, FLOATS, 4, true}, Case{5, 50, 150, SAME, 0, true},
+                 Case{70, 264, 68, ADDED, -1, false}, Case{17, 520, 132, SAME, 1, true}, Case{1, 100, 7, FLOATS, 0, true},
+                 Case{2, 50, 50, ADDED, -1, false}}) {
+    int stride = c.to == FLOATS ? (c.output + 3) / 4 * 4 : c.output;
+    // What is of type T and has three parts is queries, keys and values of 2 heads: those go into a cache as well.
+    int width = c.output / 3, dim = width / 2;
+    bool appends = c.to == SAME && c.output % 6 == 0;
+    long block = 2 * TILE * width;
+    std::vector<int> slots;
+    for (int r = 0; r < c.rows; r++) slots.push_back(r == 1 ? -1 : (r * 7 + 3) % (c.rows * TILE));
+    // Half types: (output, pitch); floats: (input, pitch).
+    bool columns_first = sizeof(T) == 2;
+    int pitch = columns_first ? (c.input + 7) / 8 * 8 : (c.output + 3) / 4 * 4;
+    std::vector<T> x = drawn<T>((size_t)c.rows * c.input), w = drawn<T>((size_t)c.input * c.output);
+    std::vector<T> packed((size_t)(columns_first ? c.output : c.input) * pitch, from_float<T>(0));
+    std::vector<float> bias = drawn<float>((c.output + 3) / 4 * 4), before = drawn<float>((size_t)c.rows * stride);
+    // In two parts, as the weights of several layers are fused.
+    int part = c.transposed ? c.output / 2 : c.output;
+    for (int first = 0; first < c.output; first += part) {
+      int count = std::min(part, c.output - first);
+      host::launch({2, 1, 1}, 128, 0, [&] {
+        const T *from = w.data() + (size_t)first * c.input;
+        if (columns_first) {
+          place<T>(packed.data() + (size_t)first * pitch, from, count, c.input, pitch, !c.transposed);
+        } else {
+          place<T>(packed.data() + first, from, c.input, count, pitch, c.transposed);
+        }
+      });
+    }
+    std::vector<double> expected(c.rows * c.output);
+    for (int r = 0; r < c.rows; r++) for (int n = 0; n < c.output; n++) {
+      double sum = bias[n];
+      for (int k = 0; k < c.input; k++) {
+        sum += (double)to_float(x[r * c.input + k]) * to_float(w[c.transposed ? n * c.input + k : k * c.output + n]);
+      }
+      double act[] = {0.5 * sum * (1 + std::erf(sum / std::sqrt(2.0))),
+                      0.5 * sum * (1 + std::tanh(std::sqrt(2 / M_PI) * (sum + 0.044715 * sum * sum * sum))), 0, 0,
+                      std::tanh(sum)};
+      if (c.activation >= 0) sum = act[c.activation];
+      expected[r * c.output + n] = c.to == ADDED ? sum + before[(size_t)r * stride + n] : sum;
+    }
+    std::vector<float> other;
+    for (const Tile &tile : tiles) {
+      std::vector<T> kept = poisoned<T>((size_t)c.rows * block);
+      T *cache = appends ? kept.data() : nullptr;
+      // Floats that hold y, of whichever type.
+      std::vector<float> y = c.to == ADDED ? before : std::vector<float>((size_t)c.rows * stride, NAN);
+      auto launch = [&](float *y, const T *x, int rows) {
+        host::launch({(unsigned)((rows + tile.rows - 1) / tile.rows), (unsigned)((c.output + tile.columns - 1) / tile.columns), 1},
+                     tile.threads, tile.shared, [&] {
+                       tile.run(y, x, packed.data(), bias.data(), rows, c.input, c.output, pitch, c.to, c.activation, cache, slots.data(),
+                                block, dim);
+                     });
+      };
+      twice(y, "product", type, [&] { launch(y.data(), x.data(), c.rows); });
+      auto value = [&](const std::vector<float> &y, int at) {
+        return c.to == SAME ? to_float(((const T *)y.data())[at]) : y[at];
+      };
+      for (int r = 0; r < c.rows; r++) for (int n = 0; n < c.output; n++) {
+        double found = value(y, r * stride + n), want = expected[r * c.output + n];
+        double limit = (c.to == SAME ? bound : 1e-4) * (1 + std::fabs(want));
+        if (!(std::fabs(found - want) <= limit)) return check(false, "product", type, found, want);
+        if (!other.empty() && found != value(other, r * stride + n)) return check(false, "another tile", type, found, want);
+      }
+      for (int r = 0; appends && r < c.rows; r++) for (int i = 0; i < 2 * width; i++) {
+        if (slots[r] < 0) continue;
+        T found = kept[(size_t)(slots[r] / TILE) * block + ((size_t)(i / dim) * TILE + slots[r] % TILE) * dim + i % dim];
+        check(to_float(found) == value(y, r * stride + width + i), "append", type);
+      }
+      check(!appends || std::isnan(to_float(kept[0])), "append elsewhere", type);
+      cache = nullptr;
+      other = y;
+      // The last row alone.
+      std::vector<float> alone(stride, NAN);
+      if (c.to == ADDED) std::copy(before.end() - stride, before.end(), alone.begin());
+      launch(alone.data(), x.data() + (size_t)(c.rows - 1) * c.input, 1);
+      for (int n = 0; n < c.output; n++) {
+        check(value(alone, n) == value(y, (c.rows - 1) * stride + n), "a row alone", type);
+      }
+    }
+  }
+}
+
 int main() {
-  rows_of<float>(1e-5, "f32");
-  rows_of<__half>(2e-3, "f16");
-  rows_of<__nv_bfloat16>(1e-2, "bf16");
+  products_of<float>(1e-4, "f32");
+  products_of<__half>(2e-3, "f16");
+  products_of<__nv_bfloat16>(1e-2, "bf16");
+  for (int width : {36, 50, 772, 1028}) {
+    rows_of<float>(width, 1e-5, "f32");
+    rows_of<__half>(width, 2e-3, "f16");
+    rows_of<__nv_bfloat16>(width, 1e-2, "bf16");
+  }
   others();
   attention_of<float, 0>(2, 64, 1e-5, "f32");
   attention_of<float, 0>(3, 12, 1e-5, "f32, heads of 12");

@@ -1,7 +1,9 @@
 //! What a GPU does with GPT-2 and BERT, without Node: logits for a comparison with PyTorch, equal bits in every batch,
-//! and speeds. `tools/cuda/kit.py` makes the folders, runs this, and compares.
+//! and speeds. The kit runs it (`npm run test:cuda -- --bundle`).
 //!
-//!     cuda GPT2_FOLDER BERT_FOLDER DTYPE OUT
+//!     cuda GPT2_FOLDER BERT_FOLDER DTYPE OUT [profile]
+//!
+//! `profile` runs prefills, a few decoded tokens and a batch of texts once, for a profiler (ncu) that shows launches.
 use std::fs;
 use std::time::Instant;
 
@@ -12,7 +14,7 @@ use candlewick_models::{
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Token `i` of sequence `lane`: any ids, the same in kit.py.
+/// Token `i` of sequence `lane`: any ids.
 fn token(lane: usize, i: usize, vocabulary: usize) -> u32 {
     ((lane * 7919 + i * 104_729 + 17) % vocabulary) as u32
 }
@@ -209,10 +211,28 @@ fn bert(folder: &str, options: &LoadOptions, out: &str) -> Anyhow<()> {
     Ok(())
 }
 
+fn profile(causal: &str, encoder: &str, options: &LoadOptions) -> Anyhow<()> {
+    let mut model = load_causal(causal, options, &())?.model;
+    let (spec, v) = (model.kv(), model.info().vocab_size);
+    for count in [1, 16, 64] {
+        let mut all = lanes(count, 128, 132, spec, v);
+        step(model.as_mut(), &mut all, 128, false)?;
+        (0..2).try_for_each(|_| step(model.as_mut(), &mut all, 1, false).map(drop))?;
+    }
+    step(model.as_mut(), &mut lanes(16, 512, 512, spec, v), 512, false)?;
+    let mut model = load_encoder(encoder, options, &())?.model;
+    let ids = tokens(0, 128, model.info().vocab_size);
+    let text = EncoderInput { ids, type_ids: vec![0; 128], logits_at: Vec::new() };
+    let pooled = PooledWant { modes: vec![PoolingMode::Cls], normalize: true, skipped: 0 };
+    let want = EncoderWant { embedding: Some(pooled), ..EncoderWant::default() };
+    model.forward(&vec![text; 32], &want, &|| false)?;
+    Ok(())
+}
+
 fn main() -> Anyhow<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [causal, encoder, dtype, out] = arguments.as_slice() else {
-        return Err("cuda GPT2_FOLDER BERT_FOLDER f32|f16|bf16 OUT".into());
+    let [causal, encoder, dtype, out, rest @ ..] = arguments.as_slice() else {
+        return Err("cuda GPT2_FOLDER BERT_FOLDER f32|f16|bf16 OUT [profile]".into());
     };
     let dtype = match dtype.as_str() {
         "f32" => Dtype::F32,
@@ -221,7 +241,10 @@ fn main() -> Anyhow<()> {
     };
     let kv_cache_bytes = Some(20 << 30);
     let options =
-        LoadOptions { dtype: Some(dtype), device: Device::Cuda, kv_cache_bytes, ..LoadOptions::default() };
+        LoadOptions { dtype: Some(dtype), device: Device::Cuda(0), kv_cache_bytes, ..LoadOptions::default() };
+    if rest.iter().any(|mode| mode == "profile") {
+        return profile(causal, encoder, &options);
+    }
     fs::create_dir_all(out)?;
     gpt2(causal, &options, out)?;
     bert(encoder, &options, out)

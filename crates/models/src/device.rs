@@ -9,11 +9,21 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    pub fn name(&self) -> &'static str {
+    pub fn device(&self) -> String {
         match self {
-            Self::Cpu => "cpu",
+            Self::Cpu => "cpu".to_owned(),
             #[cfg(feature = "cuda")]
-            Self::Gpu(_) => "cuda",
+            Self::Gpu(gpu) if gpu.ordinal > 0 => format!("cuda:{}", gpu.ordinal),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => "cuda".to_owned(),
+        }
+    }
+
+    pub fn device_name(&self) -> Option<String> {
+        match self {
+            Self::Cpu => None,
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => Some(gpu.name.clone()),
         }
     }
 }
@@ -26,8 +36,8 @@ impl Target {
 pub(crate) fn on_device<T>(options: &LoadOptions, mut load: impl FnMut(Target) -> Result<T>) -> Result<T> {
     match options.device {
         Device::Cpu => load(Target::Cpu),
-        Device::Cuda => load(gpu(options)?),
-        Device::Auto => or_cpu(gpu(options).and_then(&mut load), || load(Target::Cpu)),
+        Device::Cuda(ordinal) => load(gpu(options, ordinal)?),
+        Device::Auto => or_cpu(gpu(options, 0).and_then(&mut load), || load(Target::Cpu)),
     }
 }
 
@@ -45,12 +55,13 @@ fn or_cpu<T>(gpu: Result<T>, cpu: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-fn gpu(options: &LoadOptions) -> Result<Target> {
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables))]
+fn gpu(options: &LoadOptions, ordinal: usize) -> Result<Target> {
     if !options.adapters.is_empty() {
         return Err(ModelError::UnsupportedDevice("adapters on cuda".into()));
     }
     #[cfg(feature = "cuda")]
-    return crate::cuda::gpu::Gpu::open(0).map(Target::Gpu);
+    return crate::cuda::gpu::Gpu::open(ordinal).map(Target::Gpu);
     #[cfg(not(feature = "cuda"))]
     Err(ModelError::UnsupportedDevice("cuda: this build runs on the CPU only".into()))
 }

@@ -44,7 +44,8 @@ pub fn load_causal(
         bos_token_id: bos,
         eos_token_ids: eos,
         dtype: Dtype::F32,
-        device: Target::Cpu.name(),
+        device: Target::Cpu.device(),
+        device_name: None,
         threads: options.threads,
         instruction_set: candlewick_kernels::isa().to_string(),
         lanes: LANES,
@@ -52,7 +53,7 @@ pub fn load_causal(
         adapters: options.adapters.iter().map(|(name, _)| name.clone()).collect(),
     };
     let load = |target: Target| -> Result<Box<dyn CausalBackend>> {
-        let info = CausalInfo { device: target.name(), ..info.clone() };
+        let info = CausalInfo { device: target.device(), device_name: target.device_name(), ..info.clone() };
         Ok(match target {
             #[cfg(feature = "cuda")]
             Target::Gpu(gpu) => {
@@ -132,12 +133,13 @@ pub fn load_encoder(
         labels,
         usage: EncoderUsage::from_folder(&folder)?,
         dtype: Dtype::F32,
-        device: Target::Cpu.name(),
+        device: Target::Cpu.device(),
+        device_name: None,
         threads: options.threads,
         instruction_set: candlewick_kernels::isa().to_string(),
     };
     let load = |target: Target| -> Result<Box<dyn Encoder>> {
-        let info = EncoderInfo { device: target.name(), ..info.clone() };
+        let info = EncoderInfo { device: target.device(), device_name: target.device_name(), ..info.clone() };
         Ok(match target {
             #[cfg(feature = "cuda")]
             Target::Gpu(gpu) => {

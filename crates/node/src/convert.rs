@@ -21,7 +21,7 @@ pub struct LoadOptions {
     pub base: Option<String>,
     #[napi(ts_type = "'f32' | 'f16' | 'bf16' | 'int8' | 'q8_0' | 'q4_0'")]
     pub dtype: Option<String>,
-    #[napi(ts_type = "'auto' | 'cpu' | 'cuda'")]
+    #[napi(ts_type = "'auto' | 'cpu' | 'cuda' | `cuda:${number}`")]
     pub device: Option<String>,
     pub threads: Option<u32>,
     /// Pairs of name and folder.
@@ -270,10 +270,14 @@ fn dtype(name: &str) -> engine::Result<Dtype> {
 }
 
 fn device(name: &str) -> engine::Result<Device> {
+    let unknown = || EngineError::OptionInvalid { option: "device", reason: format!("there is no {name}") };
     match name {
         "auto" => Ok(Device::Auto),
         "cpu" => Ok(Device::Cpu),
-        "cuda" => Ok(Device::Cuda),
-        _ => Err(EngineError::OptionInvalid { option: "device", reason: format!("there is no {name}") }),
+        "cuda" => Ok(Device::Cuda(0)),
+        _ => {
+            let ordinal = name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok());
+            ordinal.map(Device::Cuda).ok_or_else(unknown)
+        }
     }
 }

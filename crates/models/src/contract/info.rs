@@ -8,7 +8,8 @@ pub enum Device {
     /// CUDA where this build has it, a GPU is there and no adapters are asked for, else the CPU.
     Auto,
     Cpu,
-    Cuda,
+    /// The GPU of this number, from 0 on, in CUDA's order.
+    Cuda(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -26,7 +27,10 @@ pub struct CausalInfo {
     pub bos_token_id: Option<u32>,
     pub eos_token_ids: Vec<u32>,
     pub dtype: Dtype,
-    pub device: &'static str,
+    /// "cpu", "cuda", or another GPU than the first, such as "cuda:1".
+    pub device: String,
+    /// A GPU's name, such as "NVIDIA H100 80GB HBM3".
+    pub device_name: Option<String>,
     pub threads: usize,
     /// What products are computed with: the CPU's instruction set, or the GPU's compute capability.
     pub instruction_set: String,
@@ -65,7 +69,10 @@ pub struct EncoderInfo {
     /// What the folder's files say about tokenizing, pooling and labels.
     pub usage: EncoderUsage,
     pub dtype: Dtype,
-    pub device: &'static str,
+    /// "cpu", "cuda", or another GPU than the first, such as "cuda:1".
+    pub device: String,
+    /// A GPU's name, such as "NVIDIA H100 80GB HBM3".
+    pub device_name: Option<String>,
     pub threads: usize,
     /// What products are computed with: the CPU's instruction set, or the GPU's compute capability.
     pub instruction_set: String,

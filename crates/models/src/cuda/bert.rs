@@ -52,8 +52,6 @@ struct Space {
 pub(crate) struct CudaBert {
     info: EncoderInfo,
     runner: Runner,
-    /// Activation of floats, for heads.
-    floats: CudaFunction,
     pooling: CudaFunction,
     words: Buffer,
     positions: Buffer,
@@ -62,14 +60,10 @@ pub(crate) struct CudaBert {
     layers: Vec<Layer>,
     pooler: Option<Linear>,
     head: Head,
-    activation: Activation,
     inner: usize,
     scale: f32,
     space: Space,
 }
-
-// SAFETY: cublasLt's algorithms and descriptors are plain memory, and one thread at a time uses the model.
-unsafe impl Send for CudaBert {}
 
 impl CudaBert {
     pub fn load(
@@ -81,7 +75,7 @@ impl CudaBert {
         gpu: Gpu,
     ) -> Result<Self> {
         let (h, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        check_shape(h, inner, config.num_attention_heads)?;
+        check_shape(h, config.num_attention_heads)?;
         let asked =
             options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
         let (kind, dtype) = Type::of(asked);
@@ -92,25 +86,34 @@ impl CudaBert {
             let name = |part: &str| format!("encoder.layer.{i}.{part}");
             let parts = ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
             Ok(Layer {
-                qkv: load.fused(&parts, (h, h), false, Output::Same)?,
+                qkv: load.fused(&parts, (h, h), Output::Same)?,
                 attention_output: load.linear(
                     &name("attention.output.dense"),
                     (h, h),
                     false,
                     Output::Added,
+                    None,
                 )?,
                 attention_norm: load.norm(&name("attention.output.LayerNorm"), h, eps)?,
-                intermediate: load.linear(&name("intermediate.dense"), (h, inner), false, Output::Same)?,
-                output: load.linear(&name("output.dense"), (inner, h), false, Output::Added)?,
+                intermediate: load.linear(
+                    &name("intermediate.dense"),
+                    (h, inner),
+                    false,
+                    Output::Same,
+                    Some(config.hidden_act),
+                )?,
+                output: load.linear(&name("output.dense"), (inner, h), false, Output::Added, None)?,
                 output_norm: load.norm(&name("output.LayerNorm"), h, eps)?,
             })
         };
-        let float = |name: &str, output: usize| load.linear(name, (h, output), false, Output::F32);
+        let float = |name: &str, output: usize, activation: Option<Activation>| {
+            load.linear(name, (h, output), false, Output::F32, activation)
+        };
         let classes = info.labels.len();
         let head = match info.head {
             EncoderHead::None => Head::None,
             EncoderHead::MaskedLm => Head::MaskedLm {
-                dense: float("cls.predictions.transform.dense", h)?,
+                dense: float("cls.predictions.transform.dense", h, Some(config.hidden_act))?,
                 norm: load.norm("cls.predictions.transform.LayerNorm", h, eps)?,
                 decoder: load.named(
                     config.decoder_weight(),
@@ -119,12 +122,13 @@ impl CudaBert {
                 )?,
             },
             EncoderHead::SequenceClassification => {
-                Head::Sequence(float(classifier_of(weights).unwrap_or("classifier"), classes)?)
+                Head::Sequence(float(classifier_of(weights).unwrap_or("classifier"), classes, None)?)
             }
-            EncoderHead::TokenClassification => Head::Token(float("classifier", classes)?),
-            EncoderHead::QuestionAnswering => Head::Token(float("qa_outputs", 2)?),
+            EncoderHead::TokenClassification => Head::Token(float("classifier", classes, None)?),
+            EncoderHead::QuestionAnswering => Head::Token(float("qa_outputs", 2, None)?),
         };
-        let pooler = if info.has_pooler { Some(float("pooler.dense", h)?) } else { None };
+        let tanh = Some(Activation::Tanh);
+        let pooler = if info.has_pooler { Some(float("pooler.dense", h, tanh)?) } else { None };
         let (words, positions) = (
             table("word_embeddings", config.vocab_size)?,
             table("position_embeddings", config.max_position_embeddings)?,
@@ -135,9 +139,7 @@ impl CudaBert {
         (info.dtype, info.weight_bytes) = (dtype, load.held());
         info.instruction_set.clone_from(&runner.gpu.capability);
         Ok(Self {
-            floats: runner.gpu.function("activate_f32")?,
             pooling: runner.gpu.function("pool_f32")?,
-            activation: config.hidden_act,
             scale: softmax_scale(config.head_dim(), true) as f32,
             info,
             runner,
@@ -195,16 +197,7 @@ impl CudaBert {
         let pooler =
             self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
         let states = address(&self.space.x);
-        let pooled = project(
-            &self.runner,
-            pooler,
-            states,
-            firsts,
-            texts,
-            &mut self.space.chosen,
-            &mut self.space.floats,
-        )?;
-        self.runner.activate(&self.floats, Activation::Tanh, pooled, texts * pooler.stride)?;
+        project(&self.runner, pooler, states, firsts, texts, &mut self.space.chosen, &mut self.space.floats)?;
         self.read(&self.space.floats, texts, pooler.stride, h)
     }
 
@@ -226,11 +219,10 @@ impl CudaBert {
             Head::MaskedLm { dense, norm, decoder } => {
                 let dense_out =
                     project(runner, dense, states, from, rows, &mut space.chosen, &mut space.floats)?;
-                runner.activate(&self.floats, self.activation, dense_out, rows * dense.stride)?;
                 let chosen = address(&space.chosen);
                 runner.norm(norm, dense_out, 0, rows, chosen, 0)?;
                 let out = runner.gpu.grow(&mut space.logits, 4 * rows * decoder.stride)?;
-                decoder.forward(&runner.gpu, rows, chosen, out)?;
+                decoder.forward(&runner.products, rows, chosen, out)?;
                 decoder
             }
         };
@@ -256,7 +248,7 @@ fn project(
     let chosen = runner.gpu.grow(chosen, runner.kind.bytes() * rows * linear.input)?;
     runner.gather(x, from, rows, linear.input, chosen)?;
     let out = runner.gpu.grow(out, 4 * rows * linear.stride)?;
-    linear.forward(&runner.gpu, rows, chosen, out)?;
+    linear.forward(&runner.products, rows, chosen, out)?;
     Ok(out)
 }
 
@@ -320,7 +312,7 @@ impl Encoder for CudaBert {
             if stop() {
                 return Err(ModelError::Stopped);
             }
-            layer.qkv.forward(&gpu, m, same, qkv)?;
+            layer.qkv.forward(&runner.products, m, same, qkv)?;
             runner.attention(&Attention {
                 out: mixed,
                 qkv,
@@ -328,6 +320,7 @@ impl Encoder for CudaBert {
                 block_stride: 0,
                 items: at,
                 count: items,
+                rows: runner.rows,
                 tables: 0,
                 table_stride: 0,
                 heads,
@@ -335,11 +328,10 @@ impl Encoder for CudaBert {
                 scale: self.scale,
                 parts: None,
             })?;
-            layer.attention_output.forward(&gpu, m, mixed, x)?;
+            layer.attention_output.forward(&runner.products, m, mixed, x)?;
             runner.norm(&layer.attention_norm, x, 0, m, same, x)?;
-            layer.intermediate.forward(&gpu, m, same, inner)?;
-            runner.activate(&runner.kernels.activate, self.activation, inner, m * self.inner)?;
-            layer.output.forward(&gpu, m, inner, x)?;
+            layer.intermediate.forward(&runner.products, m, same, inner)?;
+            layer.output.forward(&runner.products, m, inner, x)?;
             runner.norm(&layer.output_norm, x, 0, m, same, x)?;
         }
         let pooled_here = want.embedding.as_ref().filter(|pooled| {

@@ -9,9 +9,8 @@ use cudarc::driver::{CudaFunction, CudaGraph, sys};
 use crate::contract::causal::check_steps;
 use crate::cuda::gpu::{Arg, Buffer, Gpu, Type, failed};
 use crate::cuda::layers::{Attention, Loader, Norm, Runner, SPLIT, TILE, check_shape};
-use crate::cuda::linear::{Linear, Output, Weight};
+use crate::cuda::linear::{Append, Linear, Output};
 use crate::reference::gpt2::Config;
-use crate::reference::layers::Activation;
 use crate::{
     BlockId, CausalBackend, CausalInfo, KvSpec, LoadObserver, LoadOptions, ModelError, Result, Step,
     StepLogits, Weights,
@@ -22,8 +21,8 @@ const LANES: usize = 512;
 const MOST_ROWS: usize = 8192;
 /// Whole sequences that the cache holds by default, within half of the free memory.
 const SEQUENCES: usize = 64;
-/// Blocks of threads below which keys are divided between blocks: two for each multiprocessor of an H100.
-const FEW: usize = 264;
+/// Blocks of threads for each multiprocessor, below which keys are divided between blocks.
+const FEW: usize = 2;
 
 struct Block {
     ln_1: Norm,
@@ -91,8 +90,6 @@ pub(crate) struct CudaGpt2 {
     h: Vec<Block>,
     ln_f: Norm,
     head: Linear,
-    _lm_head: Option<Buffer>,
-    activation: Activation,
     inner: usize,
     cache: Buffer,
     space: Space,
@@ -114,7 +111,7 @@ impl CudaGpt2 {
         gpu: Gpu,
     ) -> Result<Self> {
         let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
-        check_shape(d, inner, config.n_head)?;
+        check_shape(d, config.n_head)?;
         let asked = options.dtype.unwrap_or_else(|| weights.native_dtype("h.0.attn.c_attn.weight"));
         let (kind, dtype) = Type::of(asked);
         let runner = Runner::new(Arc::new(gpu), kind, d / config.n_head)?;
@@ -122,32 +119,30 @@ impl CudaGpt2 {
         let wte = load.table("wte.weight", &[v, d])?;
         let wpe = load.table("wpe.weight", &[config.n_positions, d])?;
         let eps = config.layer_norm_epsilon;
-        let gelu = config.activation_function == Activation::GeluNew && kind != Type::F32;
         let block = |i: usize| -> Result<Block> {
             let name = |part: &str| format!("h.{i}.{part}");
             Ok(Block {
                 ln_1: load.norm(&name("ln_1"), d, eps)?,
-                c_attn: load.linear(&name("attn.c_attn"), (d, 3 * d), true, Output::Same)?,
-                attn_c_proj: load.linear(&name("attn.c_proj"), (d, d), true, Output::Added)?,
+                c_attn: load.linear(&name("attn.c_attn"), (d, 3 * d), true, Output::Same, None)?,
+                attn_c_proj: load.linear(&name("attn.c_proj"), (d, d), true, Output::Added, None)?,
                 ln_2: load.norm(&name("ln_2"), d, eps)?,
                 c_fc: load.linear(
                     &name("mlp.c_fc"),
                     (d, inner),
                     true,
-                    if gelu { Output::Gelu } else { Output::Same },
+                    Output::Same,
+                    Some(config.activation_function),
                 )?,
-                mlp_c_proj: load.linear(&name("mlp.c_proj"), (inner, d), true, Output::Added)?,
+                mlp_c_proj: load.linear(&name("mlp.c_proj"), (inner, d), true, Output::Added, None)?,
                 scale: config.attention_scale(i) as f32,
             })
         };
         let h = (0..config.n_layer).map(block).collect::<Result<Vec<_>>>()?;
         let ln_f = load.norm("ln_f", d, eps)?;
-        let lm_head = match config.tie_word_embeddings {
-            true => None,
-            false => Some(load.table("lm_head.weight", &[v, d])?),
+        let head = match config.tie_word_embeddings {
+            true => load.tied(&wte, (d, v))?,
+            false => load.tied(&load.table("lm_head.weight", &[v, d])?, (d, v))?,
         };
-        let at = lm_head.as_ref().map_or(wte.at, |head| head.at);
-        let head = Linear::new(&runner.gpu, kind, Weight::Shared(at), None, (d, v), false, Output::F32)?;
         let bytes = 2 * kind.bytes() * TILE * config.n_layer * d;
         let spec = cache_spec(&runner.gpu, options.kv_cache_bytes, bytes, config.n_positions)?;
         info.dtype = dtype;
@@ -157,7 +152,6 @@ impl CudaGpt2 {
         Ok(Self {
             argmax: runner.gpu.function("argmax_f32")?,
             cache: runner.gpu.buffer(spec.blocks * spec.bytes)?,
-            activation: config.activation_function,
             info,
             spec,
             runner,
@@ -166,7 +160,6 @@ impl CudaGpt2 {
             h,
             ln_f,
             head,
-            _lm_head: lm_head,
             inner,
             space: Space::default(),
             graphs: BTreeMap::new(),
@@ -222,16 +215,8 @@ impl CudaGpt2 {
             }
             let cache = self.cache.at + (layer * 2 * TILE * d * e) as u64;
             runner.norm(&block.ln_1, p.x, 0, m, p.normal, 0)?;
-            block.c_attn.forward(gpu, m, p.normal, p.qkv)?;
-            let append = [
-                Arg::At(cache),
-                Arg::At(p.qkv),
-                Arg::At(n.slots),
-                Arg::Long(block_stride as i64),
-                Arg::Int(d as i32),
-                Arg::Int((d / heads) as i32),
-            ];
-            gpu.launch(&runner.kernels.append, [m, 1, 1], 128, 0, &append)?;
+            let append = Append { cache, slots: n.slots, stride: block_stride, dim: d / heads };
+            block.c_attn.forward_append(&runner.products, m, p.normal, p.qkv, append)?;
             runner.attention(&Attention {
                 out: p.mixed,
                 qkv: p.qkv,
@@ -239,6 +224,7 @@ impl CudaGpt2 {
                 block_stride,
                 items: n.items,
                 count: shape.items,
+                rows: if shape.items == shape.rows { 1 } else { runner.rows },
                 tables: n.tables,
                 table_stride: self.table_stride(),
                 heads,
@@ -246,16 +232,13 @@ impl CudaGpt2 {
                 scale: block.scale,
                 parts: (shape.parts > 0).then_some((p.parts, shape.parts)),
             })?;
-            block.attn_c_proj.forward(gpu, m, p.mixed, p.x)?;
+            block.attn_c_proj.forward(&runner.products, m, p.mixed, p.x)?;
             runner.norm(&block.ln_2, p.x, 0, m, p.normal, 0)?;
-            block.c_fc.forward(gpu, m, p.normal, p.inner)?;
-            if block.c_fc.needs_activation() {
-                runner.activate(&runner.kernels.activate, self.activation, p.inner, m * self.inner)?;
-            }
-            block.mlp_c_proj.forward(gpu, m, p.inner, p.x)?;
+            block.c_fc.forward(&runner.products, m, p.normal, p.inner)?;
+            block.mlp_c_proj.forward(&runner.products, m, p.inner, p.x)?;
         }
         runner.norm(&self.ln_f, p.x, n.wanted, shape.logits, p.normal, 0)?;
-        self.head.forward(gpu, shape.logits, p.normal, p.logits)?;
+        self.head.forward(&runner.products, shape.logits, p.normal, p.logits)?;
         let best = [
             Arg::At(p.best),
             Arg::At(p.logits),
@@ -272,15 +255,16 @@ impl CudaGpt2 {
         let wanted: usize = steps.iter().map(|step| step.logits).sum();
         let decode = steps.iter().all(|step| step.tokens.len() == 1 && step.logits == 1) && rows <= LANES;
         let longest = steps.iter().map(|step| step.start + step.tokens.len()).max().unwrap_or(0);
+        let blocks = FEW * self.runner.gpu.multiprocessors;
+        let few = |items: usize| items * self.info.heads < blocks && longest > SPLIT;
         let shape = if decode {
             let rows = rows.next_power_of_two();
             // Of the keys' parts a power of two too, so that there are few graphs.
-            let parts = longest.div_ceil(SPLIT).next_power_of_two();
+            let parts = if few(rows) { longest.div_ceil(SPLIT).next_power_of_two() } else { 0 };
             let parts = parts.min(self.info.n_positions.div_ceil(SPLIT));
             Shape { rows, items: rows, sequences: rows, logits: rows, parts }
         } else {
-            let few = items * self.info.heads < FEW && longest > SPLIT;
-            let parts = if few { longest.div_ceil(SPLIT) } else { 0 };
+            let parts = if few(items) { longest.div_ceil(SPLIT) } else { 0 };
             Shape { rows, items, sequences: steps.len(), logits: wanted, parts }
         };
         let places = self.places(shape)?;

@@ -1,13 +1,10 @@
 //! A GPU: the driver found at run time, one stream, our kernels, and buffers.
 
 use std::ffi::c_void;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cudarc::cublaslt::{result as lt, sys as lt_sys};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig,
-    PushKernelArg, sys,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, sys,
 };
 use half::{bf16, f16};
 
@@ -17,7 +14,8 @@ static KERNELS: &[u8] = include_bytes!(env!("CANDLEWICK_CUDA_KERNELS"));
 
 /// Compute capability 8.0, Ampere: the first with bfloat16.
 const OLDEST: i32 = 8;
-const WORKSPACE: usize = 32 << 20;
+/// Hopper: the first on which a launch may begin before the one before it has ended.
+const OVERLAPS: i32 = 9;
 
 /// The type of weights and of products' inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl Type {
         if self == Self::F32 { 4 } else { 2 }
     }
 
-    fn suffix(self) -> &'static str {
+    pub fn suffix(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
@@ -77,8 +75,6 @@ pub(crate) struct Kernels {
     pub embed: CudaFunction,
     pub layer_norm: CudaFunction,
     pub gather: CudaFunction,
-    pub activate: CudaFunction,
-    pub append: CudaFunction,
     pub combine: CudaFunction,
 }
 
@@ -86,25 +82,12 @@ pub(crate) struct Gpu {
     pub context: Arc<CudaContext>,
     pub stream: Arc<CudaStream>,
     module: Arc<CudaModule>,
-    pub lt: lt_sys::cublasLtHandle_t,
-    pub workspace: Buffer,
+    pub ordinal: usize,
+    pub name: String,
+    pub multiprocessors: usize,
+    overlaps: bool,
     /// Compute capability, such as 9.0.
     pub capability: String,
-}
-
-// SAFETY: cublasLt's handle may be used from any thread.
-unsafe impl Send for Gpu {}
-// SAFETY: as above; cublasLt's functions are thread-safe.
-unsafe impl Sync for Gpu {}
-
-impl Drop for Gpu {
-    fn drop(&mut self) {
-        // The last owner may be another thread than the model's. After a failed device nothing can be given back.
-        if self.context.bind_to_thread().is_ok() {
-            // SAFETY: made in `open`, and destroyed here alone.
-            let _ = unsafe { lt::destroy_handle(self.lt) };
-        }
-    }
 }
 
 impl Gpu {
@@ -118,7 +101,6 @@ impl Gpu {
         if !unsafe { cudarc::driver::sys::is_culib_present() } {
             return Err(refuse("there is no NVIDIA driver (libcuda.so.1)".into()));
         }
-        load_cublas().map_err(refuse)?;
         let driver = |error: DriverError| refuse(error.to_string());
         let count = CudaContext::device_count().map_err(driver)?;
         if ordinal >= usize::try_from(count).unwrap_or(0) {
@@ -136,10 +118,12 @@ impl Gpu {
         let stream = context.new_stream().map_err(driver)?;
         let image = cudarc::nvrtc::Ptx::from_binary(KERNELS.to_vec());
         let module = context.load_module(image).map_err(driver)?;
-        let lt = lt::create_handle().map_err(|error| refuse(format!("cublasLt: {error:?}")))?;
-        let workspace = buffer(&stream, WORKSPACE)?;
         let capability = format!("{major}.{minor}");
-        Ok(Self { context, stream, module, lt, workspace, capability })
+        let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = context.attribute(count).map_err(driver)?.max(1) as usize;
+        let name = context.name().map_err(driver)?;
+        let overlaps = major >= OVERLAPS;
+        Ok(Self { context, stream, module, ordinal, name, multiprocessors, overlaps, capability })
     }
 
     pub fn function(&self, name: &str) -> Result<CudaFunction> {
@@ -152,8 +136,6 @@ impl Gpu {
             embed: get("embed")?,
             layer_norm: get("layer_norm")?,
             gather: get("gather")?,
-            activate: get("activate")?,
-            append: get("append")?,
             combine: get("combine")?,
         })
     }
@@ -172,6 +154,12 @@ impl Gpu {
     pub fn filled(&self, bytes: &[u8]) -> Result<Buffer> {
         let mut buffer = self.buffer(bytes.len())?;
         self.stream.memcpy_htod(bytes, &mut buffer.slice).map_err(failed)?;
+        Ok(buffer)
+    }
+
+    pub fn zeros(&self, bytes: usize) -> Result<Buffer> {
+        let mut buffer = self.buffer(bytes)?;
+        self.stream.memset_zeros(&mut buffer.slice).map_err(failed)?;
         Ok(buffer)
     }
 
@@ -205,6 +193,8 @@ impl Gpu {
             .map_err(failed)
     }
 
+    /// Launches a kernel that may begin while the one before it still runs: our kernels wait for that themselves
+    /// (`wait_for_previous` in kernels.cu).
     pub fn launch(
         &self,
         function: &CudaFunction,
@@ -216,23 +206,32 @@ impl Gpu {
         if grid.contains(&0) {
             return Ok(());
         }
-        let mut builder = self.stream.launch_builder(function);
-        for arg in args {
-            match arg {
-                Arg::At(at) => builder.arg(at),
-                Arg::Long(n) => builder.arg(n),
-                Arg::Int(n) => builder.arg(n),
-                Arg::Float(x) => builder.arg(x),
-            };
-        }
-        let config = LaunchConfig {
-            grid_dim: (grid[0] as u32, grid[1] as u32, grid[2] as u32),
-            block_dim: (block, 1, 1),
-            shared_mem_bytes: shared as u32,
+        self.context.bind_to_thread().map_err(failed)?;
+        let mut parameters: Vec<*mut c_void> = args.iter().map(Arg::pointer).collect();
+        let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+        value.programmaticStreamSerializationAllowed = 1;
+        let mut overlap = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value,
         };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0] as u32,
+            gridDimY: grid[1] as u32,
+            gridDimZ: grid[2] as u32,
+            blockDimX: block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared as u32,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut overlap,
+            numAttrs: u32::from(self.overlaps),
+        };
+        let (function, none) = (function.cu_function(), std::ptr::null_mut());
         // SAFETY: the arguments are those of the kernel's declaration; the buffers are large enough for the grid.
-        unsafe { builder.launch(config) }.map_err(failed)?;
-        Ok(())
+        unsafe { sys::cuLaunchKernelEx(&raw const config, function, parameters.as_mut_ptr(), none) }
+            .result()
+            .map_err(failed)
     }
 }
 
@@ -242,6 +241,18 @@ pub(crate) enum Arg {
     Long(i64),
     Int(i32),
     Float(f32),
+}
+
+impl Arg {
+    /// Where its value lies, as the driver asks for it; the driver only reads.
+    fn pointer(&self) -> *mut c_void {
+        match self {
+            Self::At(at) => std::ptr::from_ref(at).cast_mut().cast(),
+            Self::Long(n) => std::ptr::from_ref(n).cast_mut().cast(),
+            Self::Int(n) => std::ptr::from_ref(n).cast_mut().cast(),
+            Self::Float(x) => std::ptr::from_ref(x).cast_mut().cast(),
+        }
+    }
 }
 
 pub(crate) fn failed(error: DriverError) -> ModelError {
@@ -264,42 +275,4 @@ fn buffer(stream: &Arc<CudaStream>, bytes: usize) -> Result<Buffer> {
     })?;
     let at = slice.device_ptr(stream).0;
     Ok(Buffer { slice, at })
-}
-
-/// Loads cublasLt from where it may lie, so that cudarc, which asks the loader for its name alone, finds it loaded.
-fn load_cublas() -> Result<(), String> {
-    const NAME: &str = "libcublasLt.so.13";
-    let mut folders: Vec<PathBuf> = Vec::new();
-    let home = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(std::env::var_os).map(PathBuf::from);
-    folders.extend(home.map(|home| home.join("lib64")));
-    let listed =
-        |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let toolkits = listed(Path::new("/usr/local"));
-    folders.extend(
-        toolkits
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cuda")))
-            .map(|path| path.join("lib64")),
-    );
-    let environment = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(std::env::var_os).map(PathBuf::from);
-    for prefix in environment.chain([PathBuf::from("/usr"), PathBuf::from("/usr/local")]) {
-        for python in listed(&prefix.join("lib")) {
-            for packages in ["site-packages", "dist-packages"] {
-                folders.push(python.join(packages).join("nvidia/cu13/lib"));
-            }
-        }
-    }
-    let paths = [PathBuf::from(NAME)].into_iter().chain(folders.iter().map(|folder| folder.join(NAME)));
-    for path in paths {
-        // SAFETY: NVIDIA's library, whose initialisers do nothing that could harm.
-        if let Ok(library) = unsafe { libloading::Library::new(&path) } {
-            std::mem::forget(library);
-            return Ok(());
-        }
-    }
-    let places: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    Err(format!("{NAME} was not found: not by the loader, nor in {}", places.join(", ")))
-}
-
-pub(crate) fn pointer(at: u64) -> *mut c_void {
-    at as *mut c_void
 }

@@ -8,7 +8,7 @@ use cudarc::driver::CudaFunction;
 
 use crate::contract::load::Reading;
 use crate::cuda::gpu::{Arg, Buffer, Gpu, Kernels, Type};
-use crate::cuda::linear::{Linear, Output, Weight};
+use crate::cuda::linear::{Linear, Output, Products};
 use crate::reference::layers::Activation;
 use crate::{LoadObserver, ModelError, Result, Weights};
 
@@ -33,6 +33,7 @@ pub(crate) struct Runner {
     pub gpu: Arc<Gpu>,
     pub kind: Type,
     pub kernels: Kernels,
+    pub products: Products,
     /// On tensor cores where the type and the heads' width allow it.
     attention: CudaFunction,
     /// Queries of an item of attention.
@@ -51,6 +52,8 @@ pub(crate) struct Attention {
     /// (items, 4)
     pub items: u64,
     pub count: usize,
+    /// Queries of an item, at most.
+    pub rows: usize,
     /// (sequences, `table_stride`)
     pub tables: u64,
     pub table_stride: usize,
@@ -64,10 +67,10 @@ pub(crate) struct Attention {
 impl Runner {
     /// `dim`: width of a head.
     pub fn new(gpu: Arc<Gpu>, kind: Type, dim: usize) -> Result<Self> {
-        let kernels = gpu.kernels(kind)?;
+        let (kernels, products) = (gpu.kernels(kind)?, Products::new(gpu.clone(), kind)?);
         let mma = kind != Type::F32 && matches!(dim, 32 | 64);
         let attention = gpu.attention(kind, mma.then_some(dim))?;
-        Ok(Self { gpu, kind, kernels, attention, rows: if mma { ROWS_MMA } else { ROWS }, mma })
+        Ok(Self { gpu, kind, kernels, products, attention, rows: if mma { ROWS_MMA } else { ROWS }, mma })
     }
 
     /// x's rows `from` (0: the first), as `rows` rows of `out`; as floats in `same` too, unless that is 0.
@@ -81,8 +84,9 @@ impl Runner {
             Arg::At(norm.bias.at),
             Arg::Int(norm.width as i32),
             Arg::Float(norm.eps),
+            Arg::Int(rows as i32),
         ];
-        self.gpu.launch(&self.kernels.layer_norm, [rows, 1, 1], 128, 0, &args)
+        self.gpu.launch(&self.kernels.layer_norm, [rows.div_ceil(4), 1, 1], 128, 0, &args)
     }
 
     pub fn attention(&self, a: &Attention) -> Result<()> {
@@ -117,31 +121,12 @@ impl Runner {
             Arg::Int(a.dim as i32),
             Arg::Int(causal),
         ];
-        self.gpu.launch(&self.kernels.combine, [a.count, a.heads, 1], 512, 0, &args)
+        self.gpu.launch(&self.kernels.combine, [a.count, a.heads, 1], 32 * a.rows.min(16) as u32, 0, &args)
     }
 
     /// Bytes of the space for parts.
     pub fn parts_bytes(rows: usize, heads: usize, parts: usize, dim: usize) -> usize {
         4 * rows * heads * parts * (dim + 2)
-    }
-
-    /// `function`: `activate` of the type of `x`.
-    pub fn activate(
-        &self,
-        function: &CudaFunction,
-        activation: Activation,
-        x: u64,
-        count: usize,
-    ) -> Result<()> {
-        let kind = match activation {
-            Activation::Gelu => 0,
-            Activation::GeluNew => 1,
-            Activation::Relu => 2,
-            Activation::Silu => 3,
-            Activation::Tanh => 4,
-        };
-        let args = [Arg::At(x), Arg::Int(kind), Arg::Long(count as i64)];
-        self.gpu.launch(function, [count.div_ceil(1024).min(4096), 1, 1], 256, 0, &args)
     }
 
     pub fn gather(&self, x: u64, from: u64, rows: usize, width: usize, out: u64) -> Result<()> {
@@ -194,47 +179,72 @@ impl<'a> Loader<'a> {
     }
 
     /// `name`.weight and .bias; `in_out`: GPT-2's Conv1D.
-    pub fn linear(&self, name: &str, sizes: (usize, usize), in_out: bool, to: Output) -> Result<Linear> {
-        self.fused(&[name.to_owned()], sizes, in_out, to)
+    pub fn linear(
+        &self,
+        name: &str,
+        sizes: (usize, usize),
+        in_out: bool,
+        to: Output,
+        activation: Option<Activation>,
+    ) -> Result<Linear> {
+        let layout = if in_out { Layout::InOut } else { Layout::OutIn };
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        self.product(&[(weight, bias)], sizes, layout, to, activation)
+    }
+
+    /// Several layers of equal sizes (out, in) as one, their outputs one after the other.
+    pub fn fused(&self, names: &[String], sizes: (usize, usize), to: Output) -> Result<Linear> {
+        let names: Vec<_> =
+            names.iter().map(|name| (format!("{name}.weight"), format!("{name}.bias"))).collect();
+        self.product(&names, sizes, Layout::OutIn, to, None)
     }
 
     /// A head whose weight (out, in) and bias have names of their own, as floats.
-    pub fn named(&self, weight: &str, bias: &str, (input, output): (usize, usize)) -> Result<Linear> {
-        let table = self.table(weight, &[output, input])?;
-        let bias = self.values(bias, &[output])?;
-        let (gpu, kind) = (&self.runner.gpu, self.runner.kind);
-        Linear::new(gpu, kind, Weight::Owned(table), Some(&bias), (input, output), false, Output::F32)
+    pub fn named(&self, weight: &str, bias: &str, sizes: (usize, usize)) -> Result<Linear> {
+        self.product(&[(weight.to_owned(), bias.to_owned())], sizes, Layout::OutIn, Output::F32, None)
     }
 
-    /// Several layers of equal sizes as one, their outputs one after the other. (out, in) where they are several.
-    pub fn fused(
+    /// `names`: of weights and biases.
+    fn product(
         &self,
-        names: &[String],
+        names: &[(String, String)],
         (input, output): (usize, usize),
-        in_out: bool,
+        layout: Layout,
         to: Output,
+        activation: Option<Activation>,
     ) -> Result<Linear> {
-        let layout = if in_out { Layout::InOut } else { Layout::OutIn };
         let in_out = self.weights.layout(layout) == Layout::InOut;
         let shape = if in_out { [input, output] } else { [output, input] };
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        for name in names {
-            weight.extend(self.runner.kind.encode(&self.values(&format!("{name}.weight"), &shape)?));
-            bias.extend(self.values(&format!("{name}.bias"), &[output])?);
+        let mut biases = Vec::new();
+        for (_, bias) in names {
+            biases.extend(self.values(bias, &[output])?);
         }
-        let weight = Weight::Owned(self.put(&weight)?);
-        let sizes = (input, output * names.len());
-        Linear::new(&self.runner.gpu, self.runner.kind, weight, Some(&bias), sizes, in_out, to)
+        let linear =
+            Linear::new(&self.runner.products, (input, output * names.len()), Some(&biases), to, activation)?;
+        for (index, (weight, _)) in names.iter().enumerate() {
+            let raw = self.runner.kind.encode(&self.values(weight, &shape)?);
+            let raw = self.runner.gpu.filled(&raw)?;
+            linear.place(&self.runner.products, raw.at, index * output, output, in_out)?;
+        }
+        self.held.set(self.held.get() + linear.bytes() as u64);
+        Ok(linear)
+    }
+
+    /// The product with a table (out, in) that is on the GPU, without bias, as floats.
+    pub fn tied(&self, table: &Buffer, (input, output): (usize, usize)) -> Result<Linear> {
+        let linear = Linear::new(&self.runner.products, (input, output), None, Output::F32, None)?;
+        linear.place(&self.runner.products, table.at, 0, output, false)?;
+        self.held.set(self.held.get() + linear.bytes() as u64);
+        Ok(linear)
     }
 }
 
 /// What the kernels can take of a model's shape.
-pub(crate) fn check_shape(width: usize, inner: usize, heads: usize) -> Result<()> {
-    let dim = width / heads;
-    let refused = match [width, inner].into_iter().find(|width| !width.is_multiple_of(4)) {
-        Some(width) => format!("a width of {width} on cuda, not a multiple of 4"),
-        None if dim > WIDEST => format!("heads of {dim} elements on cuda, at most {WIDEST}"),
-        None => return Ok(()),
-    };
-    Err(ModelError::UnsupportedModel(refused))
+pub(crate) fn check_shape(width: usize, heads: usize) -> Result<()> {
+    match width / heads {
+        dim if dim > WIDEST => {
+            Err(ModelError::UnsupportedModel(format!("heads of {dim} elements on cuda, at most {WIDEST}")))
+        }
+        _ => Ok(()),
+    }
 }

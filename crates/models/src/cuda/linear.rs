@@ -1,221 +1,281 @@
-//! y = x W + b by cublasLt: one algorithm for each matrix, whatever the number of rows, and none that splits K between
-//! blocks, so that a row's bits do not depend on the rows beside it.
+//! y = x W + b (`crates/models/cuda/gemm.h`): tiles of several sizes, whose sums over K all have the same order, so
+//! that a row's bits do not depend on the rows beside it; the number of rows chooses the fastest.
 
-use std::ffi::c_void;
+use std::sync::Arc;
 
-use cudarc::cublaslt::result as lt;
-use cudarc::cublaslt::sys::{
-    self, cublasComputeType_t as Compute, cublasLtEpilogue_t as Epilogue, cublasLtMatmulAlgo_t,
-    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreferenceAttributes_t as Preference,
-    cudaDataType_t as DataType,
-};
+use cudarc::driver::{CudaFunction, sys::CUfunction_attribute};
 
-use crate::cuda::gpu::{Buffer, Gpu, Type, pointer};
-use crate::{ModelError, Result};
+use crate::Result;
+use crate::cuda::gpu::{Arg, Buffer, Gpu, Type, failed};
+use crate::reference::layers::Activation;
 
 /// What a product writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// In the type of the weights.
     Same,
-    /// In the type of the weights, through GELU's tanh approximation.
-    Gelu,
     F32,
     /// Added to the floats that are there.
     Added,
 }
 
-impl Output {
-    /// The type of what is written, and of the bias, where weights are of type `kind`.
-    fn of(self, kind: Type) -> Type {
-        match self {
-            Self::Same | Self::Gelu => kind,
-            Self::F32 | Self::Added => Type::F32,
+/// A kernel of gemm.h: the rows and columns of a block, its threads and its shared memory.
+struct Tile {
+    rows: usize,
+    columns: usize,
+    threads: u32,
+    shared: usize,
+    function: CudaFunction,
+}
+
+/// What computes products with weights of one type on a GPU.
+pub(crate) struct Products {
+    gpu: Arc<Gpu>,
+    kind: Type,
+    /// The largest first.
+    tiles: Vec<Tile>,
+    place: CudaFunction,
+}
+
+/// Kernel, rows, columns, threads, elements of a stage, stages: as kernels.cu exports them.
+type Kernel = (&'static str, usize, usize, u32, usize, usize);
+
+const FLOATS: [Kernel; 3] = [
+    ("gemm128x64", 128, 64, 128, 128 * 20 + 64 * 16, 3),
+    ("gemm64x64", 64, 64, 256, 64 * 20 + 64 * 16, 4),
+    ("gemm16x32", 16, 32, 128, 16 * 68 + 32 * 64, 6),
+];
+/// Hopper's own.
+const WGMMA: [Kernel; 2] = [
+    ("wgmma128x192", 128, 192, 256, (128 + 192) * 64, 5),
+    ("wgmma128x128", 128, 128, 256, (128 + 128) * 64, 6),
+];
+const HALF: [Kernel; 5] = [
+    ("gemm128x128", 128, 128, 128, (128 + 128) * 64, 3),
+    ("gemm64x64", 64, 64, 128, (64 + 64) * 64, 4),
+    ("gemm64x32", 64, 32, 128, (64 + 32) * 128, 3),
+    ("gemm32x32", 32, 32, 128, (32 + 32) * 128, 5),
+    ("gemm16x32", 16, 32, 128, (16 + 32) * 128, 8),
+];
+
+impl Products {
+    pub fn new(gpu: Arc<Gpu>, kind: Type) -> Result<Self> {
+        let kernels = match kind {
+            Type::F32 => FLOATS.to_vec(),
+            _ if gpu.capability == "9.0" => [&WGMMA[..], &HALF[1..]].concat(),
+            _ => HALF.to_vec(),
+        };
+        let tiles = kernels.into_iter().map(|(name, rows, columns, threads, stage, stages)| {
+            let function = gpu.function(&format!("{name}_{}", kind.suffix()))?;
+            let shared = stage * stages * kind.bytes();
+            let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(most, shared as i32).map_err(failed)?;
+            Ok(Tile { rows, columns, threads, shared, function })
+        });
+        let tiles = tiles.collect::<Result<_>>()?;
+        let place = gpu.function(&format!("place_{}", kind.suffix()))?;
+        Self { gpu, kind, tiles, place }.checked()
+    }
+
+    /// Without the tiles that do not give, on this GPU, the bits of the smallest: that each sums K in one order is what
+    /// their code says, and how tensor cores round within an instruction is the GPU's to say.
+    fn checked(mut self) -> Result<Self> {
+        let (gpu, kind) = (&self.gpu, self.kind);
+        let (rows, input, output) = (130, 264, 200);
+        // Values of many sizes, so that what is rounded first shows.
+        let values = |count: usize| -> Vec<f32> {
+            let value = |i: usize| {
+                ((i * 7919 % 8191) as f32 / 4096.0 - 1.0) * f32::powi(2.0, (i * 31 % 17) as i32 - 8)
+            };
+            (0..count).map(value).collect()
+        };
+        let (x, w) = (kind.encode(&values(rows * input)), kind.encode(&values(input * output + 1)[1..]));
+        let (x, w, y) = (gpu.filled(&x)?, gpu.filled(&w)?, gpu.buffer(4 * rows * output)?);
+        let pitch = if kind == Type::F32 { output } else { input };
+        let product =
+            Product { rows, input, output, pitch, to: Output::F32, activation: None, bias: 0, append: NONE };
+        let mut expected = Vec::new();
+        let mut equal = Vec::new();
+        for tile in self.tiles.iter().rev() {
+            let mut found = vec![0u32; rows * output];
+            product.launch(gpu, tile, x.at, w.at, y.at)?;
+            gpu.download(&y, &mut found)?;
+            if expected.is_empty() {
+                expected.clone_from(&found);
+            }
+            equal.push(found == expected);
         }
+        self.tiles.retain(|_| equal.pop() == Some(true));
+        Ok(self)
+    }
+
+    /// The largest tile that still gives most multiprocessors a block; else the smallest.
+    fn choose(&self, rows: usize, output: usize) -> &Tile {
+        let enough = |tile: &&Tile| {
+            let blocks = rows.div_ceil(tile.rows) * output.div_ceil(tile.columns);
+            rows > tile.rows / 2 && 4 * blocks >= 3 * self.gpu.multiprocessors
+        };
+        self.tiles.iter().find(enough).unwrap_or(&self.tiles[self.tiles.len() - 1])
     }
 }
 
+/// Where the keys and values go that a product makes: a layer's part of the cache, each row's slot, elements of a block
+/// and of a head.
+#[derive(Clone, Copy)]
+pub(crate) struct Append {
+    pub cache: u64,
+    pub slots: u64,
+    pub stride: usize,
+    pub dim: usize,
+}
+
+const NONE: Append = Append { cache: 0, slots: 0, stride: 0, dim: 0 };
+
+/// W and b on the GPU, as gemm.h has them: half types as (out, in padded to 8), floats as (in, out padded to 4).
 pub(crate) struct Linear {
-    kind: Type,
-    weight: u64,
-    /// (in, out) as GPT-2's Conv1D has it, or (out, in).
-    in_out: bool,
+    weight: Buffer,
+    bias: Option<Buffer>,
     pub input: usize,
     pub output: usize,
+    /// Elements from one row of W to the next.
+    pitch: usize,
     /// Elements from one row of the result to the next.
     pub stride: usize,
-    bias: Option<Buffer>,
     to: Output,
-    algorithm: cublasLtMatmulAlgo_t,
-    _weight: Option<Buffer>,
+    activation: Option<Activation>,
 }
-
-/// Rows for which an algorithm is chosen.
-const TYPICAL_ROWS: u64 = 128;
 
 impl Linear {
-    #[allow(clippy::too_many_arguments)]
+    /// Weights of zero, which `place` fills.
     pub fn new(
-        gpu: &Gpu,
-        kind: Type,
-        weight: Weight,
-        bias: Option<&[f32]>,
+        products: &Products,
         (input, output): (usize, usize),
-        in_out: bool,
+        bias: Option<&[f32]>,
         to: Output,
+        activation: Option<Activation>,
     ) -> Result<Self> {
-        let stride = output.next_multiple_of(if to == Output::F32 { 4 } else { 1 });
-        let (at, owned) = match weight {
-            Weight::Owned(buffer) => (buffer.at, Some(buffer)),
-            Weight::Shared(at) => (at, None),
+        let (lines, pitch) = match products.kind {
+            Type::F32 => (input, output.next_multiple_of(4)),
+            _ => (output, input.next_multiple_of(8)),
         };
-        let bias = bias.map(|bias| gpu.filled(&to.of(kind).encode(bias)));
-        let mut linear = Self {
-            kind,
-            weight: at,
-            in_out,
+        let bias = bias.map(|bias| {
+            let mut bias = bias.to_vec();
+            bias.resize(output.next_multiple_of(4), 0.0);
+            products.gpu.filled(bytemuck::cast_slice(&bias))
+        });
+        Ok(Self {
+            weight: products.gpu.zeros(lines * pitch * products.kind.bytes())?,
+            bias: bias.transpose()?,
             input,
             output,
-            stride,
-            bias: bias.transpose()?,
+            pitch,
+            stride: if to == Output::F32 { output.next_multiple_of(4) } else { output },
             to,
-            // SAFETY: plain numbers, which are overwritten before they are used.
-            algorithm: unsafe { std::mem::zeroed() },
-            _weight: owned,
+            activation,
+        })
+    }
+
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> usize {
+        self.weight.len()
+    }
+
+    /// Puts the weights `from`, (in, `count`) as GPT-2's Conv1D has them or (`count`, in), into the columns from
+    /// `first` on.
+    pub fn place(
+        &self,
+        products: &Products,
+        from: u64,
+        first: usize,
+        count: usize,
+        in_out: bool,
+    ) -> Result<()> {
+        let floats = products.kind == Type::F32;
+        let (lines, columns) = if floats { (self.input, count) } else { (count, self.input) };
+        let offset = if floats { first } else { first * self.pitch } * products.kind.bytes();
+        let args = [
+            Arg::At(self.weight.at + offset as u64),
+            Arg::At(from),
+            Arg::Int(lines as i32),
+            Arg::Int(columns as i32),
+            Arg::Int(self.pitch as i32),
+            Arg::Int(i32::from(floats != in_out)),
+        ];
+        let blocks = (self.input * count).div_ceil(1024).min(4096);
+        products.gpu.launch(&products.place, [blocks, 1, 1], 256, 0, &args)
+    }
+
+    /// x (rows, in) → y (rows, stride), at addresses of the GPU.
+    pub fn forward(&self, products: &Products, rows: usize, x: u64, y: u64) -> Result<()> {
+        self.forward_append(products, rows, x, y, NONE)
+    }
+
+    /// The same; y is queries, keys and values, and the latter two go into the cache as well.
+    pub fn forward_append(
+        &self,
+        products: &Products,
+        rows: usize,
+        x: u64,
+        y: u64,
+        append: Append,
+    ) -> Result<()> {
+        let tile = products.choose(rows, self.output);
+        let product = Product {
+            rows,
+            input: self.input,
+            output: self.output,
+            pitch: self.pitch,
+            to: self.to,
+            activation: self.activation,
+            bias: self.bias.as_ref().map_or(0, |bias| bias.at),
+            append,
         };
-        linear.algorithm = linear.choose(gpu)?;
-        Ok(linear)
-    }
-
-    /// Whether an activation is the caller's to launch.
-    pub fn needs_activation(&self) -> bool {
-        self.to != Output::Gelu
-    }
-
-    fn choose(&self, gpu: &Gpu) -> Result<cublasLtMatmulAlgo_t> {
-        let call = Call::new(self, TYPICAL_ROWS)?;
-        let preference = lt::create_matmul_pref().map_err(failed)?;
-        let none = 0u32;
-        // SAFETY: the attributes have the types that are given; the descriptors live until the end.
-        let found = unsafe {
-            let set = |attribute, value: *const c_void, size| {
-                lt::set_matmul_pref_attribute(preference, attribute, value, size).map_err(failed)
-            };
-            let size = gpu.workspace.len();
-            set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const size).cast(), 8)?;
-            set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const none).cast(), 4)?;
-            let found = lt::get_matmul_algo_heuristic(
-                gpu.lt,
-                call.product,
-                call.a,
-                call.b,
-                call.d,
-                call.d,
-                preference,
-            );
-            let _ = lt::destroy_matmul_pref(preference);
-            found.map_err(failed)?
-        };
-        Ok(found.algo)
-    }
-
-    /// x (rows, in) → y (rows, out), at addresses of the GPU.
-    pub fn forward(&self, gpu: &Gpu, rows: usize, x: u64, y: u64) -> Result<()> {
-        if rows == 0 {
-            return Ok(());
-        }
-        let call = Call::new(self, rows as u64)?;
-        let (one, beta) = (1f32, if self.to == Output::Added { 1f32 } else { 0f32 });
-        // SAFETY: the layouts describe the buffers that are given.
-        unsafe {
-            lt::matmul(
-                gpu.lt,
-                call.product,
-                (&raw const one).cast(),
-                (&raw const beta).cast(),
-                pointer(self.weight),
-                call.a,
-                pointer(x),
-                call.b,
-                pointer(y),
-                call.d,
-                pointer(y),
-                call.d,
-                &raw const self.algorithm,
-                pointer(gpu.workspace.at),
-                gpu.workspace.len(),
-                gpu.stream.cu_stream().cast(),
-            )
-        }
-        .map_err(failed)
+        product.launch(&products.gpu, tile, x, self.weight.at, y)
     }
 }
 
-pub(crate) enum Weight {
-    Owned(Buffer),
-    /// At an address that outlives the product.
-    Shared(u64),
+/// The numbers of a launch.
+struct Product {
+    rows: usize,
+    input: usize,
+    output: usize,
+    pitch: usize,
+    to: Output,
+    activation: Option<Activation>,
+    bias: u64,
+    append: Append,
 }
 
-/// cublasLt's descriptors of one product. It reads columns first, so our rows are its columns: y' = W' x'.
-struct Call {
-    product: sys::cublasLtMatmulDesc_t,
-    a: sys::cublasLtMatrixLayout_t,
-    b: sys::cublasLtMatrixLayout_t,
-    d: sys::cublasLtMatrixLayout_t,
-}
-
-impl Call {
-    fn new(linear: &Linear, rows: u64) -> Result<Self> {
-        let data = |kind: Type| match kind {
-            Type::F32 => DataType::CUDA_R_32F,
-            Type::F16 => DataType::CUDA_R_16F,
-            Type::BF16 => DataType::CUDA_R_16BF,
-        };
-        let kind = data(linear.kind);
-        let to = data(linear.to.of(linear.kind));
-        let (input, output) = (linear.input as u64, linear.output as u64);
-        let (a_rows, a_columns) = if linear.in_out { (output, input) } else { (input, output) };
-        // Without TF32: that is another compute type.
-        let product =
-            lt::create_matmul_desc(Compute::CUBLAS_COMPUTE_32F, DataType::CUDA_R_32F).map_err(failed)?;
-        let call = Self {
-            product,
-            a: lt::create_matrix_layout(kind, a_rows, a_columns, a_rows as i64).map_err(failed)?,
-            b: lt::create_matrix_layout(kind, input, rows, input as i64).map_err(failed)?,
-            d: lt::create_matrix_layout(to, output, rows, linear.stride as i64).map_err(failed)?,
-        };
-        let set = |attribute: Attribute, value: *const c_void, size: usize| {
-            // SAFETY: callers give values of the attribute's type.
-            unsafe { lt::set_matmul_desc_attribute(product, attribute, value, size) }.map_err(failed)
-        };
-        let transposed = i32::from(!linear.in_out);
-        set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, (&raw const transposed).cast(), 4)?;
-        if let Some(bias) = &linear.bias {
-            let epilogue = match linear.to {
-                Output::Gelu => Epilogue::CUBLASLT_EPILOGUE_GELU_BIAS,
-                _ => Epilogue::CUBLASLT_EPILOGUE_BIAS,
-            };
-            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, (&raw const epilogue).cast(), 4)?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, (&raw const bias.at).cast(), 8)?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, (&raw const to).cast(), 4)?;
-        }
-        Ok(call)
+impl Product {
+    fn launch(&self, gpu: &Gpu, tile: &Tile, x: u64, w: u64, y: u64) -> Result<()> {
+        let args = [
+            Arg::At(y),
+            Arg::At(x),
+            Arg::At(w),
+            Arg::At(self.bias),
+            Arg::Int(self.rows as i32),
+            Arg::Int(self.input as i32),
+            Arg::Int(self.output as i32),
+            Arg::Int(self.pitch as i32),
+            Arg::Int(match self.to {
+                Output::Same => 0,
+                Output::F32 => 1,
+                Output::Added => 2,
+            }),
+            Arg::Int(match self.activation {
+                None => -1,
+                Some(Activation::Gelu) => 0,
+                Some(Activation::GeluNew) => 1,
+                Some(Activation::Relu) => 2,
+                Some(Activation::Silu) => 3,
+                Some(Activation::Tanh) => 4,
+            }),
+            Arg::At(self.append.cache),
+            Arg::At(self.append.slots),
+            Arg::Long(self.append.stride as i64),
+            Arg::Int(self.append.dim as i32),
+        ];
+        let grid = [self.rows.div_ceil(tile.rows), self.output.div_ceil(tile.columns), 1];
+        gpu.launch(&tile.function, grid, tile.threads, tile.shared, &args)
     }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`, and destroyed here alone.
-        unsafe {
-            let _ = lt::destroy_matmul_desc(self.product);
-            for layout in [self.a, self.b, self.d] {
-                let _ = lt::destroy_matrix_layout(layout);
-            }
-        }
-    }
-}
-
-fn failed(error: lt::CublasError) -> ModelError {
-    ModelError::Internal(format!("cublasLt: {:?}", error.0))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Everything that runs a model in f32: the Candle model, the packed kernels, and a GPU where there is one.
 pub fn backends() -> Vec<LoadOptions> {
     use candlewick_models::Device::{Cpu, Cuda};
-    let all = [(Cpu, true), (Cpu, false), (Cuda, false)].map(|(device, reference)| LoadOptions {
+    let all = [(Cpu, true), (Cpu, false), (Cuda(0), false)].map(|(device, reference)| LoadOptions {
         dtype: Some(Dtype::F32),
         device,
         reference,
@@ -30,7 +30,7 @@ pub fn has_gpu() -> bool {
     static GPU: OnceLock<bool> = OnceLock::new();
     let find = || {
         let options =
-            LoadOptions { device: candlewick_models::Device::Cuda, threads: 1, ..LoadOptions::default() };
+            LoadOptions { device: candlewick_models::Device::Cuda(0), threads: 1, ..LoadOptions::default() };
         let folder = root().join("bert-base");
         let loaded = candlewick_models::load_encoder(folder.to_str().unwrap(), &options, &());
         if let Err(error) = &loaded {
@@ -49,8 +49,11 @@ pub struct Fixture {
     tensors: HashMap<String, Tensor>,
 }
 
+/// Where the fixtures are: in the checkout that this was built in, or where `CANDLEWICK_FIXTURES` says, on a machine
+/// that has this test and no checkout (`npm run test:cuda -- --bundle`).
 pub fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures")
+    let built = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures");
+    std::env::var_os("CANDLEWICK_FIXTURES").map_or_else(built, PathBuf::from)
 }
 
 impl Fixture {
