@@ -135,6 +135,7 @@ export const goals: readonly Goal[] = [
   share("decode", "int8", 0.9, "bandwidth"),
   ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => times(`train ${model}`, "f32", "pytorch", 1.5)),
   ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => share(`train ${model}`, "f32", 0.7, "FMA peak")),
+  ...["gpt2 124M", "gpt2 10M", "bert-base"].map((model) => times(`train ${model}`, "bf16", "pytorch", 1.25)),
   ...["prefill", "decode", "encode", "tokenise", "load", "embed"].map(lag),
 ];
 

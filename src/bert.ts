@@ -1,5 +1,5 @@
 import { checkInputs, nativeInputs, unpack } from "./inputs.js";
-import { load, loadOptions, type LoadOptions, warnOfSlowBf16 } from "./load.js";
+import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import { native, type NativeEncoder, type PackedInputs, type PackedOutputs, type PackedTokens } from "./native.js";
 import { checkOptions, checks, invalid, TOKEN_ID, type OptionTable } from "./options.js";
@@ -16,6 +16,7 @@ import { inSlices } from "./slices.js";
 import type { BERTStats } from "./stats.js";
 import type { TokenIds } from "./types.js";
 import type { SimilarityName } from "./vectors.js";
+import { warnIfSlow } from "./slow-bf16.js";
 
 /** The head of a checkpoint, and the shape of its `logits`; T is the number of tokens. */
 export type BERTHead =
@@ -426,6 +427,6 @@ function split(data: Float32Array, parts: number): Float32Array[] {
 export async function loadBERT(source: string, options: LoadOptions = {}): Promise<BERT> {
   const { model } = await load<NativeEncoder, LoadOptions>("loadBERT", native.loadEncoder, source, options, loadOptions);
   const bert = BERT.of(source, model);
-  warnOfSlowBf16(bert.info);
+  warnIfSlow(bert.info);
   return bert;
 }

@@ -2,7 +2,7 @@ import { abortError, CandlewickError } from "./errors.js";
 import { generationDefaults, type GenerationDefaults, overDefaults } from "./generation-defaults.js";
 import { generateOptions, nativeOptions, type ResolvedOptions } from "./generation-options.js";
 import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
-import { load, loadOptions, type LoadOptions, warnOfSlowBf16 } from "./load.js";
+import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import {
   native,
@@ -18,6 +18,7 @@ import type { GPT2Stats } from "./stats.js";
 import { TokenStream } from "./stream.js";
 import { readTaskParameters, type TaskParameters } from "./task-parameters.js";
 import type { GenerateOptions, Prompt } from "./types.js";
+import { warnIfSlow } from "./slow-bf16.js";
 
 /** What is known about a loaded GPT-2. */
 export interface GPT2Info {
@@ -226,7 +227,7 @@ export async function loadGPT2(source: string, options: GPT2LoadOptions = {}): P
   const { model, folders } = await load<NativeGenerator, GPT2LoadOptions>("loadGPT2", native.loadGenerator, source, options, table);
   try {
     const lm = GPT2.of(source, model, await readTaskParameters(folders));
-    warnOfSlowBf16(lm.info);
+    warnIfSlow(lm.info);
     return lm;
   } catch (error) {
     await call<void>((id) => model.close(mailbox, id));

@@ -73,18 +73,6 @@ export type LoadProgress =
   /** All weights. */
   | { readonly stage: "load"; readonly loaded: number; readonly total: number };
 
-let warned = false;
-
-/** @internal Says once that bf16 was asked of a processor that has no instructions for it. */
-export function warnOfSlowBf16(info: { dtype: string; device: string; instructionSet: string }): void {
-  if (warned || info.dtype !== "bf16" || info.device !== "cpu" || info.instructionSet === "avx512bf16") return;
-  warned = true;
-  process.emitWarning(
-    `dtype "bf16" on a processor without bf16 products (${info.instructionSet}): the same results, at the speed of f32`,
-    { type: "CandlewickWarning", code: "CANDLEWICK_BF16_SLOW" },
-  );
-}
-
 type Loader = typeof native.loadGenerator | typeof native.loadEncoder;
 
 /**

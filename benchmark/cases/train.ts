@@ -63,19 +63,20 @@ interface Trained {
 const CONTENDERS = ["candlewick", "pytorch"] as const;
 
 export async function train(context: Context): Promise<void> {
-  if (!context.dtypes.includes("f32")) return;
+  const precisions = (["f32", "bf16"] as const).filter((dtype) => context.dtypes.includes(dtype));
   const texts = JSON.parse(readFileSync(mustExist(bench("texts.json")), "utf8")) as string[];
   for (const size of SIZES.filter((size) => size.case.includes(context.part))) {
     const folder = mkdtempSync(join(tmpdir(), "candlewick-bench-"));
     try {
-      await one(context, size, folder, texts);
+      for (const dtype of precisions) await one(context, size, dtype, folder, texts);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
   }
 }
 
-async function one(context: Context, size: Size, folder: string, texts: readonly string[]): Promise<void> {
+/** `dtype`: of the products' inputs; ours by `precision`, PyTorch's by autocast. */
+async function one(context: Context, size: Size, dtype: "f32" | "bf16", folder: string, texts: readonly string[]): Promise<void> {
   const model = join(folder, "model");
   cpSync(mustExist(resolve(models(), size.tokenizer)), model, { recursive: true, filter: (path) => !/safetensors|config\.json$/.test(path) || path.endsWith("tokenizer_config.json") });
   writeFileSync(join(model, "config.json"), JSON.stringify(size.config));
@@ -91,19 +92,19 @@ async function one(context: Context, size: Size, folder: string, texts: readonly
     const now = await measureLimits(context);
     if (now) limits.push(now);
     for (const name of CONTENDERS) {
-      context.progress(`${size.case}: ${name}, ${round} of ${rounds}`);
+      context.progress(`${size.case} ${dtype}: ${name}, ${round} of ${rounds}`);
       try {
         const contender = await context.contenders.fresh(name);
         if (!contender) continue;
         const output = join(folder, "output");
-        const request = { model, task, rows, output, config, batch, length, steps, threads: context.threads };
+        const request = { model, task, rows, output, config, batch, length, steps, threads: context.threads, dtype };
         const value = await contender.child.ask<Trained>("train", request);
         contender.child.kill();
         const result = results.get(name) ?? { version: contender.version, values: [] };
         result.values.push(value);
         results.set(name, result);
       } catch (error) {
-        context.skip(`${size.case}, ${name}`, (error as Error).message);
+        context.skip(`${size.case} ${dtype}, ${name}`, (error as Error).message);
       }
     }
   }
@@ -112,11 +113,11 @@ async function one(context: Context, size: Size, folder: string, texts: readonly
       const figures = spread(all);
       const round = (value: number) => Number(value.toPrecision(5));
       const { median, p10, p90 } = figures;
-      const row: Row = { case: label, contender, version, dtype: "f32", median: round(median), p10: round(p10), p90: round(p90), unit, shareOfLimit };
+      const row: Row = { case: label, contender, version, dtype, median: round(median), p10: round(p10), p90: round(p90), unit, shareOfLimit };
       context.rows.push(row);
     };
     const speeds = values.flatMap(({ ms }) => ms.map((ms) => (1000 * batch * length) / ms));
-    const possible = limits.length > 0 ? (batch * length * median(limits.map(({ fmaGflops }) => fmaGflops))) / gigaflops(size) : NaN;
+    const possible = limits.length > 0 ? (batch * length * median(limits.map(({ fmaGflops, bf16Gflops }) => (dtype === "f32" ? fmaGflops : bf16Gflops)))) / gigaflops(size) : NaN;
     const share = median(speeds) / possible;
     push(size.case, "tok/s", speeds, Number.isFinite(share) ? Number(share.toFixed(4)) : null);
     push(`${size.case}, peak memory`, "MB", values.map(({ peak }) => peak / 1e6), null);

@@ -162,9 +162,9 @@ await serve({
   },
 
   /** In a fresh process, which is ended afterwards: steps of a model with new weights. */
-  async train({ model, task, rows, output, batch, length, steps, threads }) {
+  async train({ model, task, rows, output, batch, length, steps, threads, dtype }) {
     const ms = [];
-    const run = finetune({ model, task, train: rows, output, fromScratch: true, batchSize: batch, maxLength: length, maxSteps: 1000, saveSteps: 1000, threads });
+    const run = finetune({ model, task, train: rows, output, fromScratch: true, batchSize: batch, maxLength: length, maxSteps: 1000, saveSteps: 1000, threads, precision: dtype });
     // Not a loop over the run, whose end would write a checkpoint first.
     while (ms.length < steps) {
       const { value: event } = await run.next();

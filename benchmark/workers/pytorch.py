@@ -75,7 +75,8 @@ def train(args):
             begin = time.perf_counter()
             ids = torch.randint(network.config.vocab_size, shape)
             labels = ids if kind == "gpt2" else torch.randint(2, shape[:1])
-            loss = network(input_ids=ids, labels=labels).loss
+            with torch.autocast("cpu", torch.bfloat16, enabled=args["dtype"] == "bf16"):
+                loss = network(input_ids=ids, labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import { CandlewickError } from "../errors.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { number } from "./arguments.js";
@@ -24,6 +24,7 @@ interface Arguments extends DataArguments {
   warmupRatio?: number;
   seed?: number;
   loraRank?: number;
+  precision?: string;
   fromScratch?: boolean;
   resume?: boolean;
   overwrite?: boolean;
@@ -49,6 +50,7 @@ export function addTrain(program: Command): void {
     .option("--learning-rate <x>", "at its peak (default: 5e-5)", number)
     .option("--warmup-ratio <x>", "share of the steps until then (default: 0)", number)
     .option("--lora-rank <n>", "train low-rank adapters of this rank instead of all weights", number)
+    .addOption(new Option("--precision <type>", "of the inputs of products: bf16 is faster where the processor has it, auto takes it there (default: f32)").choices(["f32", "bf16", "auto"]))
     .option("--from-scratch", "draw the weights: the model's folder needs its configuration and tokenizer alone")
     .option("--resume", "go on from the output's newest checkpoint, if there is one")
     .option("--overwrite", "write over an output that holds a finished run")
@@ -65,9 +67,9 @@ export function addTrain(program: Command): void {
 
 async function run(config: string | undefined, given: Arguments): Promise<void> {
   const { json, data, loraRank, set = {}, model, validation, output, epochs, maxSteps, batchSize, gradientAccumulationSteps, learningRate, warmupRatio } = given;
-  const { seed, fromScratch, resume, threads, overwrite } = given;
+  const { seed, precision, fromScratch, resume, threads, overwrite } = given;
   const lora = loraRank === undefined ? undefined : { rank: loraRank };
-  const optimiser = { epochs, maxSteps, batchSize, gradientAccumulationSteps, learningRate, warmupRatio, lora, seed };
+  const optimiser = { epochs, maxSteps, batchSize, gradientAccumulationSteps, learningRate, warmupRatio, precision, lora, seed };
   const flags = { ...dataFlags(given), ...optimiser, model, train: data, validation, output, fromScratch, resume, threads };
   const options = merged(merged(await readConfig(config), flags), set);
   if (!overwrite && options["resume"] !== true) await refuseFinished(options["output"]);

@@ -9,6 +9,10 @@ export interface StartEvent {
   readonly trainableParameters: number;
   /** Of the training set. */
   readonly examples: number;
+  /** What the inputs of products are rounded to; of `precision: "auto"`, what it came to. */
+  readonly precision: "f32" | "bf16";
+  /** What products are computed with, such as `"avx512bf16"` or `"avx2"`. */
+  readonly instructionSet: string;
   /**
    * Share of the training set's tokens that the tokenizer does not know, in a sample; `null` for a vocabulary that
    * knows every text.

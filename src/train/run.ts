@@ -2,6 +2,7 @@ import { abortError, CandlewickError } from "../errors.js";
 import { EventStream } from "../event-stream.js";
 import type { NativeFinetune } from "../native.js";
 import { call, mailbox } from "../runtime.js";
+import { warnOfSlowBf16 } from "../slow-bf16.js";
 import { warnOfUnknown } from "../unknown-tokens.js";
 import type { DoneEvent, FinetuneEvent } from "./events.js";
 
@@ -65,7 +66,11 @@ export class TrainingRun extends EventStream<FinetuneEvent, DoneEvent> {
 
   protected override arrived(events: readonly FinetuneEvent[]): readonly FinetuneEvent[] {
     this.#done = events.find((event) => event.type === "done") ?? this.#done;
-    for (const event of events) if (event.type === "start") warnOfUnknown("finetune", event.unknownTokens);
+    for (const event of events) {
+      if (event.type !== "start") continue;
+      warnOfUnknown("finetune", event.unknownTokens);
+      if (event.precision === "bf16") warnOfSlowBf16("precision", event.instructionSet);
+    }
     return this.isRead ? events : [];
   }
 

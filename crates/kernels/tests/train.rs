@@ -5,6 +5,7 @@ mod common;
 use candlewick_kernels::train::random::{self, Dropout};
 use candlewick_kernels::train::*;
 use candlewick_kernels::{Activation, Pool};
+use half::bf16;
 
 /// Every available instruction set, alone and with three threads.
 fn pools() -> Vec<Pool> {
@@ -37,35 +38,74 @@ fn same_bits(what: &str, f: impl Fn(&Pool) -> Vec<f32>) -> Vec<f32> {
 
 #[test]
 fn products_of_every_orientation() {
-    for (m, k, n) in [(1, 1, 1), (7, 5, 3), (70, 40, 65), (130, 1030, 50), (9, 0, 4), (256, 33, 8)] {
-        let (a, b, bias) = (values(1, m * k), values(2, k * n), values(3, n));
-        let old = values(4, m * n);
-        let mut a_turned = vec![0.0; m * k];
-        let mut b_turned = vec![0.0; k * n];
-        (0..m * k).for_each(|i| a_turned[i % k * m + i / k] = a[i]);
-        (0..k * n).for_each(|i| b_turned[i % n * k + i / n] = b[i]);
-        let mut expected: Vec<f64> = Vec::new();
-        for (i, old) in old.iter().enumerate() {
-            let (row, column) = (i / n, i % n);
-            let dot: f64 = (0..k).map(|j| f64::from(a[row * k + j]) * f64::from(b[j * n + column])).sum();
-            expected.push(dot + f64::from(bias[column]) + f64::from(*old));
+    for (m, k, n) in
+        [(1, 1, 1), (7, 5, 3), (70, 40, 65), (130, 1030, 50), (20, 2075, 33), (9, 0, 4), (256, 33, 8)]
+    {
+        for precision in [Precision::F32, Precision::Bf16] {
+            products(precision, m, k, n);
         }
-        let found = same_bits("gemm", |pool| {
-            let run = |a: View, b: View| {
-                let (mut out, mut scratch) = (old.clone(), Floats::default());
-                gemm(pool, a, b, Gemm { bias: Some(&bias), ..Gemm::ADD }, &mut scratch, &mut out);
-                out
-            };
-            let plain = run(View::new(&a, m, k), View::new(&b, k, n));
-            for (turn_a, turn_b) in [(false, true), (true, false), (true, true)] {
-                let a = if turn_a { View::new(&a_turned, k, m).transposed() } else { View::new(&a, m, k) };
-                let b = if turn_b { View::new(&b_turned, n, k).transposed() } else { View::new(&b, k, n) };
-                assert_eq!(run(a, b), plain, "an operand's orientation changes no bit");
-            }
-            plain
-        });
-        close("gemm", &found, &expected, 2e-6 * (k as f64).sqrt().max(1.0));
     }
+}
+
+fn products(precision: Precision, m: usize, k: usize, n: usize) {
+    let (a, b, bias) = (values(1, m * k), values(2, k * n), values(3, n));
+    let old = values(4, m * n);
+    let mut a_turned = vec![0.0; m * k];
+    let mut b_turned = vec![0.0; k * n];
+    (0..m * k).for_each(|i| a_turned[i % k * m + i / k] = a[i]);
+    (0..k * n).for_each(|i| b_turned[i % n * k + i / n] = b[i]);
+    let rounded = |x: f32| match precision {
+        Precision::F32 => f64::from(x),
+        Precision::Bf16 => bf16::from_f32(x).to_f64(),
+    };
+    let mut expected: Vec<f64> = Vec::new();
+    for (i, old) in old.iter().enumerate() {
+        let (row, column) = (i / n, i % n);
+        let dot: f64 = (0..k).map(|j| rounded(a[row * k + j]) * rounded(b[j * n + column])).sum();
+        expected.push(dot + f64::from(bias[column]) + f64::from(*old));
+    }
+    let found = same_bits("gemm", |pool| {
+        let run = |a: View, b: View| {
+            let (mut out, mut scratch) = (old.clone(), Floats::default());
+            gemm(pool, precision, a, b, Gemm { bias: Some(&bias), ..Gemm::ADD }, &mut scratch, &mut out);
+            out
+        };
+        let plain = run(View::new(&a, m, k), View::new(&b, k, n));
+        for (turn_a, turn_b) in [(false, true), (true, false), (true, true)] {
+            let a = if turn_a { View::new(&a_turned, k, m).transposed() } else { View::new(&a, m, k) };
+            let b = if turn_b { View::new(&b_turned, n, k).transposed() } else { View::new(&b, k, n) };
+            assert_eq!(run(a, b), plain, "an operand's orientation changes no bit");
+        }
+        plain
+    });
+    close("gemm", &found, &expected, 2e-6 * (k as f64).sqrt().max(1.0));
+}
+
+/// The definition: pairs along K from the first to the last, the second of a pair added before the first.
+#[test]
+fn bf16_products_are_chains_of_pairs() {
+    let (m, k, n) = (5, 2051, 7);
+    let (a, b) = (values(1, m * k), values(2, k * n));
+    let value =
+        |x: &[f32], at: usize, inside: bool| if inside { bf16::from_f32(x[at]).to_f32() } else { 0.0 };
+    let mut expected = Vec::new();
+    for (row, column) in (0..m * n).map(|i| (i / n, i % n)) {
+        let mut sum = 0f32;
+        for pair in 0..k.div_ceil(2) {
+            for j in [2 * pair + 1, 2 * pair] {
+                let (x, w) = (value(&a, row * k + j, j < k), value(&b, j * n + column, j < k));
+                sum = x.mul_add(w, sum);
+            }
+        }
+        expected.push(sum);
+    }
+    let found = same_bits("bf16 gemm", |pool| {
+        let (mut out, mut scratch) = (vec![0.0; m * n], Floats::default());
+        let (a, b) = (View::new(&a, m, k), View::new(&b, k, n));
+        gemm(pool, Precision::Bf16, a, b, Gemm::SET, &mut scratch, &mut out);
+        out
+    });
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -74,7 +114,8 @@ fn products_into_columns() {
     let pool = Pool::new(1);
     let mut out = vec![7.0; 3 * 10];
     let options = Gemm { columns: Some((10, 5)), ..Gemm::SET };
-    gemm(&pool, View::new(&a, 3, 2), View::new(&b, 2, 4), options, &mut Floats::default(), &mut out);
+    let (a, b) = (View::new(&a, 3, 2), View::new(&b, 2, 4));
+    gemm(&pool, Precision::F32, a, b, options, &mut Floats::default(), &mut out);
     for (i, value) in out.iter().enumerate() {
         let written = (5..9).contains(&(i % 10));
         assert_eq!(*value != 7.0, written, "element {i}");

@@ -288,6 +288,15 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
             )))
         }
     }
+    #[inline(always)]
+    fn join_bf16(self, first: Self::F, second: Self::F) -> [u32; LANES] {
+        // SAFETY: as above; the arrays and the results are of one size.
+        unsafe {
+            let low = _mm512_cvtepu16_epi32(transmute::<[bf16; LANES], __m256i>(self.bf16(first)));
+            let high = _mm512_cvtepu16_epi32(transmute::<[bf16; LANES], __m256i>(self.bf16(second)));
+            transmute::<__m512i, [u32; LANES]>(_mm512_or_si512(low, _mm512_slli_epi32::<16>(high)))
+        }
+    }
     /// Four steps, which exchange words, pairs of words, then quarters of registers. No closures: what is not inlined
     /// into a function that has the instruction set becomes a call for every instruction.
     #[inline(always)]

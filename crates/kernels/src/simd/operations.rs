@@ -157,6 +157,17 @@ pub(crate) trait Simd: Copy {
         self.lanes(x).map(to_bf16)
     }
 
+    /// Pairs of bf16 by [`to_bf16`]: each lane of `first`, in the low half, with that of `second`.
+    #[inline(always)]
+    fn join_bf16(self, first: Self::F, second: Self::F) -> [u32; LANES] {
+        let (low, high) = (self.bf16(first), self.bf16(second));
+        let mut words = [0; LANES];
+        for i in 0..LANES {
+            words[i] = u32::from(low[i].to_bits()) | u32::from(high[i].to_bits()) << 16;
+        }
+        words
+    }
+
     /// The largest lane; no lane is a NaN.
     #[inline(always)]
     fn most(self, x: Self::F) -> f32 {

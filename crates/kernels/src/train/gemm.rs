@@ -4,16 +4,41 @@
 //! into its own second-level cache (N × K moves for M × N × K multiply-adds), and takes all rows of A over them. Every
 //! output is one accumulator that takes K in ascending order, as in the crate's other products; a block of K starts
 //! from what the one before has left in `out`, so blocking changes no bit.
+//!
+//! In bf16 both operands are rounded on the way: B as it is packed, A before, into pairs along K ([`Pair`]), of which a
+//! K that is odd fills the last with 0. What is in memory, and every sum, stays f32.
+
+use std::marker::PhantomData;
+
+use half::bf16;
 
 use crate::Pool;
 use crate::buffer::SharedMut;
 use crate::pool::Claims;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Element, Kernel, Simd, Words};
 use crate::train::Floats;
-use crate::types::LANES;
+use crate::types::{LANES, Pair};
 
-/// A block of K: three panels of it are 192 KB.
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// A block of K, in elements of a panel: three panels of it are 192 KB.
 const BLOCK_K: usize = 1024;
+
+/// What a product's inputs are rounded to. Sums are f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// By [`to_bf16`](crate::bf16::to_bf16).
+    Bf16,
+}
 
 /// Rows of A that go with one packing at most: then packing is 1.6% of the work.
 const PART_ROWS: usize = 1024;
@@ -81,11 +106,19 @@ impl Gemm<'_> {
     pub const ADD: Self = Self { start: Start::Add, ..Self::SET };
 }
 
-/// out (+)= A · B + bias. `scratch` is grown to what the call needs: a transposed A is turned there first.
+/// out (+)= A · B + bias. `scratch` is grown to what the call needs: an A that is transposed or rounded goes there first.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, out: &mut [f32]) {
+pub fn gemm(
+    pool: &Pool,
+    precision: Precision,
+    a: View,
+    b: View,
+    options: Gemm,
+    scratch: &mut Floats,
+    out: &mut [f32],
+) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert_eq!(b.rows, k, "A is [{m}, {k}], B has {} rows", b.rows);
     let (width, first) = options.columns.unwrap_or((n, 0));
@@ -94,15 +127,30 @@ pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, 
     if m == 0 || n == 0 {
         return;
     }
-    let pack = 3 * LANES * k.clamp(1, BLOCK_K);
+    let depth = match precision {
+        Precision::F32 => k,
+        Precision::Bf16 => k.div_ceil(2),
+    };
+    let pack = 3 * LANES * depth.clamp(1, BLOCK_K);
     let turn = a.column_stride != 1;
-    let scratch = scratch.at_least(pool.threads() * pack + if turn { m * k } else { 0 });
-    let (packs, turned) = scratch.split_at_mut(pool.threads() * pack);
-    let a = if turn {
-        transpose(pool, a.transposed(), turned);
-        View { data: turned, rows: m, columns: k, row_stride: k, column_stride: 1 }
-    } else {
-        a
+    // Elements of a row of A in `scratch`.
+    let pitch = match precision {
+        Precision::F32 => k,
+        Precision::Bf16 => depth.next_multiple_of(LANES),
+    };
+    let kept = precision == Precision::Bf16 || turn;
+    let scratch = scratch.at_least(pool.threads() * pack + if kept { m * pitch } else { 0 });
+    let (packs, rows) = scratch.split_at_mut(pool.threads() * pack);
+    let source = match precision {
+        Precision::F32 if turn => {
+            transpose(pool, a.transposed(), rows);
+            Source { data: rows.as_ptr(), row: k, column: 1 }
+        }
+        Precision::F32 => a.source(),
+        Precision::Bf16 => {
+            round(pool, a, pitch, rows);
+            Source { data: rows.as_ptr(), row: pitch, column: 1 }
+        }
     };
     let panels = n.div_ceil(LANES);
     let groups = panels.div_ceil(3);
@@ -110,7 +158,7 @@ pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, 
     // next. Each part packs for itself.
     let parts = (4 * pool.threads()).div_ceil(groups).min(m.div_ceil(64)).max(m.div_ceil(PART_ROWS));
     let product = Product {
-        a: a.source(),
+        a: source,
         b: b.source(),
         m,
         k,
@@ -124,8 +172,99 @@ pub fn gemm(pool: &Pool, a: View, b: View, options: Gemm, scratch: &mut Floats, 
         parts,
         groups,
     };
-    let isa = pool.isa();
-    pool.run_shares(groups * parts, |worker, claims| isa.launch(Share { product: &product, worker, claims }));
+    let (isa, product) = (pool.isa(), &product);
+    pool.run_shares(groups * parts, |worker, claims| match precision {
+        Precision::F32 => isa.launch(Share { product, worker, claims, of: PhantomData::<f32> }),
+        Precision::Bf16 => isa.launch(Share { product, worker, claims, of: PhantomData::<Pair> }),
+    });
+}
+
+/// x[R, C], in any strides, as bf16: `out` is [R, pitch] pairs; those beyond C hold 0, or nothing in particular where
+/// they lie beyond the last pair of C.
+fn round(pool: &Pool, x: View, pitch: usize, out: &mut [f32]) {
+    /// Rows of a task, which share lines of a transposed x.
+    const ROWS: usize = 4 * LANES;
+    struct Round<'a> {
+        source: Source,
+        out: &'a SharedMut<f32>,
+        rows: std::ops::Range<usize>,
+        columns: usize,
+        pitch: usize,
+    }
+    impl Kernel for Round<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let to = |row: usize| self.out.0.wrapping_add(row * self.pitch).cast::<Pair>();
+            for first in self.rows.clone().step_by(LANES) {
+                let height = LANES.min(self.rows.end - first);
+                for column in (0..self.columns).step_by(2 * LANES) {
+                    let width = (2 * LANES).min(self.columns - column);
+                    // SAFETY: the values lie inside x; 16 pairs from an even multiple of 16 values on inside a row of
+                    // `out`, for the pitch is a multiple of 16; each task has its own rows.
+                    unsafe {
+                        if self.source.column == 1 {
+                            for r in 0..height {
+                                let words = pairs_along(s, self.source.at(first + r, column), width);
+                                to(first + r).add(column / 2).cast::<[u32; LANES]>().write_unaligned(words);
+                            }
+                            continue;
+                        }
+                        let mut words = Words([[0; LANES]; LANES]);
+                        for (pair, words) in words.0.iter_mut().enumerate().take(width.div_ceil(2)) {
+                            let at = self.source.at(first, column + 2 * pair);
+                            let second = (2 * pair + 1 < width).then(|| at.add(self.source.column));
+                            *words = pairs_across(s, at, second, height);
+                        }
+                        s.transpose(&mut words);
+                        for (r, words) in words.0.iter().enumerate().take(height) {
+                            to(first + r).add(column / 2).cast::<[u32; LANES]>().write_unaligned(*words);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let (isa, source, out) = (pool.isa(), x.source(), SharedMut(out.as_mut_ptr()));
+    pool.run(x.rows.div_ceil(ROWS), |task| {
+        let rows = task * ROWS..x.rows.min(task * ROWS + ROWS);
+        isa.launch(Round { source, out: &out, rows, columns: x.columns, pitch });
+    });
+}
+
+/// `count <= 32` neighbours as 16 pairs, what is missing 0.
+///
+/// # Safety
+/// They can be read at `from`.
+#[inline(always)]
+unsafe fn pairs_along<S: Simd>(s: S, from: *const f32, count: usize) -> [u32; LANES] {
+    let second = count.saturating_sub(LANES);
+    // SAFETY: promised by the caller; 32 bf16 are 64 bytes.
+    unsafe {
+        let low = s.bf16(s.load_head(from, LANES.min(count), 0.0));
+        let high =
+            if second > 0 { s.bf16(s.load_head(from.add(LANES), second, 0.0)) } else { [bf16::ZERO; LANES] };
+        std::mem::transmute::<[[bf16; LANES]; 2], [u32; LANES]>([low, high])
+    }
+}
+
+/// `count <= 16` values of two rows as pairs, the first row's first; no second row is 0.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+unsafe fn pairs_across<S: Simd>(
+    s: S,
+    first: *const f32,
+    second: Option<*const f32>,
+    count: usize,
+) -> [u32; LANES] {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let low = s.load_head(first, count, 0.0);
+        let high = second.map_or(s.zero(), |second| s.load_head(second, count, 0.0));
+        s.join_bf16(low, high)
+    }
 }
 
 /// out[C, R] = x[R, C] transposed, in blocks of 16 × 16.
@@ -194,19 +333,19 @@ unsafe fn turn_block<S: Simd>(
 
 /// A matrix's address and strides.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
-    pub data: *const f32,
+pub(super) struct Source<T = f32> {
+    pub data: *const T,
     pub row: usize,
     pub column: usize,
 }
 // SAFETY: only read, while the slice that it was made of is borrowed.
-unsafe impl Send for Source {}
+unsafe impl<T> Send for Source<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Source {}
+unsafe impl<T> Sync for Source<T> {}
 
-impl Source {
+impl<T> Source<T> {
     #[inline(always)]
-    pub fn at(&self, row: usize, column: usize) -> *const f32 {
+    pub fn at(&self, row: usize, column: usize) -> *const T {
         self.data.wrapping_add(row * self.row + column * self.column)
     }
 
@@ -216,6 +355,7 @@ impl Source {
     }
 }
 
+/// A's and B's elements as they lie in memory, which are E::Input and f32; `out` and the panels' room, of E's size.
 struct Product<'a> {
     a: Source,
     b: Source,
@@ -234,18 +374,21 @@ struct Product<'a> {
     groups: usize,
 }
 
-struct Share<'a> {
+struct Share<'a, E> {
     product: &'a Product<'a>,
     worker: usize,
     claims: Claims<'a>,
+    of: PhantomData<E>,
 }
 
-impl Kernel for Share<'_> {
+impl<E: Panel> Kernel for Share<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let product = self.product;
-        let panels = product.packs.0.wrapping_add(self.worker * product.pack);
+        let panels = product.packs.0.wrapping_add(self.worker * product.pack).cast::<E>();
+        let a =
+            Source { data: product.a.data.cast::<E::Input>(), row: product.a.row, column: product.a.column };
         for task in self.claims {
             let (part, group) = (task / product.groups, task % product.groups);
             let first = group * 3 * LANES;
@@ -254,19 +397,19 @@ impl Kernel for Share<'_> {
             let mut done = 0;
             // A K of 0 still sets the output.
             loop {
-                let k = BLOCK_K.min(product.k - done);
+                let k = (BLOCK_K * E::DEPTH).min(product.k - done);
                 let last = done + k == product.k;
                 // SAFETY: rows, columns and the block of K lie inside the operands that `gemm` checked; the worker has
                 // its panels to itself, the task its outputs.
                 unsafe {
                     let b = Source { data: product.b.at(done, first), ..product.b };
-                    pack(s, b, k, n, panels);
+                    E::pack(s, b, k, n, panels);
                     multiply(
                         s,
                         Operands {
-                            a: Source { data: product.a.at(rows.start, done), ..product.a },
+                            a: Source { data: a.at(rows.start, done / E::DEPTH), ..a },
                             panels,
-                            k,
+                            k: k.div_ceil(E::DEPTH),
                             bias: product
                                 .bias
                                 .filter(|_| last)
@@ -282,6 +425,55 @@ impl Kernel for Share<'_> {
                 done += k;
                 if last {
                     break;
+                }
+            }
+        }
+    }
+}
+
+/// An element of a panel of B.
+pub(super) trait Panel: Element {
+    /// B[k, n] into panels of 16 columns, each [k / DEPTH][16]; what a last panel lacks is 0.
+    ///
+    /// # Safety
+    /// `b` has k × n elements, `panels` room for k × n, each rounded up.
+    unsafe fn pack<S: Simd>(s: S, b: Source, k: usize, n: usize, panels: *mut Self);
+}
+
+impl Panel for f32 {
+    #[inline(always)]
+    unsafe fn pack<S: Simd>(s: S, b: Source, k: usize, n: usize, panels: *mut f32) {
+        // SAFETY: promised by the caller.
+        unsafe { pack(s, b, k, n, panels) }
+    }
+}
+
+impl Panel for Pair {
+    #[inline(always)]
+    unsafe fn pack<S: Simd>(s: S, b: Source, k: usize, n: usize, panels: *mut Pair) {
+        let depth = k.div_ceil(2);
+        for (panel, first) in (0..n).step_by(LANES).enumerate() {
+            let lanes = LANES.min(n - first);
+            let to = panels.wrapping_add(panel * depth * LANES).cast::<[u32; LANES]>();
+            // SAFETY: promised by the caller.
+            unsafe {
+                if b.column == 1 {
+                    for pair in 0..depth {
+                        let second = (2 * pair + 1 < k).then(|| b.at(2 * pair + 1, first));
+                        to.add(pair).write_unaligned(pairs_across(s, b.at(2 * pair, first), second, lanes));
+                    }
+                    continue;
+                }
+                for from in (0..k).step_by(2 * LANES) {
+                    let count = (2 * LANES).min(k - from);
+                    let mut words = Words([[0; LANES]; LANES]);
+                    for (lane, words) in words.0.iter_mut().enumerate().take(lanes) {
+                        *words = pairs_along(s, b.at(from, first + lane), count);
+                    }
+                    s.transpose(&mut words);
+                    for (pair, words) in words.0.iter().enumerate().take(count.div_ceil(2)) {
+                        to.add(from / 2 + pair).write_unaligned(*words);
+                    }
                 }
             }
         }
@@ -318,11 +510,12 @@ pub(super) unsafe fn pack<S: Simd>(s: S, b: Source, k: usize, n: usize, panels: 
     }
 }
 
-/// Operands of [`multiply`]: A in any strides, B as [`pack`] left it.
+/// Operands of [`multiply`]: A in any strides, B as [`pack`] or [`Panel::pack`] left it.
 #[derive(Clone, Copy)]
-pub(super) struct Operands {
-    pub a: Source,
-    pub panels: *const f32,
+pub(super) struct Operands<E: Element = f32> {
+    pub a: Source<E::Input>,
+    pub panels: *const E,
+    /// Elements along K.
     pub k: usize,
     /// [n] or null.
     pub bias: *const f32,
@@ -334,9 +527,9 @@ pub(super) struct Operands {
 /// # Safety
 /// The operands have the sizes given, and so has `out`, which nobody else touches.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: Simd>(
+pub(super) unsafe fn multiply<S: Simd, E: Element>(
     s: S,
-    operands: Operands,
+    operands: Operands<E>,
     m: usize,
     n: usize,
     out: *mut f32,
@@ -369,9 +562,9 @@ pub(super) unsafe fn multiply<S: Simd>(
                         if $r > S::FLOAT_TILE.0 {
                             unreachable!()
                         } else if count == 1 {
-                            tile::<S, $r, 1>(s, &at, lanes, out, width)
+                            tile::<S, E, $r, 1>(s, &at, lanes, out, width)
                         } else if S::FLOAT_TILE.1 == 3 {
-                            tile::<S, $r, 3>(s, &at, lanes, out, width)
+                            tile::<S, E, $r, 3>(s, &at, lanes, out, width)
                         } else {
                             unreachable!()
                         }
@@ -399,9 +592,9 @@ pub(super) unsafe fn multiply<S: Simd>(
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const P: usize>(
+unsafe fn tile<S: Simd, E: Element, const R: usize, const P: usize>(
     s: S,
-    operands: &Operands,
+    operands: &Operands<E>,
     lanes: usize,
     out: *mut f32,
     width: usize,
@@ -421,14 +614,11 @@ unsafe fn tile<S: Simd, const R: usize, const P: usize>(
         let mut a = operands.a.data;
         let mut panel = operands.panels;
         for _ in 0..k {
-            let mut b = [s.zero(); P];
-            for (p, b) in b.iter_mut().enumerate() {
-                *b = s.load(panel.wrapping_add(p * k * LANES));
-            }
+            let b = E::load_each::<S, P>(s, panel, k * LANES);
             for (r, acc) in acc.iter_mut().enumerate() {
-                let x = s.splat(*a.wrapping_add(r * row));
+                let x = E::splat(s, a.wrapping_add(r * row));
                 for (acc, b) in acc.iter_mut().zip(b) {
-                    *acc = s.fma(x, b, *acc);
+                    *acc = E::fma(s, x, b, *acc);
                 }
             }
             a = a.wrapping_add(column);

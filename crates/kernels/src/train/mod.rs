@@ -31,7 +31,7 @@ pub use elementwise::{
     dropout_forward, scale,
 };
 pub use floats::Floats;
-pub use gemm::{Gemm, Start, View, gemm};
+pub use gemm::{Gemm, Precision, Start, View, gemm};
 pub use loss::{CrossEntropy, cross_entropy};
 pub use norm::{layer_norm_backward, layer_norm_forward};
 pub use table::{add_rows, gather_rows, scatter_add_rows};

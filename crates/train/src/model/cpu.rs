@@ -2,7 +2,7 @@
 
 use candlewick_kernels::Pool;
 use candlewick_kernels::train::random::{self, Dropout};
-use candlewick_kernels::train::{Floats, Gemm, View, gemm};
+use candlewick_kernels::train::{Floats, Gemm, Precision, View, gemm};
 
 pub struct Cpu {
     pub pool: Pool,
@@ -10,6 +10,8 @@ pub struct Cpu {
     pub products: Floats,
     /// Of attention.
     pub attention: Floats,
+    /// Of the layers' products.
+    pub precision: Precision,
     /// Key of this batch's masks; `None` outside training.
     masks: Option<u64>,
 }
@@ -22,6 +24,7 @@ impl Cpu {
             pool: Pool::new(threads),
             products: Floats::default(),
             attention: Floats::default(),
+            precision: Precision::F32,
             masks: None,
         }
     }
@@ -41,7 +44,12 @@ impl Cpu {
         Dropout::new(p, random::key(&[self.masks?, site]))
     }
 
+    /// A product of the weights themselves, in f32 whatever the layers' precision.
+    pub fn exact_gemm(&mut self, a: View, b: View, options: Gemm, out: &mut [f32]) {
+        gemm(&self.pool, Precision::F32, a, b, options, &mut self.products, out);
+    }
+
     pub fn gemm(&mut self, a: View, b: View, options: Gemm, out: &mut [f32]) {
-        gemm(&self.pool, a, b, options, &mut self.products, out);
+        gemm(&self.pool, self.precision, a, b, options, &mut self.products, out);
     }
 }

@@ -114,9 +114,9 @@ pub fn merge(cpu: &mut Cpu, stack: &mut Stack, params: &mut Params) {
         let (a, b) = (View::new(&a, lora.rank, input), View::new(&b, output, lora.rank));
         let value = &mut params[weight].value;
         if conv1d {
-            cpu.gemm(a.transposed(), b.transposed(), Gemm::ADD, value);
+            cpu.exact_gemm(a.transposed(), b.transposed(), Gemm::ADD, value);
         } else {
-            cpu.gemm(b, a, Gemm::ADD, value);
+            cpu.exact_gemm(b, a, Gemm::ADD, value);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use candlewick_kernels::train::Floats;
+use candlewick_kernels::train::{Floats, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::event::Skipped;
@@ -16,6 +16,8 @@ use crate::{Result, TrainError};
 const STATE: &str = "training_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const VERSION: u32 = 1;
+/// A fact; checkpoints from before there was a choice lack it.
+pub const PRECISION: &str = "precision";
 
 /// Where a run is, beside its weights and moments. Everything random is a function of the seed and of these numbers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -195,8 +197,9 @@ impl Checkpoints {
         let path = self.path(step);
         let corrupt = |reason: String| TrainError::CheckpointCorrupt { path: path.clone(), reason };
         let text = fs::read(path.join(STATE)).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
-        let record: Record =
+        let mut record: Record =
             serde_json::from_slice(&text).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
+        record.run.entry(PRECISION.into()).or_insert_with(|| Precision::F32.name().into());
         for (name, expected) in &record.files {
             match tensors::sum(&path.join(name)) {
                 Ok(found) if found == *expected => {}
@@ -247,6 +250,19 @@ impl Checkpoints {
         self.check(step)?;
         network.load(&self.path(step))
     }
+}
+
+/// A fact of the newest checkpoint of a run that can be read.
+pub fn fact(output: &Path, name: &str) -> Option<String> {
+    let states = fs::read_dir(output).ok()?.flatten().filter_map(|entry| {
+        entry.file_name().to_string_lossy().strip_prefix("checkpoint-")?.parse::<u64>().ok()?;
+        let path = entry.path().join(STATE);
+        let written = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+        let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        Some((written, record))
+    });
+    let (_, mut record) = states.max_by_key(|(written, _)| *written)?;
+    record.run.remove(name).or_else(|| (name == PRECISION).then(|| Precision::F32.name().into()))
 }
 
 /// A lock that ends with the process, however it ends. `None` where the system cannot lock folders: then other runs are

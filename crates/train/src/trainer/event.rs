@@ -18,6 +18,10 @@ pub enum Event {
         trainable_parameters: u64,
         /// Examples of the training set.
         examples: u64,
+        /// `"f32"` or `"bf16"`: what the inputs of products are rounded to.
+        precision: &'static str,
+        /// What products are computed with.
+        instruction_set: String,
         /// Share of its tokens that the tokenizer does not know, in a sample; `None` for a vocabulary that knows every
         /// text.
         unknown_tokens: Option<f64>,

@@ -88,11 +88,11 @@ impl Muon {
         x.iter_mut().for_each(|x| *x *= scale);
         for _ in 0..ITERATIONS {
             let view = View::new(x, r, c);
-            cpu.gemm(view, view.transposed(), Gemm::SET, gram);
+            cpu.exact_gemm(view, view.transposed(), Gemm::SET, gram);
             let square = View::new(gram, r, r);
-            cpu.gemm(square, square, Gemm::SET, polynomial);
+            cpu.exact_gemm(square, square, Gemm::SET, polynomial);
             polynomial.iter_mut().zip(&gram[..]).for_each(|(p, g)| *p = b * g + d * *p);
-            cpu.gemm(View::new(polynomial, r, r), View::new(x, r, c), Gemm::SET, next);
+            cpu.exact_gemm(View::new(polynomial, r, r), View::new(x, r, c), Gemm::SET, next);
             next.iter_mut().zip(&x[..]).for_each(|(n, x)| *n += a * x);
             std::mem::swap(&mut x, &mut next);
         }

@@ -26,6 +26,18 @@ pub enum Method {
     Muon,
 }
 
+/// What the inputs of the layers' products are rounded to. Weights, their gradients and moments, norms, the softmax and
+/// the loss are f32 in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionOption {
+    #[default]
+    F32,
+    Bf16,
+    /// bf16 where the processor has instructions for it, else f32; that of the checkpoint where a run goes on.
+    Auto,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoraOptions {
@@ -69,6 +81,8 @@ pub struct FinetuneOptions {
     pub gradient_accumulation_steps: usize,
     #[serde(default)]
     pub optimizer: Method,
+    #[serde(default)]
+    pub precision: PrecisionOption,
     #[serde(default = "learning_rate")]
     pub learning_rate: f32,
     #[serde(default)]

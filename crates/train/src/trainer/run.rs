@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use candlewick_kernels::Isa;
+use candlewick_kernels::train::Precision;
 use candlewick_models::Tokenizer;
 use serde_json::{Map, Value, json};
 
-use super::checkpoint::{Checkpoints, State};
+use super::checkpoint::{self, Checkpoints, PRECISION, State};
 use super::event::{Event, Finish, TrainObserver};
 use super::log::Log;
 use super::lora::Adapter;
 use super::network::Network;
 use super::opening::Opening;
 use super::optimizer::Optimizer;
-use super::options::FinetuneOptions;
+use super::options::{FinetuneOptions, PrecisionOption};
 use super::predict::{InTraining, Silent};
 use crate::data::{self, DataOptions, Example, Examples, Opened, Plan, ProblemType, Setup, Target, Task};
 use crate::evaluate::{self, EvaluateOptions, Generation, Model};
@@ -88,11 +90,27 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
         metric(&measured.metrics, name)?;
     }
     let mut cpu = Cpu::new(options.threads);
+    cpu.precision = precision(options);
     let tokenizer = opening.tokenizer.clone();
     let (positions, eos) = (opening.positions, opening.eos);
     let network = Network::new(opening, options, &train)?;
     let facts = Facts { tokenizer, positions, eos };
-    Run::new(options, observer, network, train, validation, facts)?.go(&mut cpu)
+    Run::new(options, observer, network, train, validation, facts, &cpu)?.go(&mut cpu)
+}
+
+/// What `auto` means is the checkpoint's to say, where the run goes on from one.
+fn precision(options: &FinetuneOptions) -> Precision {
+    let recorded = || options.resume.then(|| checkpoint::fact(&options.output, PRECISION)).flatten();
+    match options.precision {
+        PrecisionOption::F32 => Precision::F32,
+        PrecisionOption::Bf16 => Precision::Bf16,
+        PrecisionOption::Auto => match recorded().as_deref() {
+            Some(name) if name == Precision::F32.name() => Precision::F32,
+            Some(_) => Precision::Bf16,
+            None if candlewick_kernels::isa() == Isa::Avx512Bf16 => Precision::Bf16,
+            None => Precision::F32,
+        },
+    }
 }
 
 /// What is known about the model.
@@ -167,6 +185,7 @@ impl<'a> Run<'a> {
         train: Opened,
         validation: Option<Validation>,
         facts: Facts,
+        cpu: &Cpu,
     ) -> Result<Self> {
         let mut examples = train.examples;
         if examples.is_empty() || validation.as_ref().is_some_and(|v| v.examples.is_empty()) {
@@ -179,7 +198,7 @@ impl<'a> Run<'a> {
         let steps_per_epoch = plan.batches().div_ceil(options.gradient_accumulation_steps) as u64;
         let epochs = (options.epochs * steps_per_epoch as f64).ceil() as u64;
         let total = options.max_steps.unwrap_or(epochs);
-        let same = facts_of(options, &network, &lengths, total);
+        let same = facts_of(options, cpu.precision, &network, &lengths, total);
         let checkpoints =
             Checkpoints::open(&options.output, same, options.save_total_limit, options.keeps_best())?;
         let (restored, skipped) =
@@ -200,6 +219,8 @@ impl<'a> Run<'a> {
             parameters: count(false),
             trainable_parameters: count(true),
             examples: examples.len() as u64,
+            precision: cpu.precision.name(),
+            instruction_set: cpu.pool.isa().to_string(),
             unknown_tokens,
             new_parameters: network.new.clone(),
             resumed_from,
@@ -440,6 +461,7 @@ impl<'a> Run<'a> {
 /// The facts that must be equal for a run to resume a checkpoint; then it continues with the same bits.
 fn facts_of(
     options: &FinetuneOptions,
+    precision: Precision,
     network: &Network,
     lengths: &[u32],
     total: u64,
@@ -460,6 +482,7 @@ fn facts_of(
         ("model's parameters", format!("{:08x}", shapes.finalize())),
         ("training data", format!("{} rows, {:08x}", lengths.len(), rows.finalize())),
         ("seed", options.seed.to_string()),
+        (PRECISION, precision.name().to_owned()),
         ("batchSize", options.batch_size.to_string()),
         ("gradientAccumulationSteps", options.gradient_accumulation_steps.to_string()),
         ("steps", total.to_string()),
