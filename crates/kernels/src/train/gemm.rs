@@ -173,7 +173,7 @@ pub fn gemm(
         groups,
     };
     let (isa, product) = (pool.isa(), &product);
-    pool.run_shares(groups * parts, |worker, claims| match precision {
+    pool.run_apart(groups * parts, |worker, claims| match precision {
         Precision::F32 => isa.launch(Share { product, worker, claims, of: PhantomData::<f32> }),
         Precision::Bf16 => isa.launch(Share { product, worker, claims, of: PhantomData::<Pair> }),
     });
