@@ -42,6 +42,22 @@ describe("a classifier", () => {
     };
   });
 
+  test("learns in bf16 what it learns in f32, and says so", async () => {
+    const output = newFolder("tuned-bf16");
+    const losses: number[][] = [];
+    for (const precision of ["f32", "bf16"] as const) {
+      const events = await collect(finetune({ ...options, output: join(output, precision), precision, dropout: 0 }));
+      assert.equal(events[0]!.type === "start" && events[0]!.precision, precision);
+      losses.push(steps(events).map(({ loss }) => loss));
+    }
+    const [exact, rounded] = losses.map((all) => all.reduce((sum, loss) => sum + loss, 0) / all.length) as [number, number];
+    assert.notDeepEqual(losses[0], losses[1]);
+    assert.ok(Math.abs(rounded - exact) <= 0.01 * exact, `${rounded}, in f32 ${exact}`);
+    const metrics = await evaluate({ model: join(output, "bf16"), task: "text-classification", data: rows.slice(64) });
+    assert.ok(metrics.accuracy > 0.95, `${metrics.accuracy}`);
+    assert.throws(() => finetune({ ...options, precision: "f16" as "f32" }), { code: "OPTION_INVALID" });
+  });
+
   test("learns, says how, and loads", async () => {
     const events = await collect(finetune(options));
     const types = events.map(({ type }) => type);

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { trainTokenizer, type FinetuneOptions } from "../../index.js";
 import { newFolder } from "./models.js";
 
-export const MODES = ["full", "lora", "accumulation", "muon"] as const;
+export const MODES = ["full", "lora", "accumulation", "muon", "bf16"] as const;
 export type Mode = (typeof MODES)[number];
 export type Kind = "gpt2" | "bert";
 
@@ -55,6 +55,7 @@ export async function trainingOptions(mode: Mode, kind: Kind = "gpt2"): Promise<
     ...(mode === "lora" ? { lora: { rank: 4, dropout: 0.1, targetModules: targetModules[kind] } } : {}),
     ...(mode === "accumulation" ? { gradientAccumulationSteps: 3, gradientCheckpointing: true, saveSteps: 1 } : {}),
     ...(mode === "muon" ? { optimizer: "muon" } : {}),
+    ...(mode === "bf16" ? { precision: "bf16" } : {}),
   };
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use candlewick_kernels::train::Precision;
 use candlewick_models::{ModelFolder, Weights, bert, gpt2};
 use candlewick_train::data::{Example, ProblemType, Target};
 use candlewick_train::model::{
@@ -49,7 +50,8 @@ fn gpt2() {
     let config = gpt2::Config::from_folder(&folder).unwrap();
     let weights = Weights::open(&folder.path, "transformer").unwrap();
     let dropouts = Dropouts { embedding: 0.0, attention: 0.0, residual: 0.0 };
-    for checkpointing in [false, true] {
+    let exact = Precision::F32;
+    for (checkpointing, precision) in [(false, exact), (true, exact), (false, Precision::Bf16)] {
         for case in fixture.expected["cases"].as_array().unwrap() {
             let mut source = Source::new(Some(&weights), 0.02, 0);
             let mut model = Gpt2::new(&mut source, config.clone(), dropouts).unwrap();
@@ -67,9 +69,14 @@ fn gpt2() {
             let name = case["name"].as_str().unwrap();
             let scale = 1.0 / Gpt2::targets(&examples).unwrap() as f32;
             let mut cpu = Cpu::new(2);
+            cpu.precision = precision;
             cpu.train(1, 2, 3);
             let pass = Pass::Train { scale, smoothing: 0.0 };
             let outcome = model.run(&mut cpu, &mut params, &examples, pass, &never).unwrap();
+            if precision == Precision::Bf16 {
+                check_bf16(&fixture, case, "transformer.", &params, outcome.mean());
+                continue;
+            }
             let expected = f64::from(fixture.tensors[&format!("{name}.loss")][0]);
             assert!(
                 (outcome.mean() - expected).abs() <= 1e-5 * expected,
@@ -81,13 +88,32 @@ fn gpt2() {
     }
 }
 
+/// In bf16 the gradients, as one vector, are no farther from PyTorch's in f32 than 1.1 times its own under autocast.
+fn check_bf16(fixture: &Fixture, case: &serde_json::Value, prefix: &str, params: &Params, loss: f64) {
+    let name = case["name"].as_str().unwrap();
+    let (mut difference, mut norm) = (0f64, 0f64);
+    for param in &params.all {
+        let expected = [prefix, ""].map(|prefix| format!("{name}.grad.{prefix}{}", param.name));
+        let expected = expected.iter().find_map(|name| fixture.tensors.get(name)).unwrap();
+        for (found, expected) in param.gradient.iter().zip(expected) {
+            difference += f64::from(found - expected).powi(2);
+            norm += f64::from(*expected).powi(2);
+        }
+    }
+    let (error, theirs) = ((difference / norm).sqrt(), case["autocast_error"].as_f64().unwrap());
+    assert!(error > 1e-4 && error <= 1.1 * theirs, "{name}: {error:e}, PyTorch's {theirs:e}");
+    let expected = case["loss"].as_f64().unwrap();
+    assert!((loss - expected).abs() <= 0.01 * expected, "{name}: {loss}, in f32 {expected}");
+}
+
 #[test]
 fn bert_classifier() {
     let fixture = Fixture::open("grad-bert-classify");
     let folder = ModelFolder::open(fixture.folder.to_str().unwrap()).unwrap();
     let config = bert::Config::from_folder(&folder).unwrap();
     let weights = Weights::open(&folder.path, "bert").unwrap();
-    for case in fixture.expected["cases"].as_array().unwrap() {
+    let cases = fixture.expected["cases"].as_array().unwrap();
+    for (case, precision) in cases.iter().flat_map(|case| [(case, Precision::F32), (case, Precision::Bf16)]) {
         let mut source = Source::new(Some(&weights), 0.02, 0);
         let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };
         let kind = HeadKind::Sequence { classes: 3, problem: ProblemType::SingleLabelClassification };
@@ -97,8 +123,13 @@ fn bert_classifier() {
         let examples = padded(&fixture, labels.into_iter().map(Target::Class));
         let name = case["name"].as_str().unwrap();
         let mut cpu = Cpu::new(2);
+        cpu.precision = precision;
         let pass = Pass::Train { scale: 1.0 / examples.len() as f32, smoothing: 0.0 };
         let outcome = model.run(&mut cpu, &mut params, &examples, pass, &never).unwrap();
+        if precision == Precision::Bf16 {
+            check_bf16(&fixture, case, "bert.", &params, outcome.mean());
+            continue;
+        }
         let expected = f64::from(fixture.tensors[&format!("{name}.loss")][0]);
         assert!((outcome.mean() - expected).abs() <= 1e-5 * expected, "{} {expected}", outcome.mean());
         check(&fixture, name, "bert.", &params);

@@ -18,6 +18,8 @@ fn a_run_that_was_ended_anywhere_goes_on_with_the_same_bits() {
         ("bert", "text-classification", json!({ "lora": { "rank": 2 } })),
         ("bert", "text-classification", json!({ "freezeLayers": 1, "dropout": 0.2 })),
         ("bert", "fill-mask", json!({})),
+        ("gpt2", "text-generation", json!({ "precision": "bf16", "gradientAccumulationSteps": 2 })),
+        ("bert", "text-classification", json!({ "precision": "bf16", "lora": { "rank": 2 } })),
     ];
     for (kind, task, mut more) in cases {
         let folder = folder(kind);
@@ -83,6 +85,40 @@ fn a_run_from_an_adapter_that_was_ended_goes_on_with_the_same_bits() {
         let other = run(&options(folder.path(), ended, task, more), None).1.unwrap_err();
         assert_eq!(other.code(), "CHECKPOINT_MISMATCH");
     }
+}
+
+/// What `auto` came to, the start says; a run goes on in the precision that it began in, or says why it does not.
+#[test]
+fn a_run_keeps_its_precision() {
+    let folder = folder("gpt2");
+    let began =
+        |output: &Path, precision: Option<&str>, resume: bool| -> Result<&'static str, &'static str> {
+            let mut more = json!({ "maxSteps": 4, "saveSteps": 1, "resume": resume });
+            if let Some(precision) = precision {
+                more["precision"] = json!(precision);
+            }
+            let (watch, result) = run(&options(folder.path(), output, "text-generation", more), Some(2));
+            result.map_err(|error| error.code())?;
+            match watch.events.borrow()[0] {
+                Event::Start { precision, .. } => Ok(precision),
+                _ => panic!("the first event is the start"),
+            }
+        };
+    let [exact, rounded, own] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    assert_eq!(began(exact.path(), None, false), Ok("f32"));
+    assert_eq!(began(rounded.path(), Some("bf16"), false), Ok("bf16"));
+    assert!(bits(exact.path()) != bits(rounded.path()), "bf16 is another computation");
+    assert_eq!(began(exact.path(), Some("auto"), true), Ok("f32"));
+    assert_eq!(began(rounded.path(), Some("auto"), true), Ok("bf16"));
+    assert_eq!(began(rounded.path(), Some("f32"), true), Err("CHECKPOINT_MISMATCH"));
+    let has_bf16 = candlewick_kernels::isa() == candlewick_kernels::Isa::Avx512Bf16;
+    assert_eq!(began(own.path(), Some("auto"), false), Ok(if has_bf16 { "bf16" } else { "f32" }));
+    // A checkpoint from before there was a choice is one in f32.
+    let state = last_checkpoint(exact.path()).join("training_state.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+    record["run"].as_object_mut().unwrap().remove("precision").unwrap();
+    std::fs::write(&state, record.to_string()).unwrap();
+    assert_eq!(began(exact.path(), Some("auto"), true), Ok("f32"));
 }
 
 #[test]

@@ -355,7 +355,8 @@ impl<T> Source<T> {
     }
 }
 
-/// A's and B's elements as they lie in memory, which are E::Input and f32; `out` and the panels' room, of E's size.
+/// A product of either precision. What `a` and `packs` point at are elements of the precision, which are four bytes as
+/// an f32 is: [`Share`] knows their type.
 struct Product<'a> {
     a: Source,
     b: Source,
