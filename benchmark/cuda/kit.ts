@@ -91,8 +91,8 @@ export class Kit {
   }
 
   /**
-   * Runs a step of `seconds` at most, which leaves `reserve` of the kit's whole time to those after it; its error is its
-   * result, and what it leaves running is ended.
+   * Runs a step of `seconds` at most, which leaves `reserve` of the kit's whole time to those after it; its error is
+   * its result, and what it leaves running is ended.
    */
   async step(name: string, seconds: number, reserve: number, work: (kit: Kit) => Promise<void>): Promise<void> {
     const begin = performance.now();

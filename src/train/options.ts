@@ -52,10 +52,10 @@ export interface FinetuneOptions extends DataOptions {
    */
   optimizer?: "adamw" | "muon";
   /**
-   * What the inputs of the layers' products are rounded to, forward and backward. Weights, gradients, moments, norms, the
-   * softmax and the loss are f32 in all. `"bf16"`: about half as fast again where the processor has AVX-512 BF16, the
-   * same results elsewhere, slower, with a warning of Node's (`CANDLEWICK_BF16_SLOW`) once. `"auto"`: bf16 there, f32
-   * elsewhere; a run that goes on keeps what it began with. Default `"f32"`.
+   * What the inputs of the layers' products are rounded to, forward and backward. Weights, gradients, moments, norms,
+   * the softmax and the loss are f32 in all. `"bf16"`: over half as fast again where the processor has AVX-512 BF16,
+   * the same results elsewhere, slower, with a warning of Node's (`CANDLEWICK_BF16_SLOW`) once. `"auto"`: bf16 there,
+   * f32 elsewhere; a run that goes on keeps what it began with. Default `"f32"`.
    */
   precision?: "f32" | "bf16" | "auto";
   /** The highest. Default 5e-5. */

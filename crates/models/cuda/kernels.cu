@@ -98,16 +98,17 @@ __device__ void embed(float *x, const T *words, const T *positions, const T *kin
 
 // out (rows, width) = (x - mean) / sqrt(variance + eps) * weight + bias of x's rows `from`, or of all; as floats too
 // where `same` is given, which may be x. A warp for each row, 4 in a block; two passes, over registers where a row fits.
+// `pitch`: elements from one row of x to the next.
 template <typename T>
 __device__ void layer_norm(T *out, float *same, const float *x, const int *from, const float *weight,
-                           const float *bias, int width, float eps, int rows) {
+                           const float *bias, int width, int pitch, float eps, int rows) {
   constexpr int MOST = 8; // fours of a lane
   int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
-  const float *in = x + (size_t)(from ? from[row] : row) * width;
+  const float *in = x + (size_t)(from ? from[row] : row) * pitch;
   out += (size_t)row * width;
   if (same) same += (size_t)row * width;
-  if (width % 4 == 0 && width <= 128 * MOST) {
+  if (width % 4 == 0 && pitch % 4 == 0 && width <= 128 * MOST) {
     float4 v[MOST];
     float sum = 0;
 #pragma unroll
@@ -156,9 +157,9 @@ __device__ void layer_norm(T *out, float *same, const float *x, const int *from,
   }
 }
 
-// out (rows, width): x's rows `from`, or all, as T.
-template <typename T> __device__ void gather(T *out, const float *x, const int *from, int width) {
-  const float *in = x + (size_t)(from ? from[blockIdx.x] : blockIdx.x) * width;
+// out (rows, width): x's rows `from`, or all, as T; they lie `pitch` elements apart.
+template <typename T> __device__ void gather(T *out, const float *x, const int *from, int width, int pitch) {
+  const float *in = x + (size_t)(from ? from[blockIdx.x] : blockIdx.x) * pitch;
   for (int i = threadIdx.x; i < width; i += blockDim.x) out[(size_t)blockIdx.x * width + i] = from_float<T>(in[i]);
 }
 
@@ -553,14 +554,14 @@ extern "C" __global__ void argmax_f32(int *best, const float *logits, int vocabu
     embed<T>(x, words, positions, kinds, ids, at, kind, width);                                                       \
   }                                                                                                                   \
   extern "C" __global__ void layer_norm_##name(T *out, float *same, const float *x, const int *from,                 \
-                                               const float *weight, const float *bias, int width, float eps,         \
-                                               int rows) {                                                            \
+                                               const float *weight, const float *bias, int width, int pitch,         \
+                                               float eps, int rows) {                                                 \
     wait_for_previous();                                                                                              \
-    layer_norm<T>(out, same, x, from, weight, bias, width, eps, rows);                                                \
+    layer_norm<T>(out, same, x, from, weight, bias, width, pitch, eps, rows);                                         \
   }                                                                                                                   \
-  extern "C" __global__ void gather_##name(T *out, const float *x, const int *from, int width) {                     \
+  extern "C" __global__ void gather_##name(T *out, const float *x, const int *from, int width, int pitch) {          \
     wait_for_previous();                                                                                              \
-    gather<T>(out, x, from, width);                                                                                   \
+    gather<T>(out, x, from, width, pitch);                                                                            \
   }                                                                                                                   \
   extern "C" __global__ void place_##name(T *out, const T *in, int rows, int columns, int pitch, int transposed) {   \
     wait_for_previous();                                                                                              \

@@ -187,14 +187,27 @@ template <typename T> static void rows_of(int width, double bound, const char *t
   std::vector<float> same(out.size(), NAN);
   twice(out, "layer_norm", type, [&] {
     host::launch({1, 1, 1}, 128, 0, [&] {
-      layer_norm<T>(out.data(), same.data(), x.data(), from.data(), weight.data(), bias.data(), width, 1e-5f,
+      layer_norm<T>(out.data(), same.data(), x.data(), from.data(), weight.data(), bias.data(), width, width, 1e-5f,
                     (int)from.size());
     });
   });
   near(out, normal, bound, "layer_norm", type);
   near(same, normal, 1e-5, "layer_norm's floats", type);
   std::vector<T> chosen = poisoned<T>(from.size() * width);
-  host::launch({(unsigned)from.size(), 1, 1}, 128, 0, [&] { gather<T>(chosen.data(), x.data(), from.data(), width); });
+  host::launch({(unsigned)from.size(), 1, 1}, 128, 0, [&] { gather<T>(chosen.data(), x.data(), from.data(), width, width); });
+  // The same of rows that lie farther apart.
+  const int pitch = width + 2;
+  std::vector<float> apart(rows * pitch, NAN), same_apart(same.size(), NAN);
+  for (int r = 0; r < rows; r++) std::copy_n(&x[r * width], width, &apart[r * pitch]);
+  std::vector<T> chosen_apart = poisoned<T>(from.size() * width), out_apart = poisoned<T>(from.size() * width);
+  host::launch({(unsigned)from.size(), 1, 1}, 128, 0,
+               [&] { gather<T>(chosen_apart.data(), apart.data(), from.data(), width, pitch); });
+  check(std::memcmp(chosen.data(), chosen_apart.data(), chosen.size() * sizeof(T)) == 0, "gather apart", type);
+  host::launch({1, 1, 1}, 128, 0, [&] {
+    layer_norm<T>(out_apart.data(), same_apart.data(), apart.data(), from.data(), weight.data(), bias.data(), width,
+                  pitch, 1e-5f, (int)from.size());
+  });
+  near(out_apart, normal, bound, "layer_norm apart", type);
   for (size_t r = 0; r < from.size(); r++) for (int i = 0; i < width; i++) {
     T want = from_float<T>(x[from[r] * width + i]);
     check(std::memcmp(&chosen[r * width + i], &want, sizeof(T)) == 0, "gather", type);

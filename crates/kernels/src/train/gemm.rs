@@ -106,7 +106,8 @@ impl Gemm<'_> {
     pub const ADD: Self = Self { start: Start::Add, ..Self::SET };
 }
 
-/// out (+)= A · B + bias. `scratch` is grown to what the call needs: an A that is transposed or rounded goes there first.
+/// out (+)= A · B + bias. `scratch` is grown to what the call needs: an A that is transposed or rounded goes there
+/// first.
 ///
 /// # Panics
 /// If the shapes do not fit.

@@ -197,30 +197,31 @@ impl CudaBert {
         let pooler =
             self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
         let states = address(&self.space.x);
-        project(&self.runner, pooler, states, firsts, texts, &mut self.space.chosen, &mut self.space.floats)?;
+        let space = &mut self.space;
+        project(&self.runner, pooler, (states, h), firsts, texts, &mut space.chosen, &mut space.floats)?;
         self.read(&self.space.floats, texts, pooler.stride, h)
     }
 
     /// The head's logits of `rows` rows (the states' `from`, or what the pooler has left), and their width.
     fn logits(&mut self, from: u64, rows: usize) -> Result<(Vec<f32>, usize)> {
-        let (runner, space) = (&self.runner, &mut self.space);
+        let (runner, space, h) = (&self.runner, &mut self.space, self.info.hidden_size);
         let states = address(&space.x);
         let linear = match &self.head {
             Head::None => return Err(ModelError::Input("the model has no head".into())),
             Head::Token(linear) => {
-                project(runner, linear, states, from, rows, &mut space.chosen, &mut space.logits)?;
+                project(runner, linear, (states, h), from, rows, &mut space.chosen, &mut space.logits)?;
                 linear
             }
             Head::Sequence(linear) => {
-                let pooled = address(&space.floats);
+                let pooled = (address(&space.floats), self.pooler.as_ref().map_or(h, |pooler| pooler.stride));
                 project(runner, linear, pooled, 0, rows, &mut space.chosen, &mut space.logits)?;
                 linear
             }
             Head::MaskedLm { dense, norm, decoder } => {
                 let dense_out =
-                    project(runner, dense, states, from, rows, &mut space.chosen, &mut space.floats)?;
+                    project(runner, dense, (states, h), from, rows, &mut space.chosen, &mut space.floats)?;
                 let chosen = address(&space.chosen);
-                runner.norm(norm, dense_out, 0, rows, chosen, 0)?;
+                runner.norm_apart(norm, dense_out, dense.stride, 0, rows, chosen, 0)?;
                 let out = runner.gpu.grow(&mut space.logits, 4 * rows * decoder.stride)?;
                 decoder.forward(&runner.products, rows, chosen, out)?;
                 decoder
@@ -234,19 +235,19 @@ fn address(buffer: &Option<Buffer>) -> u64 {
     buffer.as_ref().map_or(0, |buffer| buffer.at)
 }
 
-/// Rows `from` (0: the first ones) of the floats `x` through `linear`, as floats in `out`, by way of `chosen`, which
-/// holds the rows in the type of the weights; where they are.
+/// Rows `from` (0: the first ones) of the floats `x`, so many elements apart, through `linear`, as floats in `out`, by
+/// way of `chosen`, which holds the rows in the type of the weights; where they are.
 fn project(
     runner: &Runner,
     linear: &Linear,
-    x: u64,
+    (x, pitch): (u64, usize),
     from: u64,
     rows: usize,
     chosen: &mut Option<Buffer>,
     out: &mut Option<Buffer>,
 ) -> Result<u64> {
     let chosen = runner.gpu.grow(chosen, runner.kind.bytes() * rows * linear.input)?;
-    runner.gather(x, from, rows, linear.input, chosen)?;
+    runner.gather(x, pitch, from, rows, linear.input, chosen)?;
     let out = runner.gpu.grow(out, 4 * rows * linear.stride)?;
     linear.forward(&runner.products, rows, chosen, out)?;
     Ok(out)

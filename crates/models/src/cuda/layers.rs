@@ -75,6 +75,21 @@ impl Runner {
 
     /// x's rows `from` (0: the first), as `rows` rows of `out`; as floats in `same` too, unless that is 0.
     pub fn norm(&self, norm: &Norm, x: u64, from: u64, rows: usize, out: u64, same: u64) -> Result<()> {
+        self.norm_apart(norm, x, norm.width, from, rows, out, same)
+    }
+
+    /// The same of rows that lie `pitch` elements apart.
+    #[allow(clippy::too_many_arguments)] // of a launch
+    pub fn norm_apart(
+        &self,
+        norm: &Norm,
+        x: u64,
+        pitch: usize,
+        from: u64,
+        rows: usize,
+        out: u64,
+        same: u64,
+    ) -> Result<()> {
         let args = [
             Arg::At(out),
             Arg::At(same),
@@ -83,6 +98,7 @@ impl Runner {
             Arg::At(norm.weight.at),
             Arg::At(norm.bias.at),
             Arg::Int(norm.width as i32),
+            Arg::Int(pitch as i32),
             Arg::Float(norm.eps),
             Arg::Int(rows as i32),
         ];
@@ -129,8 +145,9 @@ impl Runner {
         4 * rows * heads * parts * (dim + 2)
     }
 
-    pub fn gather(&self, x: u64, from: u64, rows: usize, width: usize, out: u64) -> Result<()> {
-        let args = [Arg::At(out), Arg::At(x), Arg::At(from), Arg::Int(width as i32)];
+    /// x's rows `from` (0: the first), which lie `pitch` elements apart, as `rows` rows of `out`.
+    pub fn gather(&self, x: u64, pitch: usize, from: u64, rows: usize, width: usize, out: u64) -> Result<()> {
+        let args = [Arg::At(out), Arg::At(x), Arg::At(from), Arg::Int(width as i32), Arg::Int(pitch as i32)];
         self.gpu.launch(&self.kernels.gather, [rows, 1, 1], 128, 0, &args)
     }
 }

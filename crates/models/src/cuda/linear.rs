@@ -62,7 +62,7 @@ impl Products {
     pub fn new(gpu: Arc<Gpu>, kind: Type) -> Result<Self> {
         let kernels = match kind {
             Type::F32 => FLOATS.to_vec(),
-            _ if gpu.capability == "9.0" => [&WGMMA[..], &HALF[1..]].concat(),
+            _ if gpu.capability == "9.0" => [&WGMMA[..], &HALF[..]].concat(),
             _ => HALF.to_vec(),
         };
         let tiles = kernels.into_iter().map(|(name, rows, columns, threads, stage, stages)| {
@@ -81,7 +81,8 @@ impl Products {
     /// their code says, and how tensor cores round within an instruction is the GPU's to say.
     fn checked(mut self) -> Result<Self> {
         let (gpu, kind) = (&self.gpu, self.kind);
-        let (rows, input, output) = (130, 264, 200);
+        // More of K than any tile has on its way at once.
+        let (rows, input, output) = (130, 2056, 200);
         // Values of many sizes, so that what is rounded first shows.
         let values = |count: usize| -> Vec<f32> {
             let value = |i: usize| {
@@ -91,6 +92,7 @@ impl Products {
         };
         let (x, w) = (kind.encode(&values(rows * input)), kind.encode(&values(input * output + 1)[1..]));
         let (x, w, y) = (gpu.filled(&x)?, gpu.filled(&w)?, gpu.buffer(4 * rows * output)?);
+        gpu.stream.synchronize().map_err(failed)?;
         let pitch = if kind == Type::F32 { output } else { input };
         let product =
             Product { rows, input, output, pitch, to: Output::F32, activation: None, bias: 0, append: NONE };
