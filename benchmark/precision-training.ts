@@ -2,7 +2,8 @@
  * `npx tsx benchmark/precision-training.ts [SEEDS]`: what `precision: "bf16"` costs beside f32 in training. 500 steps
  * of a GPT-2 from scratch over the generation recipe's data, and 500 steps of MiniLM as a classifier over
  * sentiment-en's: the curves of the losses, by the mean of each 50 steps, and what the validation and held-out rows say
- * at the end. The classifier with SEEDS seeds, 3 by default. It takes `npm run recipe -- generation sentiment-en --data`.
+ * at the end. The classifier with SEEDS seeds, 3 by default. It takes
+ * `npm run recipe -- generation sentiment-en --data`.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
