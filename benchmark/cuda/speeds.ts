@@ -160,6 +160,12 @@ async function withModel(kit: Kit, kind: "gpt2" | "bert", path: string, dtype: K
   });
 }
 
+/** Share of the bf16 peak that the layers' products take at `rate` tokens a second. */
+function ofPeak(kit: Kit, info: Opened["info"], dtype: KitDtype, rate: number): number | undefined {
+  const { limits } = kit.report;
+  return limits && dtype !== "f32" ? (rate * 24 * info.layers * info.hiddenSize ** 2) / limits.bf16Flops : undefined;
+}
+
 async function generation(kit: Kit, pytorch: PyTorch, models: Models, dtype: KitDtype): Promise<void> {
   await withModel(kit, "gpt2", models.gpt2, dtype, async (worker, { info }) => {
     const model = models.made ? ({ kind: "gpt2", folder: models.gpt2, dtype } as const) : undefined;
@@ -168,8 +174,6 @@ async function generation(kit: Kit, pytorch: PyTorch, models: Models, dtype: Kit
     const cacheBytes = 2 * info.layers * info.hiddenSize * BYTES[dtype];
     const ofBandwidth = (rate: number, lanes: number, context: number) =>
       limits ? ((info.weightBytes + lanes * context * cacheBytes) * rate) / lanes / limits.copyBytes : undefined;
-    const ofPeak = (rate: number) =>
-      limits && dtype !== "f32" ? (rate * 24 * info.layers * info.hiddenSize ** 2) / limits.bf16Flops : undefined;
     let seed = 0;
     const next = () => (seed += 1000);
 
@@ -235,7 +239,7 @@ async function generation(kit: Kit, pytorch: PyTorch, models: Models, dtype: Kit
       unit: "tok/s",
       turns: 6,
       ours: async () => [(1000 * count * length) / lag.seen(await kit.ask<Lagging & { ms: number }>(worker, "prefill", { count, length, seed: next() })).ms],
-      share: ofPeak,
+      share: (rate) => ofPeak(kit, info, dtype, rate),
       peers: [{ who: "PyTorch eager", prepare: { what: "prefill", count, length }, value: (s) => (count * length) / s }],
     });
     lag.figure(kit, name, dtype);
@@ -253,9 +257,6 @@ async function generation(kit: Kit, pytorch: PyTorch, models: Models, dtype: Kit
 async function encoding(kit: Kit, pytorch: PyTorch, models: Models, dtype: KitDtype): Promise<void> {
   await withModel(kit, "bert", models.bert, dtype, async (worker, { info }) => {
     const model = models.made ? ({ kind: "bert", folder: models.bert, dtype } as const) : undefined;
-    const limits = kit.report.limits;
-    const share = (rate: number) =>
-      limits && dtype !== "f32" ? (rate * 24 * info.layers * info.hiddenSize ** 2) / limits.bf16Flops : undefined;
     const cases: [count: number, length: number, inFlight: number, calls: number][] = kit.gpu
       ? [[32, 128, 4, 16], [32, 128, 1, 4], [1, 128, 1, 16], [1, 16, 1, 16], [128, 128, 1, 2]]
       : [[4, 16, 2, 4]];
@@ -271,7 +272,7 @@ async function encoding(kit: Kit, pytorch: PyTorch, models: Models, dtype: KitDt
         unit: "tok/s",
         turns: 4,
         ours: async () => [(1000 * tokens) / lag.seen(await kit.ask<Lagging & { ms: number }>(worker, "encode", { count, length, calls, inFlight, seed: (seed += 100_000) })).ms],
-        share,
+        share: (rate) => ofPeak(kit, info, dtype, rate),
         // As many batches as are in flight here are enqueued there before any is waited for.
         peers: model ? [{ who: "PyTorch eager", prepare: { what: "encode", count, length, calls: batches }, value: (s) => (batches * count * length) / s, repeats: 4 }] : [],
       });

@@ -271,6 +271,7 @@ macro_rules! by_rows {
         }
     };
 }
+pub(crate) use by_rows;
 
 /// # Safety
 /// As [`float`], with `panels` panels and `rows` rows.

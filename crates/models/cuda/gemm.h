@@ -199,44 +199,57 @@ template <typename T, int ROWS, int BK, int THREADS, bool ALIGNED> struct Copier
   }
 };
 
+// Parts of BK of K of both matrices on their way into STAGES places of shared memory, AHEAD of them at once. W's first
+// parts are asked for before the launch waits for the one before it.
+template <typename T, int BM, int BN, int BK, int THREADS, int STAGES, int AHEAD> struct Pipeline {
+  T *space;
+  int steps;
+  Copier<T, BM, BK, THREADS, false> xs;
+  Copier<T, BN, BK, THREADS, true> ws;
+  __device__ Pipeline(float *shared, const T *x, const T *w, int rows, int input, int output, int pitch)
+      : space(reinterpret_cast<T *>(shared)), steps((input + BK - 1) / BK),
+        xs(x, blockIdx.x * BM, rows, input, input), ws(w, blockIdx.y * BN, output, pitch, pitch) {
+#pragma unroll
+    for (int step = 0; step < AHEAD; step++) if (step < steps) ws.copy(right(step), step);
+    wait_for_previous();
+#pragma unroll
+    for (int step = 0; step < AHEAD; step++) {
+      if (step < steps) xs.copy(left(step), step);
+      commit_copies();
+    }
+  }
+  __device__ T *left(int step) const { return space + step % STAGES * ((BM + BN) * BK); }
+  __device__ T *right(int step) const { return left(step) + BM * BK; }
+  // What this thread copies of a step has arrived; a barrier makes it so for all.
+  __device__ void wait() const { wait_copies<AHEAD - 1>(); }
+  // Asks for the part that is AHEAD steps after `step`.
+  __device__ void ask(int step) const {
+    if (int next = step + AHEAD; next < steps) ws.copy(right(next), next), xs.copy(left(next), next);
+    commit_copies();
+  }
+};
+
 // x (rows, input), W (output, pitch) with zeros from `input` to the pitch, a multiple of 8; y (rows, output). A block
-// has BM rows and BN columns, a warp WM and WN of them; STAGES parts of BK of K are on their way into shared memory.
-// Grid (rows / BM, output / BN).
+// has BM rows and BN columns, a warp WM and WN of them. Grid (rows / BM, output / BN).
 template <typename T, int BM, int BN, int WM, int WN, int BK, int STAGES>
 __device__ void gemm(void *y, const T *x, const T *w, const float *bias, int rows, int input, int output, int pitch,
                      int to, int activation, Append<T> append) {
-  constexpr int THREADS = BM / WM * (BN / WN) * 32, STAGE = (BM + BN) * BK;
+  constexpr int THREADS = BM / WM * (BN / WN) * 32;
   DYNAMIC_SHARED(shared);
-  T *space = reinterpret_cast<T *>(shared);
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int warp_m = warp / (BN / WN) * WM, warp_n = warp % (BN / WN) * WN;
-  int steps = (input + BK - 1) / BK;
-  Copier<T, BM, BK, THREADS, false> xs(x, blockIdx.x * BM, rows, input, input);
-  Copier<T, BN, BK, THREADS, true> ws(w, blockIdx.y * BN, output, pitch, pitch);
-  auto stage = [&](int step) { return space + step % STAGES * STAGE; };
-#pragma unroll
-  for (int s = 0; s < STAGES - 1; s++) if (s < steps) ws.copy(stage(s) + BM * BK, s);
-  wait_for_previous();
-#pragma unroll
-  for (int s = 0; s < STAGES - 1; s++) {
-    if (s < steps) xs.copy(stage(s), s);
-    commit_copies();
-  }
+  Pipeline<T, BM, BN, BK, THREADS, STAGES, STAGES - 1> parts(shared, x, w, rows, input, output, pitch);
   float sum[WM / 16][WN / 8][4];
 #pragma unroll
   for (int i = 0; i < WM / 16; i++) {
 #pragma unroll
     for (int j = 0; j < WN / 8; j++) sum[i][j][0] = sum[i][j][1] = sum[i][j][2] = sum[i][j][3] = 0;
   }
-  for (int step = 0; step < steps; step++) {
-    wait_copies<STAGES - 2>();
+  for (int step = 0; step < parts.steps; step++) {
+    parts.wait();
     __syncthreads();
-    if (int next = step + STAGES - 1; next < steps) {
-      ws.copy(stage(next) + BM * BK, next);
-      xs.copy(stage(next), next);
-    }
-    commit_copies();
-    const T *left = stage(step), *right = left + BM * BK;
+    parts.ask(step);
+    const T *left = parts.left(step), *right = parts.right(step);
 #pragma unroll
     for (int tile = 0; tile < BK / 32; tile++) {
       unsigned b[WN / 8][4];
@@ -282,38 +295,23 @@ template <typename T, int BM, int BN, int STAGES>
 __device__ void gemm_wgmma(void *y, const T *x, const T *w, const float *bias, int rows, int input, int output,
                            int pitch, int to, int activation, Append<T> append) {
 #ifdef HAS_WGMMA
-  constexpr int BK = 64, THREADS = BM * 2, STAGE = (BM + BN) * BK;
+  constexpr int BK = 64, THREADS = BM * 2;
   DYNAMIC_SHARED(shared);
-  T *space = reinterpret_cast<T *>(shared);
-  int group = threadIdx.x / 128, steps = (input + BK - 1) / BK;
-  Copier<T, BM, BK, THREADS, false> xs(x, blockIdx.x * BM, rows, input, input);
-  Copier<T, BN, BK, THREADS, true> ws(w, blockIdx.y * BN, output, pitch, pitch);
-  auto stage = [&](int step) { return space + step % STAGES * STAGE; };
-#pragma unroll
-  for (int s = 0; s < STAGES - 2; s++) if (s < steps) ws.copy(stage(s) + BM * BK, s);
-  wait_for_previous();
-#pragma unroll
-  for (int s = 0; s < STAGES - 2; s++) {
-    if (s < steps) xs.copy(stage(s), s);
-    commit_copies();
-  }
+  int group = threadIdx.x / 128;
+  Pipeline<T, BM, BN, BK, THREADS, STAGES, STAGES - 2> parts(shared, x, w, rows, input, output, pitch);
   float sum[BN / 2];
 #pragma unroll
   for (int i = 0; i < BN / 2; i++) sum[i] = 0;
-  for (int step = 0; step < steps; step++) {
-    wait_copies<STAGES - 3>();
+  for (int step = 0; step < parts.steps; step++) {
+    parts.wait();
     publish_shared();
     __syncthreads(); // all have ended the products of the step before the last: its stage is free
     begin_wgmma();
-    const T *left = stage(step) + group * 64 * BK, *right = stage(step) + BM * BK;
+    const T *left = parts.left(step) + group * 64 * BK, *right = parts.right(step);
 #pragma unroll
     for (int k = 0; k < BK; k += 16) wgmma_step(sum, left, right, k);
     commit_wgmma();
-    if (int next = step + STAGES - 2; next < steps) {
-      ws.copy(stage(next) + BM * BK, next);
-      xs.copy(stage(next), next);
-    }
-    commit_copies();
+    parts.ask(step);
     wait_wgmma<1>();
   }
   wait_wgmma<0>();

@@ -33,7 +33,7 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-// A launch may begin before the one before it has ended (Runner::launch); what it reads of that comes after this. All
+// A launch may begin before the one before it has ended (Gpu::launch); what it reads of that comes after this. All
 // kernels call it, so that all that came before has ended too.
 __device__ inline void wait_for_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

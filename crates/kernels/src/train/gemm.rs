@@ -16,17 +16,9 @@ use crate::Pool;
 use crate::buffer::SharedMut;
 use crate::pool::Claims;
 use crate::simd::{Element, Kernel, Simd, Words};
+use crate::tile::by_rows;
 use crate::train::Floats;
 use crate::types::{LANES, Pair};
-
-impl Precision {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
 
 /// A block of K, in elements of a panel: three panels of it are 192 KB.
 const BLOCK_K: usize = 1024;
@@ -38,6 +30,15 @@ pub enum Precision {
     F32,
     /// By [`to_bf16`](crate::bf16::to_bf16).
     Bf16,
+}
+
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// Rows of A that go with one packing at most: then packing is 1.6% of the work.
@@ -128,30 +129,23 @@ pub fn gemm(
     if m == 0 || n == 0 {
         return;
     }
-    let depth = match precision {
-        Precision::F32 => k,
-        Precision::Bf16 => k.div_ceil(2),
+    // Elements along K of a panel of B, and of a row of A in `scratch`.
+    let (depth, pitch) = match precision {
+        Precision::F32 => (k, k),
+        Precision::Bf16 => (k.div_ceil(2), k.div_ceil(2).next_multiple_of(LANES)),
     };
     let pack = 3 * LANES * depth.clamp(1, BLOCK_K);
-    let turn = a.column_stride != 1;
-    // Elements of a row of A in `scratch`.
-    let pitch = match precision {
-        Precision::F32 => k,
-        Precision::Bf16 => depth.next_multiple_of(LANES),
-    };
-    let kept = precision == Precision::Bf16 || turn;
-    let scratch = scratch.at_least(pool.threads() * pack + if kept { m * pitch } else { 0 });
+    let in_place = precision == Precision::F32 && a.column_stride == 1;
+    let scratch = scratch.at_least(pool.threads() * pack + if in_place { 0 } else { m * pitch });
     let (packs, rows) = scratch.split_at_mut(pool.threads() * pack);
-    let source = match precision {
-        Precision::F32 if turn => {
-            transpose(pool, a.transposed(), rows);
-            Source { data: rows.as_ptr(), row: k, column: 1 }
+    let source = if in_place {
+        a.source()
+    } else {
+        match precision {
+            Precision::F32 => transpose(pool, a.transposed(), rows),
+            Precision::Bf16 => round(pool, a, pitch, rows),
         }
-        Precision::F32 => a.source(),
-        Precision::Bf16 => {
-            round(pool, a, pitch, rows);
-            Source { data: rows.as_ptr(), row: pitch, column: 1 }
-        }
+        Source { data: rows.as_ptr(), row: pitch, column: 1 }
     };
     let panels = n.div_ceil(LANES);
     let groups = panels.div_ceil(3);
@@ -573,17 +567,7 @@ pub(super) unsafe fn multiply<S: Simd, E: Element>(
                     }
                 };
             }
-            match end - first {
-                1 => call!(1),
-                2 => call!(2),
-                3 => call!(3),
-                4 => call!(4),
-                5 => call!(5),
-                6 => call!(6),
-                7 => call!(7),
-                8 => call!(8),
-                _ => unreachable!("a block has at most 8 rows"),
-            }
+            by_rows!(end - first, call);
         }
         panel += count;
     }

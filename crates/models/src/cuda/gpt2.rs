@@ -141,7 +141,7 @@ impl CudaGpt2 {
         let ln_f = load.norm("ln_f", d, eps)?;
         let head = match config.tie_word_embeddings {
             true => load.tied(&wte, (d, v))?,
-            false => load.tied(&load.table("lm_head.weight", &[v, d])?, (d, v))?,
+            false => load.tied(&load.raw("lm_head.weight", &[v, d])?, (d, v))?,
         };
         let bytes = 2 * kind.bytes() * TILE * config.n_layer * d;
         let spec = cache_spec(&runner.gpu, options.kv_cache_bytes, bytes, config.n_positions)?;

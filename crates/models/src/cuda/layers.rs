@@ -178,19 +178,26 @@ impl<'a> Loader<'a> {
         Ok(values.into_f32())
     }
 
-    fn put(&self, bytes: &[u8]) -> Result<Buffer> {
-        self.held.set(self.held.get() + bytes.len() as u64);
-        self.runner.gpu.filled(bytes)
+    fn hold(&self, bytes: usize) {
+        self.held.set(self.held.get() + bytes as u64);
+    }
+
+    /// As it lies in the file, for a product that takes it from there; not held.
+    pub fn raw(&self, name: &str, shape: &[usize]) -> Result<Buffer> {
+        self.runner.gpu.filled(&self.runner.kind.encode(&self.values(name, shape)?))
     }
 
     pub fn table(&self, name: &str, shape: &[usize]) -> Result<Buffer> {
-        self.put(&self.runner.kind.encode(&self.values(name, shape)?))
+        let table = self.raw(name, shape)?;
+        self.hold(table.len());
+        Ok(table)
     }
 
     pub fn norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm> {
         let vector = |part: &str| {
             let values = self.values(&format!("{name}.{part}"), &[width])?;
-            self.put(bytemuck::cast_slice(&values))
+            self.hold(4 * width);
+            self.runner.gpu.filled(bytemuck::cast_slice(&values))
         };
         Ok(Norm { weight: vector("weight")?, bias: vector("bias")?, width, eps: eps as f32 })
     }
@@ -239,11 +246,10 @@ impl<'a> Loader<'a> {
         let linear =
             Linear::new(&self.runner.products, (input, output * names.len()), Some(&biases), to, activation)?;
         for (index, (weight, _)) in names.iter().enumerate() {
-            let raw = self.runner.kind.encode(&self.values(weight, &shape)?);
-            let raw = self.runner.gpu.filled(&raw)?;
+            let raw = self.raw(weight, &shape)?;
             linear.place(&self.runner.products, raw.at, index * output, output, in_out)?;
         }
-        self.held.set(self.held.get() + linear.bytes() as u64);
+        self.hold(linear.bytes());
         Ok(linear)
     }
 
@@ -251,17 +257,18 @@ impl<'a> Loader<'a> {
     pub fn tied(&self, table: &Buffer, (input, output): (usize, usize)) -> Result<Linear> {
         let linear = Linear::new(&self.runner.products, (input, output), None, Output::F32, None)?;
         linear.place(&self.runner.products, table.at, 0, output, false)?;
-        self.held.set(self.held.get() + linear.bytes() as u64);
+        self.hold(linear.bytes());
         Ok(linear)
     }
 }
 
 /// What the kernels can take of a model's shape.
 pub(crate) fn check_shape(width: usize, heads: usize) -> Result<()> {
-    match width / heads {
-        dim if dim > WIDEST => {
-            Err(ModelError::UnsupportedModel(format!("heads of {dim} elements on cuda, at most {WIDEST}")))
-        }
-        _ => Ok(()),
+    let dim = width / heads;
+    if dim > WIDEST {
+        return Err(ModelError::UnsupportedModel(format!(
+            "heads of {dim} elements on cuda, at most {WIDEST}"
+        )));
     }
+    Ok(())
 }

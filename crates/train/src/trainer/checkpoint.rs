@@ -43,6 +43,14 @@ struct Record {
     files: BTreeMap<String, Sum>,
 }
 
+impl Record {
+    fn read(checkpoint: &Path) -> std::io::Result<Self> {
+        let mut record: Self = serde_json::from_slice(&fs::read(checkpoint.join(STATE))?)?;
+        record.run.entry(PRECISION.into()).or_insert_with(|| Precision::F32.name().into());
+        Ok(record)
+    }
+}
+
 pub struct Checkpoints {
     output: PathBuf,
     /// Facts about the run; a checkpoint with others is another run's.
@@ -81,17 +89,7 @@ impl Checkpoints {
     }
 
     pub fn path(&self, step: u64) -> PathBuf {
-        self.output.join(format!("checkpoint-{step}"))
-    }
-
-    /// Steps that have a checkpoint, the last first.
-    fn steps(&self) -> Vec<u64> {
-        let entries = fs::read_dir(&self.output).into_iter().flatten().flatten();
-        let step = |name: String| name.strip_prefix("checkpoint-")?.parse().ok();
-        let mut steps: Vec<u64> =
-            entries.filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned())).collect();
-        steps.sort_unstable_by(|a, b| b.cmp(a));
-        steps
+        path(&self.output, step)
     }
 
     pub fn save(&self, network: &Network, state: &State) -> Result<PathBuf> {
@@ -138,8 +136,9 @@ impl Checkpoints {
     }
 
     fn rotate(&self, state: &State) -> Result<()> {
-        let old =
-            self.steps().into_iter().filter(|step| Some(*step) != state.best_step && *step <= state.step);
+        let old = steps(&self.output)
+            .into_iter()
+            .filter(|step| Some(*step) != state.best_step && *step <= state.step);
         for step in old.skip(self.keep) {
             let path = self.path(step);
             // Renamed first, so that it is never half there under its name.
@@ -155,12 +154,7 @@ impl Checkpoints {
     pub fn restore(&self, network: &mut Network) -> Result<(Option<Restored>, Vec<Skipped>)> {
         let mut skipped = Vec::new();
         let mut last = None;
-        let mut steps = self.steps();
-        // The last one written: a higher number may be left from an earlier run into the same folder.
-        let written =
-            |step: &u64| fs::metadata(self.path(*step).join(STATE)).and_then(|file| file.modified()).ok();
-        steps.sort_by_key(|step| std::cmp::Reverse((written(step), *step)));
-        for step in steps {
+        for step in newest(&self.output) {
             let path = self.path(step);
             match self.check_with_best(step) {
                 Ok(state) => {
@@ -196,10 +190,7 @@ impl Checkpoints {
     fn check(&self, step: u64) -> Result<State> {
         let path = self.path(step);
         let corrupt = |reason: String| TrainError::CheckpointCorrupt { path: path.clone(), reason };
-        let text = fs::read(path.join(STATE)).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
-        let mut record: Record =
-            serde_json::from_slice(&text).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
-        record.run.entry(PRECISION.into()).or_insert_with(|| Precision::F32.name().into());
+        let record = Record::read(&path).map_err(|error| corrupt(format!("{STATE}: {error}")))?;
         for (name, expected) in &record.files {
             match tensors::sum(&path.join(name)) {
                 Ok(found) if found == *expected => {}
@@ -252,17 +243,33 @@ impl Checkpoints {
     }
 }
 
+fn path(output: &Path, step: u64) -> PathBuf {
+    output.join(format!("checkpoint-{step}"))
+}
+
+/// Steps that have a checkpoint, the last first.
+fn steps(output: &Path) -> Vec<u64> {
+    let entries = fs::read_dir(output).into_iter().flatten().flatten();
+    let step = |name: String| name.strip_prefix("checkpoint-")?.parse().ok();
+    let mut steps: Vec<u64> =
+        entries.filter_map(|entry| step(entry.file_name().to_string_lossy().into_owned())).collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    steps
+}
+
+/// The same, the last one written first: a higher number may be left from an earlier run into the same folder.
+fn newest(output: &Path) -> Vec<u64> {
+    let mut steps = steps(output);
+    let written =
+        |step: u64| fs::metadata(path(output, step).join(STATE)).and_then(|file| file.modified()).ok();
+    steps.sort_by_key(|step| std::cmp::Reverse((written(*step), *step)));
+    steps
+}
+
 /// A fact of the newest checkpoint of a run that can be read.
 pub fn fact(output: &Path, name: &str) -> Option<String> {
-    let states = fs::read_dir(output).ok()?.flatten().filter_map(|entry| {
-        entry.file_name().to_string_lossy().strip_prefix("checkpoint-")?.parse::<u64>().ok()?;
-        let path = entry.path().join(STATE);
-        let written = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
-        let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        Some((written, record))
-    });
-    let (_, mut record) = states.max_by_key(|(written, _)| *written)?;
-    record.run.remove(name).or_else(|| (name == PRECISION).then(|| Precision::F32.name().into()))
+    let mut records = newest(output).into_iter().filter_map(|step| Record::read(&path(output, step)).ok());
+    records.next()?.run.remove(name)
 }
 
 /// A lock that ends with the process, however it ends. `None` where the system cannot lock folders: then other runs are
