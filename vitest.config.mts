@@ -4,8 +4,11 @@
  */
 import { defineConfig } from "vitest/config";
 
-/** Tests that count turns of the event loop, or the memory of a process: nothing else runs beside them. */
-const alone = ["__test__/event-loop.test.ts", "__test__/leaks.test.ts"];
+/**
+ * Tests that count turns of the event loop, or the memory of a process, or that fill all cores for half a minute with
+ * processes of their own: nothing else runs beside them.
+ */
+const alone = ["__test__/cuda-kit.test.ts", "__test__/event-loop.test.ts", "__test__/leaks.test.ts"];
 
 export default defineConfig({
   test: {
