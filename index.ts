@@ -16,6 +16,8 @@ export type {
   TextPair,
   TextToken,
 } from "./src/bert.js";
+export type { ChatKind, ChatOptions, ChatPromptOptions } from "./src/chat/chat.js";
+export type { Conversation, Message } from "./src/chat/messages.js";
 export type { DataFormat, DataOptions, ProblemType, Task as DataTask } from "./src/data/options.js";
 export type { DataRow, DataSource } from "./src/data/source.js";
 export { CandlewickError } from "./src/errors.js";
@@ -48,6 +50,7 @@ export type { Device, Dtype, LoadOptions, LoadProgress } from "./src/load.js";
 export type { DecodeOptions, Model } from "./src/model.js";
 export type { Language } from "./src/default-models.js";
 export type { ReadableOptions, ResponseOptions, StreamFormat } from "./src/response.js";
+export type { ScoredToken, ScoreOptions, TextScore } from "./src/score.js";
 export type { BERTStats, GPT2Stats, StepStats } from "./src/stats.js";
 export { TokenStream } from "./src/stream.js";
 export type {
@@ -78,7 +81,7 @@ export type {
 } from "./src/types.js";
 export type { Answer, AnswerOptions, AnswerTask, Question } from "./src/pipelines/answer.js";
 export type { Classification, ClassifyOptions, ClassifyTask, ScoreFunction } from "./src/pipelines/classify.js";
-export type { Conversation, DialogueOptions, DialogueTask, Reply, SessionOptions } from "./src/pipelines/dialogue.js";
+export type { DialogueOptions, DialogueTask, Reply, SessionOptions } from "./src/pipelines/dialogue.js";
 export type { Embedding, EmbedOptions, EmbedTask } from "./src/pipelines/embed.js";
 export type { AggregationStrategy, EntitiesOptions, EntitiesTask, EntityGroup, TokenEntity } from "./src/pipelines/entities.js";
 export type { Fill, FillMaskOptions, FillMaskResult, FillMaskTask } from "./src/pipelines/fill-mask.js";
@@ -93,8 +96,8 @@ export type { ReplyOptions } from "./src/pipelines/responder.js";
 export type { FailedRow, Inputs, Row, StreamOptions } from "./src/pipelines/stream.js";
 export type { SimpleTask, Task, TaskOptions } from "./src/pipelines/task.js";
 export type { Translated, Translation, TranslationOptions, TranslationTask } from "./src/pipelines/translate.js";
-export type { Message } from "./src/pipelines/turns.js";
 export type { ZeroShotOptions, ZeroShotResult, ZeroShotTask } from "./src/pipelines/zero-shot.js";
 export type { Progress } from "./src/slices.js";
+export type { Vocabulary } from "./src/vocabulary.js";
 export { similarity, VectorIndex } from "./src/vectors.js";
 export type { Hit, SearchOptions, SimilarityName, VectorIndexOptions } from "./src/vectors.js";

@@ -18,8 +18,8 @@ export default defineConfig({
     hookTimeout: 900_000,
     teardownTimeout: 60_000,
     projects: [
-      { extends: true, test: { name: "side by side", include: ["__test__/**/*.test.ts"], exclude: alone, maxWorkers: 2, sequence: { groupOrder: 0 } } },
-      { extends: true, test: { name: "types", include: [], typecheck: { enabled: true, only: true, include: ["__test__/types/*.test-d.ts"] } } },
+      { extends: true, test: { name: "side by side", include: ["__test__/**/*.test.ts", "packages/*/__test__/**/*.test.ts"], exclude: alone, maxWorkers: 2, sequence: { groupOrder: 0 } } },
+      { extends: true, test: { name: "types", include: [], typecheck: { enabled: true, only: true, include: ["__test__/types/*.test-d.ts", "packages/*/__test__/types/*.test-d.ts"] } } },
       { extends: true, test: { name: "alone", include: alone, maxWorkers: 1, sequence: { groupOrder: 1 } } },
     ],
     coverage: {

@@ -262,6 +262,66 @@ for (const [group, cases] of [["bad files", files], ["bad calls", calls]] as con
   });
 }
 
+/** Which of several inputs is at fault: in the error, and at the beginning of its message. */
+describe("the error of one input of several", () => {
+  const saysIndex = (code: ErrorCode, index: number | undefined) => (error: CandlewickError) => {
+    assert.deepEqual([error.code, error.index], [code, index], error.message);
+    assert.equal(/\d+: /.exec(error.message)?.[0], index === undefined ? undefined : `${index}: `, error.message);
+    return true;
+  };
+  const fixture = (name: string) => loadBERT(fixturePath(join("pipelines", name)), { threads: 1 });
+  const long = "word ".repeat(2000);
+
+  test("of generate()", async () => {
+    const many = (bad: string) => Array.from({ length: 20 }, (_, i) => (i === 17 ? bad : "abc"));
+    const { positions } = lm.info;
+    await assert.rejects(lm.generate(many("a".repeat(positions))).result, saysIndex("CONTEXT_OVERFLOW", 17));
+    await assert.rejects(lm.generate(many("a".repeat(positions))).accepted, saysIndex("CONTEXT_OVERFLOW", 17));
+    await assert.rejects(lm.generate([[1, 2], [3, 60_000]]).next(), saysIndex("INPUT_INVALID", 1));
+    assert.throws(() => lm.generate(many("")), saysIndex("PROMPT_EMPTY", 17));
+    await assert.rejects(lm.generate("a".repeat(positions)).result, saysIndex("CONTEXT_OVERFLOW", undefined));
+    await assert.rejects(lm.generate([[60_000]]).result, saysIndex("INPUT_INVALID", undefined));
+    await assert.rejects(generate(["abc", "a".repeat(positions)], { model: lm }).result, saysIndex("CONTEXT_OVERFLOW", 1));
+  });
+
+  test("of forward() and embed(), in whichever native call it is", async () => {
+    const inputs = Array.from({ length: 300 }, () => ({ ids: [1, 2] }));
+    await assert.rejects(bert.forward(inputs.with(280, { ids: [1, 100_000] })), saysIndex("INPUT_INVALID", 280));
+    await assert.rejects(bert.forward([...inputs.slice(0, 256), { ids: [] }]), saysIndex("PROMPT_EMPTY", 256));
+    await assert.rejects(bert.forward([{ ids: [100_000] }]), saysIndex("INPUT_INVALID", undefined));
+    await using ner = await fixture("ner");
+    const texts = Array.from({ length: 300 }, (_, i) => (i === 260 ? long : "a text"));
+    const whole = { truncate: false } as const;
+    await assert.rejects(ner.embed(texts, whole), saysIndex("CONTEXT_OVERFLOW", 260));
+    await assert.rejects(ner.embed(long, whole), saysIndex("CONTEXT_OVERFLOW", undefined));
+    await assert.rejects(ner.entities(texts, whole), saysIndex("CONTEXT_OVERFLOW", 260));
+    await assert.rejects(ner.embed(anyway(["a", 5])), saysIndex("INPUT_INVALID", 1));
+    await assert.rejects(ner.encode(texts, whole), saysIndex("CONTEXT_OVERFLOW", 260));
+    const rows = ner.embed.stream(texts, whole);
+    await assert.rejects(async () => { for await (const _ of rows); }, saysIndex("CONTEXT_OVERFLOW", 260));
+    await using masked = await fixture("mlm");
+    await assert.rejects(masked.fillMask(["a [MASK]", "a"]), saysIndex("INPUT_INVALID", 1));
+  });
+
+  test("of classify(), zeroShot() and rerank()", async () => {
+    const whole = { truncate: false } as const;
+    await using nli = await fixture("nli");
+    await assert.rejects(nli.classify(["a", "b", long], whole), saysIndex("CONTEXT_OVERFLOW", 2));
+    const labels = { candidateLabels: ["one", "two", "three"], ...whole };
+    await assert.rejects(nli.zeroShot(["a", long, "b"], labels), saysIndex("CONTEXT_OVERFLOW", 1));
+    await assert.rejects(nli.zeroShot(long, labels), saysIndex("CONTEXT_OVERFLOW", undefined));
+    const several = [{ query: "q", documents: ["a", "b"] }, { query: "q", documents: ["c", long] }];
+    for (const name of ["reranker", "sentences"]) {
+      await using model = await fixture(name);
+      await assert.rejects(model.rerank({ query: "q", documents: ["a", "b", long] }, whole), saysIndex("CONTEXT_OVERFLOW", 2));
+      await assert.rejects(model.rerank(several, whole), saysIndex("CONTEXT_OVERFLOW", 1));
+      await assert.rejects(model.rerank({ query: "q", documents: [long] }, whole), saysIndex("CONTEXT_OVERFLOW", undefined));
+    }
+    await using sentences = await fixture("sentences");
+    await assert.rejects(sentences.rerank({ query: long, documents: ["a", "b"] }, whole), saysIndex("CONTEXT_OVERFLOW", undefined));
+  });
+});
+
 describe("a model that computes no numbers", () => {
   /** A copy of a BERT with `value` as the first two weights of `tensor`, or of its row `row`. */
   function withValue(tensor: string, value: number, row = 0): string {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test } from "vitest";
 import { loadBERT, loadGPT2, pipeline, VectorIndex } from "../index.js";
+import { unpackScores } from "../src/score.js";
 import { fixturePath } from "./support/fixtures.js";
 import { randomModel } from "./support/models.js";
 
@@ -57,6 +58,32 @@ describe("the event loop", () => {
     await steady(async () => {
       for (let turn = 0; turn < 8; turn++) await session.say("and then? ".repeat(5)).result;
     });
+  });
+
+  test("turns while many texts are scored, and a vocabulary is read", async () => {
+    await using lm = await loadGPT2("default");
+    await steady(() => lm.vocabulary());
+    await steady(() => lm.score(Array.from({ length: 300 }, (_, i) => `text ${i} of many that are scored`), { topLogprobs: 20 }));
+    const long = Array.from({ length: lm.info.positions }, (_, i) => i % 200);
+    await steady(() => lm.score(Array.from({ length: 6 }, () => long), { topLogprobs: 20 }));
+  });
+
+  test("turns while scores become objects, whatever the time that takes", async () => {
+    const [texts, length, width] = [4, 5001, 20];
+    const packed = {
+      ids: { data: new Uint32Array(texts * length), lengths: new Uint32Array(texts).fill(length) },
+      logprobs: new Float32Array(texts * (length - 1)),
+      topIds: new Uint32Array(texts * (length - 1) * width),
+      topLogprobs: new Float32Array(texts * (length - 1) * width),
+    };
+    let turns = 0;
+    let running = true;
+    const turn = () => running && ++turns && setImmediate(turn);
+    turn();
+    const scores = await unpackScores(packed, undefined, true);
+    running = false;
+    assert.equal(scores[3]!.tokens[5000]!.topLogprobs!.length, width);
+    assert.ok(turns >= packed.topIds.length / 8192, `${turns} turns`);
   });
 
   test("loading does not hold it either, and reports progress", async () => {

@@ -117,10 +117,12 @@ describe("web responses", () => {
     const events = (await response.text()).split("\n\n").slice(0, -1);
     assert.equal(events.pop(), "data: [DONE]");
     const chunks = events.map((event) => JSON.parse(event.slice("data: ".length)));
+    const counts = chunks.pop();
+    assert.deepEqual(counts.choices, []);
+    assert.equal(counts.usage.prompt_tokens, 1);
+    assert.equal(counts.usage.total_tokens, 1 + counts.usage.completion_tokens);
     const last = chunks.pop();
     assert.equal(last.choices[0].finish_reason, "stop");
-    assert.equal(last.usage.prompt_tokens, 1);
-    assert.equal(last.usage.total_tokens, 1 + last.usage.completion_tokens);
     for (const chunk of chunks) {
       assert.deepEqual([chunk.object, chunk.choices[0].index, chunk.choices[0].finish_reason], ["text_completion", 0, null]);
       assert.equal(Object.keys(chunk.choices[0].logprobs.top_logprobs[0]).length, 2);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, test } from "vitest";
 import { type CandlewickError, type GenerateOptions, type GPT2, loadBERT, loadGPT2, pipeline, type TokenStream } from "../index.js";
+import { retryHeaders } from "../src/openai/errors.js";
 import { collect, hasCode } from "./support/assertions.js";
 import { fixtures, randomModel } from "./support/models.js";
 
@@ -28,7 +29,7 @@ describe("serving", () => {
       {
         running: 0, waiting: 0, queuedTokens: 0, promptTokens: 0, cachedTokens: 0, draftedTokens: 0, acceptedTokens: 0, pauses: 0,
         blocks: 16, freeBlocks: 16, prefixBlocks: 0, blockPositions: 64, blockBytes: ONE / 16,
-        steps: { count: 0, tokensPerSecond: 0, lastTokens: 0, lastMs: 0, secondsSinceLast: 0 },
+        steps: { count: 0, tokensPerSecond: 0, totalTokens: 0, totalMs: 0, totalSequences: 0, lastTokens: 0, lastMs: 0, secondsSinceLast: 0 },
       },
     );
     assert.ok(idle.steps.secondsSinceLast >= 0);
@@ -43,6 +44,8 @@ describe("serving", () => {
     assert.equal(busy.running, 1);
     assert.equal(busy.promptTokens, 200);
     assert.ok(busy.freeBlocks <= 12 && busy.steps.count > 0 && busy.steps.tokensPerSecond > 0 && busy.steps.lastMs > 0);
+    const { totalTokens, totalMs, totalSequences, count } = busy.steps;
+    assert.ok(totalTokens >= 200 && totalSequences === count && totalMs >= busy.steps.lastMs);
     await stream.return();
     await stream.result;
     for (let i = 0; fresh.stats().running > 0; i++) {
@@ -58,7 +61,14 @@ describe("serving", () => {
     await bert.forward([{ ids: [1, 2, 3] }, { ids: [4, 5] }]);
     const { running, waiting, queuedTokens, steps } = bert.stats();
     assert.deepEqual({ running, waiting, queuedTokens }, { running: 0, waiting: 0, queuedTokens: 0 });
-    assert.ok(steps.count > 0 && steps.lastTokens > 0);
+    assert.ok(steps.count > 0 && steps.lastTokens > 0 && steps.totalMs > 0);
+    assert.deepEqual([steps.totalTokens, steps.totalSequences], [5, 2]);
+  });
+
+  test("a refusal asks for a wait that clients respect: 1 to 59 seconds", () => {
+    const waits = [50, 1000, 1001, 58_999, 59_001, 3_600_000].map((wait) => retryHeaders(wait)["retry-after"]);
+    assert.deepEqual(waits, ["1", "1", "2", "59", "59", "59"]);
+    assert.deepEqual(retryHeaders(3_600_000)["retry-after-ms"], "59000");
   });
 
   test("a full queue refuses at once, says when to come again, and goes on serving", async () => {
@@ -69,12 +79,14 @@ describe("serving", () => {
     assert.ok(refused.length > 0);
     for (const error of refused) {
       assert.equal(error.code, "QUEUE_FULL");
-      assert.equal(error.httpStatus, 503);
+      assert.equal(error.httpStatus, 429);
       assert.ok(error.retryAfterMs! >= 50);
     }
     const response = await streams[outcomes.findIndex(({ status }) => status === "rejected")]!.toResponse();
-    assert.equal(response.status, 503);
-    assert.equal(response.headers.get("retry-after"), String(Math.ceil(refused[0]!.retryAfterMs! / 1000)));
+    assert.equal(response.status, 429);
+    const [seconds, milliseconds] = ["retry-after", "retry-after-ms"].map((name) => Number(response.headers.get(name)));
+    assert.ok(Number.isInteger(seconds) && seconds! >= 1 && seconds! <= 59, `${seconds} s`);
+    assert.ok(milliseconds! > 1000 * (seconds! - 1) && milliseconds! <= 1000 * seconds!, `${milliseconds} ms`);
     const tokens = Array.from({ length: 6 }, () => Array.from({ length: 900 }, () => 1));
     await assert.rejects(busy.generate(tokens, { maxNewTokens: 1 }).accepted, hasCode("QUEUE_FULL"));
     const served = await Promise.all(streams.map((stream) => stream.result.then(() => 1, () => 0)));

@@ -20,6 +20,7 @@ import { type Context, measureLimits } from "./measure.js";
 import { buildNative, prepare } from "./prepare.js";
 import { makeModels } from "./prepare/models.js";
 import { merge, setLimits, writeDocs } from "./report.js";
+import { benchServe } from "./serve/serve.js";
 import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
 
@@ -29,7 +30,7 @@ const dtypes: readonly Dtype[] = ["f32", "f16", "bf16", "int8", "q8_0", "q4_0"];
 const USAGE = `npm run bench -- WHAT… [options]
 
 WHAT: ${Object.keys(benches).join(", ")}, all; or prepare (installs peers, makes models); or draw FILE… (plots and tables of one
-run, or of several as one); or cuda FILE… (docs/benchmarks/cuda.md, from reports of the CUDA kit: npm run test:cuda)
+run, or of several as one); or serve [PART…] (the server under load); or cuda FILE… (docs/benchmarks/cuda.md, from reports of the CUDA kit: npm run test:cuda)
   --json FILE     write the figures there
   --quick         one short round of each: whether it works, not how fast it is
   --only A,B      these contenders alone: ${contenderNames.join(", ")}
@@ -82,6 +83,14 @@ async function main(): Promise<void> {
     const report = merge(positionals.slice(1).map((file) => JSON.parse(readFileSync(file, "utf8")) as Report));
     print(report);
     return draw(report, true);
+  }
+  if (first === "serve") {
+    if (!noBuild) {
+      const { build, orExplain } = await import("../scripts/build.mjs");
+      await orExplain(build);
+    }
+    makeModels();
+    return benchServe(positionals.slice(1), quick);
   }
   if (first === "cuda") return console.log(`wrote ${writePage(positionals.slice(1))}`);
   const wanted = positionals.includes("all") ? Object.keys(benches) : positionals;

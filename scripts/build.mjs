@@ -1,4 +1,4 @@
-// Builds what is not up to date: the native addon (Rust → native/) and the TypeScript (→ dist/).
+// Builds what is not up to date: the native addon (Rust → native/) and the TypeScript (→ dist/, packages/*/dist/).
 //   node scripts/build.mjs [native|ts] [--force] [--profile NAME] [--features LIST]    --prepare: npm's hook
 // Up to date means: the contents of the sources hash to what the last build wrote into its stamp.
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -6,17 +6,18 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { filesUnder, fingerprint, readStamp, writeStamp } from "./lib/fingerprint.mjs";
+import { inOrder, workspaces } from "./lib/packages.mjs";
 import { at, tool } from "./lib/paths.mjs";
 import { thisPlatform } from "./lib/platform.mjs";
 import { locked, output, run } from "./lib/run.mjs";
 import { missingTools } from "./lib/toolchain.mjs";
 
 const nativeStamp = at("native", ".stamp");
-const tsStamp = at("dist", ".stamp");
 
 /** Rust tests and benchmarks are no part of the addon: changing them rebuilds nothing here. */
 const inAddon = (path) => /\.(rs|toml|lock|cu|json)$/.test(path) && !/[/\\](tests|benches|examples)[/\\]/.test(path);
 const rustFiles = () => ["crates", "Cargo.toml", "Cargo.lock"].flatMap((name) => filesUnder(at(name), inAddon));
+const inPackage = (path) => /\.(m?ts|json)$/.test(path) && !/[/\\](dist|__test__)[/\\]/.test(path);
 const tsFiles = () => ["index.ts", "index.mts", "src", "tsconfig.json", "tsconfig.build.json", "native/binding.d.cts"].flatMap((name) => filesUnder(at(name)));
 
 /** A build that cannot be: its message is all that there is to say. */
@@ -109,11 +110,40 @@ async function writeBinding(library) {
 
 export async function buildTs({ force = false } = {}) {
   const key = fingerprint(tsFiles());
-  if (!force && readStamp(tsStamp) === key) return false;
-  rmSync(at("dist"), { recursive: true, force: true });
-  const code = await run(process.execPath, [tool.tsc, "-p", "tsconfig.build.json"]);
-  if (code !== 0) throw new BuildError("The TypeScript did not compile; the messages are above.");
-  writeStamp(tsStamp, key);
+  const built = await compile(".", key, force);
+  // What was built of a package is checked against the types of those that it uses, so it is as old as they are.
+  const keys = { candlewick: key };
+  const failed = [];
+  let any = built;
+  for (const { name, folder, uses } of inOrder(workspaces())) {
+    if (!existsSync(at(folder, "tsconfig.build.json"))) continue;
+    keys[name] = fingerprint(filesUnder(at(folder), inPackage), ["candlewick", ...uses].map((used) => keys[used] ?? ""));
+    try {
+      any = (await compile(folder, keys[name], force)) || any;
+    } catch (error) {
+      if (!(error instanceof BuildError)) throw error;
+      failed.push(folder);
+    }
+  }
+  if (failed.length > 0) throw new BuildError(`The TypeScript of ${failed.join(" and ")} did not compile; the messages are above.`);
+  return any;
+}
+
+/** Compiles the package in `folder` into its dist/, unless it was compiled from what `key` says. */
+async function compile(folder, key, force) {
+  const dist = at(folder, "dist");
+  const stamp = join(dist, ".stamp");
+  if (!force && readStamp(stamp) === key) return false;
+  // Renamed into place: what was built last stays until there is something better.
+  const fresh = at("target", `dist-${process.pid}`);
+  const code = await run(process.execPath, [tool.tsc, "-p", join(folder, "tsconfig.build.json"), "--outDir", fresh]);
+  if (code !== 0) {
+    rmSync(fresh, { recursive: true, force: true });
+    throw new BuildError("The TypeScript did not compile; the messages are above.");
+  }
+  writeStamp(join(fresh, ".stamp"), key);
+  rmSync(dist, { recursive: true, force: true });
+  renameSync(fresh, dist);
   return true;
 }
 

@@ -5,6 +5,7 @@
 //   node scripts/pack.mjs [--out DIR] [--profile release|dist]      "dist" is smaller and compiles everything again
 //   node scripts/pack.mjs --platforms linux-x64-gnu,darwin-arm64    all that are published together; default: this one
 //   node scripts/pack.mjs --models      also the packages of weights in models/
+//   node scripts/pack.mjs --packages    also the packages in packages/
 //   node scripts/pack.mjs --cuda        also the package of the CUDA addon, which `npm run build:cuda` puts into npm/
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -12,6 +13,7 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { build, orExplain } from "./build.mjs";
+import { workspaces } from "./lib/packages.mjs";
 import { at } from "./lib/paths.mjs";
 import { thisPlatform } from "./lib/platform.mjs";
 import { thirdPartyLicences } from "./lib/third-party.mjs";
@@ -43,7 +45,7 @@ export function platformManifests() {
  * refuses to install a package with an optional dependency that does not exist.
  */
 export function publishedManifest(platforms) {
-  const { scripts: _scripts, devDependencies: _tools, napi: _napi, ...manifest } = readJson(at("package.json"));
+  const { scripts: _scripts, devDependencies: _tools, napi: _napi, workspaces: _packages, ...manifest } = readJson(at("package.json"));
   const known = platformManifests().filter(({ name }) => !withCuda(name)).map(({ name }) => name);
   const optional = platforms.map((platform) => `${manifest.name}-${platform}`);
   const strange = optional.find((name) => !known.includes(name));
@@ -53,11 +55,52 @@ export function publishedManifest(platforms) {
 
 function stageMain(folder, platforms) {
   const manifest = publishedManifest(platforms);
-  for (const path of [...manifest.files, "README.md"]) {
-    if (!existsSync(at(path))) throw new Error(`${path} is missing, and package.json says that it is published`);
-    cpSync(at(path), join(folder, path), { recursive: true, filter: (source) => !source.endsWith(".stamp") });
-  }
+  copyFiles(at(), folder, manifest.files);
   writeJson(join(folder, "package.json"), manifest);
+}
+
+/** What a package's manifest says that is published, and its README. */
+function copyFiles(source, folder, files) {
+  for (const path of [...files, "README.md"]) {
+    if (!existsSync(join(source, path))) throw new Error(`${path} is missing, and the package.json in ${source} says that it is published`);
+    cpSync(join(source, path), join(folder, path), { recursive: true, filter: (file) => !file.endsWith(".stamp") });
+  }
+}
+
+/** The packages in packages/; each has the version of the package itself, and that very version as its peer. */
+function publishedWorkspaces() {
+  const { name, version } = readJson(at("package.json"));
+  return workspaces().map((one) => {
+    const { scripts: _scripts, devDependencies: _tools, ...manifest } = one.manifest;
+    if (manifest.version !== version || manifest.peerDependencies?.[name] !== version) {
+      throw new Error(`${one.folder}/package.json must be of version ${version}, with ${name} ${version} as its peer`);
+    }
+    return { ...one, manifest };
+  });
+}
+
+function stageWorkspace(staged, { folder, manifest }) {
+  copyFiles(at(folder), staged, manifest.files);
+  for (const file of licences) copyFileSync(at(file), join(staged, file));
+  writeJson(join(staged, "package.json"), { ...manifest, files: [...manifest.files, ...licences] });
+}
+
+/**
+ * Makes the tarballs of the packages in packages/, by name.
+ *
+ * @param {string} out
+ * @returns {Record<string, { path: string, size: number, unpackedSize: number }>}
+ */
+export function packWorkspaces(out) {
+  return Object.fromEntries(
+    publishedWorkspaces().map((one) => {
+      const staged = join(out, "stage", one.name);
+      rmSync(staged, { recursive: true, force: true });
+      mkdirSync(staged, { recursive: true });
+      stageWorkspace(staged, one);
+      return [one.name, npmPack(staged, out)];
+    }),
+  );
 }
 
 function stagePlatform(folder, platform) {
@@ -117,9 +160,9 @@ function npmPack(folder, out) {
 
 /**
  * Makes the tarballs in `out`; the build must be up to date. Returns `{ main, platform }`, and where they are asked for
- * `cuda` and the models by name, each `{ path, size, unpackedSize }`.
+ * `cuda`, the models and the packages by name, each `{ path, size, unpackedSize }`.
  */
-export function packAll(out = at("target", "npm"), { cuda = false, models = false, platforms } = {}) {
+export function packAll(out = at("target", "npm"), { cuda = false, models = false, packages = false, platforms } = {}) {
   const platform = thisPlatform();
   if (!existsSync(at("npm", platform))) throw new Error(`There is no platform package for ${platform} in npm/`);
   const stage = join(out, "stage");
@@ -133,6 +176,7 @@ export function packAll(out = at("target", "npm"), { cuda = false, models = fals
       tarballs[model] = npmPack(join(stage, `model-${model}`), out);
     }
   }
+  if (packages) Object.assign(tarballs, packWorkspaces(out));
   if (cuda) {
     stagePlatform(join(stage, `${platform}-cuda`), `${platform}-cuda`);
     tarballs.cuda = npmPack(join(stage, `${platform}-cuda`), out);
@@ -141,7 +185,7 @@ export function packAll(out = at("target", "npm"), { cuda = false, models = fals
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" }, models: { type: "boolean" }, platforms: { type: "string" } } });
+  const { values } = parseArgs({ options: { out: { type: "string" }, profile: { type: "string" }, cuda: { type: "boolean" }, models: { type: "boolean" }, packages: { type: "boolean" }, platforms: { type: "string" } } });
   await orExplain(() => build({ profile: values.profile }));
   const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const tarballs = Object.values(packAll(values.out && resolve(values.out), values));

@@ -18,6 +18,7 @@ export type ErrorCode =
   | "MODEL_CLOSED"
   | "STREAM_USED"
   | "TASK_UNSUPPORTED"
+  | "CHAT_TEMPLATE_MISSING"
   // The model's files.
   | "MODEL_NOT_FOUND"
   | "PATH_ESCAPE"
@@ -29,6 +30,7 @@ export type ErrorCode =
   | "TENSOR_DTYPE"
   | "TOKENIZER_INVALID"
   | "TOKENIZER_MISSING"
+  | "CHAT_TEMPLATE_INVALID"
   | "VOCABULARY_MISMATCH"
   | "UNSUPPORTED_MODEL"
   | "UNSUPPORTED_DTYPE"
@@ -63,14 +65,34 @@ export class CandlewickError extends Error {
   readonly code: ErrorCode;
   /** With `QUEUE_FULL`: milliseconds after which the queue may have room, by the model's speed so far. */
   declare readonly retryAfterMs?: number;
+  /**
+   * Where one of several inputs of a call is at fault: which one, from 0. A prompt of `generate()`, a text of `score()`
+   * or of a task, a row of a task's stream; of `rerank()` with one query, a document. The message begins with it.
+   */
+  declare readonly index?: number;
+  /** The message without the index. */
+  #plain: string;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions & { retryAfterMs?: number }) {
     super(message, options);
     this.code = code;
+    this.#plain = message;
     if (options?.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
   }
 
-  /** The HTTP status that fits the code: 4xx if the caller is at fault, 499 for an abort, else 5xx. */
+  /** @internal The same error of input `index`, or of the only one: then nothing says which. */
+  at(index: number | undefined, what = "Input"): CandlewickError {
+    const { code, cause, retryAfterMs } = this;
+    const message = index === undefined ? this.#plain : `${what} ${index}: ${this.#plain}`;
+    const moved = new CandlewickError(code, message, { retryAfterMs, ...(cause !== undefined && { cause }) });
+    moved.#plain = this.#plain;
+    return index === undefined ? moved : Object.assign(moved, { index });
+  }
+
+  /**
+   * The HTTP status that fits the code: 4xx if the caller is at fault, 429 if it is to wait, 499 for an abort, else
+   * 5xx.
+   */
   get httpStatus(): number {
     return HTTP_STATUS[this.code] ?? 500;
   }
@@ -93,6 +115,7 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   CONTEXT_OVERFLOW: 400,
   INPUT_INVALID: 400,
   TASK_UNSUPPORTED: 400,
+  CHAT_TEMPLATE_MISSING: 400,
   DATA_NOT_FOUND: 404,
   DATA_INVALID: 400,
   DATA_EMPTY: 400,
@@ -105,7 +128,7 @@ const HTTP_STATUS: Partial<Record<ErrorCode, number>> = {
   DOWNLOAD_FAILED: 502,
   ABORTED: 499,
   DEADLINE_EXCEEDED: 504,
-  QUEUE_FULL: 503,
+  QUEUE_FULL: 429,
   OUT_OF_MEMORY: 400,
   DEVICE_LOST: 503,
   MODEL_CLOSED: 503,
@@ -116,12 +139,26 @@ export function abortError(signal: AbortSignal): CandlewickError {
   return new CandlewickError("ABORTED", "The operation was aborted", { cause: signal.reason });
 }
 
+/**
+ * What `running` gives; of an error that is one input's, `place` says which of the caller's inputs that is, from its
+ * place among those that were handed on. Undefined: the caller has one alone.
+ */
+export async function withPlaces<T>(running: Promise<T>, place: (index: number) => number | undefined): Promise<T> {
+  try {
+    return await running;
+  } catch (error) {
+    if (error instanceof CandlewickError && error.index !== undefined) throw error.at(place(error.index));
+    throw error;
+  }
+}
+
 /** What the native side threw (an `Error` with a `code` of ours), as a {@link CandlewickError}. */
 export function fromNative(error: unknown): CandlewickError {
   if (error instanceof CandlewickError) return error;
-  const { code, message, retryAfterMs } = error as { code?: unknown; message?: unknown; retryAfterMs?: number };
+  const { code, message, retryAfterMs, index } = error as { code?: unknown; message?: unknown; retryAfterMs?: number; index?: number };
   if (typeof code === "string" && /^[A-Z][A-Z0-9_]+$/.test(code)) {
-    return new CandlewickError(code as ErrorCode, String(message), { retryAfterMs });
+    const plain = new CandlewickError(code as ErrorCode, String(message), { retryAfterMs });
+    return index === undefined ? plain : plain.at(index);
   }
   return new CandlewickError("INTERNAL", `Unexpected error in the native addon: ${String(message)}`, { cause: error });
 }

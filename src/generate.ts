@@ -41,7 +41,7 @@ export function generate(prompt: Prompt, options: GenerateWithModelOptions = {})
   const stream = signal?.aborted
     ? Promise.reject(abortError(signal))
     : shared(model).then((loaded) => loaded.begin(prompts, overDefaults(rest, loaded.info.generationDefaults)));
-  return TokenStream.of(model, stream, signal);
+  return TokenStream.of(model, stream, signal, async () => (await shared(model)).vocabulary());
 }
 
 const LET_GO_AFTER_MS = 5 * 60_000;

@@ -1,7 +1,9 @@
+import { chat, chatKind, chatPrompt, type ChatKind, type ChatOptions, type ChatPromptOptions } from "./chat/chat.js";
+import type { Conversation, Message } from "./chat/messages.js";
 import { abortError, CandlewickError } from "./errors.js";
 import { generationDefaults, type GenerationDefaults, overDefaults } from "./generation-defaults.js";
 import { generateOptions, nativeOptions, type ResolvedOptions } from "./generation-options.js";
-import { nativePrompts, nativeTexts, unpack } from "./inputs.js";
+import { isSeveral, nativePrompts, nativeTexts, unpack } from "./inputs.js";
 import { load, loadOptions, type LoadOptions } from "./load.js";
 import { Model } from "./model.js";
 import {
@@ -9,15 +11,18 @@ import {
   type NativeGenerator,
   type NativePrompts,
   type NativeTokenStream,
+  type PackedBytes,
   type PackedIds,
 } from "./native.js";
 import { type Check, checkOptions, checks, isPlainObject, type OptionTable } from "./options.js";
 import { abortable, call, callSync, mailbox } from "./runtime.js";
+import { type ScoreOptions, scoreOptions, scorePrompts, type TextScore } from "./score.js";
 import { inSlices } from "./slices.js";
 import type { GPT2Stats } from "./stats.js";
 import { TokenStream } from "./stream.js";
 import { readTaskParameters, type TaskParameters } from "./task-parameters.js";
-import type { GenerateOptions, Prompt } from "./types.js";
+import type { GenerateOptions, Prompt, TokenIds } from "./types.js";
+import { Vocabulary } from "./vocabulary.js";
 import { warnIfSlow } from "./slow-bf16.js";
 
 /** What is known about a loaded GPT-2. */
@@ -57,6 +62,11 @@ export interface GPT2Info {
    * its `config.json`, as transformers reads them. Empty where the files say nothing.
    */
   readonly generationDefaults: GenerationDefaults;
+  /**
+   * How {@link GPT2.chat} makes ids of a conversation: by the chat template in the model's files, or as the turns of a
+   * dialogue that `finetune()` has taught it. Absent: the files say nothing of conversations.
+   */
+  readonly chat?: ChatKind;
 }
 
 export interface EncodeOptions {
@@ -89,12 +99,15 @@ export class GPT2 extends Model {
   /** @internal What the model's files say of how it is used. */
   readonly tasks: TaskParameters;
   readonly #native: NativeGenerator;
+  #vocabulary: Promise<Vocabulary> | undefined;
 
   private constructor(source: string, generator: NativeGenerator, tasks: TaskParameters) {
     super(source, generator);
     this.#native = generator;
     const defaults = generationDefaults(source, tasks);
-    this.info = Object.freeze({ ...generator.info, generationDefaults: Object.freeze(defaults ?? {}) });
+    const { chatTemplate, ...info } = generator.info;
+    const chat = chatKind(chatTemplate, tasks);
+    this.info = Object.freeze({ ...info, generationDefaults: Object.freeze(defaults ?? {}), ...(chat && { chat }) });
     this.tasks = tasks;
   }
 
@@ -115,6 +128,27 @@ export class GPT2 extends Model {
     return this.generateWith(prompt, checkOptions("generate", options, generateOptions), this.info.generationDefaults);
   }
 
+  /**
+   * Answers a conversation: `generate()` on the ids that {@link chatPrompt} gives. A string is one turn, the user's.
+   *
+   * @throws {CandlewickError} At once: `CHAT_TEMPLATE_MISSING`, `INPUT_INVALID` (no messages, or ones that do not end
+   *   with a turn to be answered, or that the model's form of a conversation cannot say), `PROMPT_EMPTY`,
+   *   `OPTION_UNKNOWN`, `OPTION_INVALID`, `MODEL_CLOSED`. Through the stream: `CONTEXT_OVERFLOW`,
+   *   `CHAT_TEMPLATE_INVALID`, `INPUT_INVALID` (what the template refuses), and what a generation ends with.
+   */
+  chat(messages: Conversation, options: ChatOptions = {}): TokenStream {
+    return chat(this, messages, options);
+  }
+
+  /**
+   * The ids of a conversation, as {@link chat} would continue them. The name of a special token in a message is text.
+   *
+   * @throws {CandlewickError} As {@link chat}, all of it by the promise.
+   */
+  chatPrompt(messages: Conversation, options: ChatPromptOptions = {}): Promise<Uint32Array> {
+    return chatPrompt(this, messages, options);
+  }
+
   /** @internal As {@link generate}, with options that were checked and other defaults than the model's general ones. */
   generateWith(prompt: Prompt, options: GenerateOptions, defaults: GenerationDefaults): TokenStream {
     const resolved = overDefaults(options, defaults);
@@ -122,7 +156,7 @@ export class GPT2 extends Model {
     const { signal } = options;
     this.checkOpen();
     const stream = signal?.aborted ? Promise.reject(abortError(signal)) : this.begin(prompts, resolved);
-    return TokenStream.of(this.source, stream, signal);
+    return TokenStream.of(this.source, stream, signal, () => this.vocabulary());
   }
 
   /**
@@ -137,7 +171,7 @@ export class GPT2 extends Model {
       if (signal?.aborted) throw abortError(signal);
       return this.begin(nativePrompts("generate", prompts), options);
     };
-    return TokenStream.of(this.source, begin(), signal);
+    return TokenStream.of(this.source, begin(), signal, () => this.vocabulary());
   }
 
   /**
@@ -146,13 +180,38 @@ export class GPT2 extends Model {
    */
   async plainIds(texts: readonly string[], signal?: AbortSignal): Promise<Uint32Array[]> {
     this.checkOpen();
+    this.#checkLength(texts);
+    const packed = await abortable<PackedIds>(signal, (id, cancel) => this.#native.encode(mailbox, id, texts.slice(), false, cancel));
+    return unpack(packed);
+  }
+
+  /** @internal The ids of a conversation by the model's chat template. */
+  async templateIds(messages: readonly Message[], addGenerationPrompt: boolean, signal?: AbortSignal): Promise<Uint32Array> {
+    this.checkOpen();
+    // All together, so that a long conversation does not hold up the text thread either.
+    this.#checkLength([{ length: messages.reduce((sum, { content }) => sum + content.length, 0) }]);
+    const conversation = {
+      roles: messages.map(({ role }) => role),
+      contents: messages.map(({ content }) => content),
+      addGenerationPrompt,
+      now: Date.now() - new Date().getTimezoneOffset() * 60_000,
+    };
+    const packed = await abortable<PackedIds>(signal, (id, cancel) => this.#native.chatPrompt(mailbox, id, conversation, cancel));
+    return unpack(packed)[0]!;
+  }
+
+  /** @internal The token that ends the assistant's turn in the model's chat template, if one does. */
+  async templateEnd(): Promise<number | undefined> {
+    this.checkOpen();
+    return (await call<number | null>((id) => this.#native.chatEnd(mailbox, id))) ?? undefined;
+  }
+
+  #checkLength(texts: readonly { readonly length: number }[]): void {
     const most = this.info.positions * LONGEST_TOKEN;
     const long = texts.find((text) => text.length > most);
     if (long !== undefined) {
       throw new CandlewickError("CONTEXT_OVERFLOW", `A text of ${long.length} characters does not fit in the model's ${this.info.positions} positions`);
     }
-    const packed = await abortable<PackedIds>(signal, (id, cancel) => this.#native.encode(mailbox, id, texts.slice(), false, cancel));
-    return unpack(packed);
   }
 
   /** @internal */
@@ -161,6 +220,38 @@ export class GPT2 extends Model {
     const { speculation } = options;
     const draft = typeof speculation === "object" ? speculation.draft.#native : undefined;
     return callSync(() => this.#native.generate(prompts, nativeOptions(options), draft));
+  }
+
+  /**
+   * What the model thinks of tokens that exist: the log-probability of each token of a text, or of each of several,
+   * after those before it. Nothing is generated; texts share the model's steps with what else runs, and their scores do
+   * not depend on it.
+   *
+   * @throws {CandlewickError} By the promise: `OPTION_UNKNOWN`, `OPTION_INVALID`, `PROMPT_EMPTY`, `CONTEXT_OVERFLOW` (a
+   *   text of more tokens than the model has positions), `INPUT_INVALID` (an id outside the vocabulary),
+   *   `TOKENIZER_MISSING` (a text), `QUEUE_FULL`, `ABORTED`, `MODEL_CLOSED`. Of several texts, `index` says which.
+   */
+  score(input: string | TokenIds, options?: ScoreOptions): Promise<TextScore>;
+  score(inputs: readonly string[] | readonly TokenIds[], options?: ScoreOptions): Promise<TextScore[]>;
+  score(input: Prompt, options?: ScoreOptions): Promise<TextScore | TextScore[]>;
+  async score(input: Prompt, options: ScoreOptions = {}): Promise<TextScore | TextScore[]> {
+    const checked = checkOptions("score", options, scoreOptions);
+    const prompts = nativePrompts("score", input);
+    this.checkOpen();
+    const vocabulary = this.info.tokenizerSize === undefined ? undefined : this.vocabulary();
+    const scores = await scorePrompts(this.#native, prompts, checked, vocabulary);
+    return isSeveral(input) ? scores : scores[0]!;
+  }
+
+  /**
+   * The bytes of every token, for those who look at ids one by one. Made once; a call after the first costs nothing.
+   *
+   * @throws {CandlewickError} By the promise: `TOKENIZER_MISSING`, `MODEL_CLOSED`.
+   */
+  async vocabulary(): Promise<Vocabulary> {
+    this.checkOpen();
+    const make = () => call<PackedBytes>((id) => this.#native.vocabulary(mailbox, id)).then(Vocabulary.of);
+    return (this.#vocabulary ??= make());
   }
 
   /** What the model is doing: what runs and waits, its memory, its speed. Costs microseconds, and never waits. */

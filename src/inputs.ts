@@ -6,12 +6,16 @@ import type { NativePrompts, NativeTexts } from "./native.js";
 import { invalid, isPlainObject, TOKEN_ID, unknown } from "./options.js";
 import type { Prompt, TokenIds } from "./types.js";
 
+/** Whether it is a list of prompts, and not the ids of one. */
+export const isSeveral = (prompt: Prompt): prompt is readonly string[] | readonly TokenIds[] =>
+  Array.isArray(prompt) && typeof prompt[0] !== "number";
+
 /** Throws `PROMPT_EMPTY` for no prompt or an empty one, `OPTION_INVALID` for what is none. */
 export function nativePrompts(where: string, prompt: Prompt): NativePrompts {
-  const several = Array.isArray(prompt) && typeof prompt[0] !== "number";
-  const prompts = (several ? Array.from(prompt as readonly unknown[]) : [prompt]) as (string | TokenIds)[];
-  if (prompts.length === 0 || prompts.some((one) => one?.length === 0)) {
-    throw new CandlewickError("PROMPT_EMPTY", `${where}: the prompt is empty`);
+  const prompts = (isSeveral(prompt) ? Array.from(prompt as readonly unknown[]) : [prompt]) as (string | TokenIds)[];
+  const empty = prompts.findIndex((one) => one?.length === 0);
+  if (prompts.length === 0 || empty !== -1) {
+    throw new CandlewickError("PROMPT_EMPTY", `${where}: the prompt is empty`).at(prompts.length > 1 ? empty : undefined);
   }
   if (prompts.every((one) => typeof one === "string")) return { texts: prompts };
   return { ids: prompts.map((ids) => nativeIds(where, "the prompt", ids)) };
@@ -107,7 +111,7 @@ interface Packed<A> {
 }
 
 /** The lists that were packed into one array, as views of it. */
-export function unpack<A extends Uint32Array | Float32Array>({ data, lengths }: Packed<A>): A[] {
+export function unpack<A extends Uint8Array | Uint32Array | Float32Array>({ data, lengths }: Packed<A>): A[] {
   const views: A[] = Array.from({ length: lengths.length });
   let offset = 0;
   for (let i = 0; i < lengths.length; i++) views[i] = data.subarray(offset, (offset += lengths[i]!)) as A;

@@ -13,12 +13,14 @@ export type NativeTokenStream = Binding.TokenStream;
 export type NativeFinetune = Binding.Finetune;
 export type NativeGenerateOptions = Binding.GenerateOptions;
 export type NativePrompts = Binding.Prompts;
+export type NativeScoreOptions = Binding.ScoreOptions;
 export type NativeTexts = Binding.Texts;
 export type NativeResult = Binding.GenerationResult;
 export type NativeEncodeOptions = Binding.EncodeOptions;
 export type NativeVectorIndex = Binding.VectorIndex;
 export type {
   PackedAnswers,
+  PackedBytes,
   PackedEntities,
   PackedFills,
   PackedFloats,
@@ -26,6 +28,7 @@ export type {
   PackedIds,
   PackedInputs,
   PackedOutputs,
+  PackedScores,
   PackedTokens,
   Settled,
 } from "#binding";

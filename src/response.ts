@@ -6,16 +6,21 @@ import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream as NodeWebStream } from "node:stream/web";
-import { type CandlewickError, type ErrorCode, fromNative } from "./errors.js";
+import { type CandlewickError, fromNative } from "./errors.js";
+import { completionChunks } from "./openai/completion.js";
+import { errorBody, retryHeaders } from "./openai/errors.js";
+import { DONE, event, EVENT_HEADERS, eventStream } from "./openai/events.js";
+import { CompletionReport } from "./openai/logprobs.js";
 import { type Check, checkOptions, checks, invalid, type OptionTable } from "./options.js";
 import type { TokenStream } from "./stream.js";
-import type { FinishReason, GenerationResult, Token } from "./types.js";
+import type { GenerationResult, Token } from "./types.js";
 
 /**
  * - `"text"`: the generated text.
- * - `"sse"`: server-sent events, each a `text_completion` chunk as OpenAI's API sends it, then `data: [DONE]`. An error
- *   after the first byte is an event with an `error` of `{message, type, param, code}`, and no `[DONE]`;
- *   the message is the error's if the request was at fault, else the code.
+ * - `"sse"`: server-sent events, each a `text_completion` chunk as OpenAI's API sends it, the last one with counts of
+ *   tokens, then `data: [DONE]`; a comment after 5 s of silence. `text_offset` of log-probabilities counts from the
+ *   continuation's beginning. An error after the first byte is an event with an `error` of `{message, type, param,
+ *   code}`, and no `[DONE]`; the message is the error's if the request was at fault, else the code.
  */
 export type StreamFormat = "text" | "sse";
 
@@ -46,8 +51,7 @@ const responseOptions: OptionTable<ResponseOptions> = {
 
 const HEADERS: Record<StreamFormat, Record<string, string>> = {
   text: { "content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff" },
-  // Proxies must pass events on as they come.
-  sse: { "content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no" },
+  sse: EVENT_HEADERS,
 };
 
 /** @internal What is wrong with the options is thrown at once; what is wrong with the prompt becomes a response. */
@@ -95,7 +99,7 @@ async function refuse(response: ServerResponse | Http2ServerResponse, error: Can
 function refusal(error: CandlewickError): Response {
   const { httpStatus: status, retryAfterMs } = error;
   const headers = new Headers({ "cache-control": "no-store" });
-  if (retryAfterMs !== undefined) headers.set("retry-after", String(Math.ceil(retryAfterMs / 1000)));
+  if (retryAfterMs !== undefined) for (const [name, value] of Object.entries(retryHeaders(retryAfterMs))) headers.set(name, value);
   return Response.json(errorBody(error), { status, headers });
 }
 
@@ -133,7 +137,10 @@ export function toNodeStream(stream: TokenStream, model: string, options: Readab
 export function toReadable(stream: TokenStream, model: string, options: ReadableOptions = {}): ReadableStream<Uint8Array> {
   const { format } = checkOptions("toReadable", options, readableOptions);
   const tokens = stream[Symbol.asyncIterator]();
-  const chunks = format === "sse" ? events(tokens, model) : text(tokens);
+  // Not a generator's own `return()`: that would wait for the token that a pending read waits for.
+  const cancel = () => tokens.return();
+  if (format === "sse") return eventStream(events(tokens, model), { cancel });
+  const chunks = text(tokens);
   const encoder = new TextEncoder();
   return new ReadableStream<Uint8Array>(
     {
@@ -143,8 +150,7 @@ export function toReadable(stream: TokenStream, model: string, options: Readable
         else controller.enqueue(encoder.encode(value));
       },
       async cancel() {
-        // Not `chunks.return()`: that would wait for the token that a pending `pull` waits for.
-        await tokens.return();
+        await cancel();
       },
     },
     // Nothing is pulled before the first read.
@@ -164,16 +170,15 @@ async function* text(tokens: TokenStream): AsyncGenerator<string, void> {
 async function* events(tokens: TokenStream, source: string): AsyncGenerator<string, void> {
   const created = Math.floor(Date.now() / 1000);
   const head = { id: `cmpl-${randomUUID()}`, object: "text_completion", created, model: publicName(source) };
+  const reports = new Map<number, CompletionReport>();
+  const report = async (sequence: number, reported: readonly Token[]) => {
+    const known = reports.get(sequence) ?? new CompletionReport(await tokens.vocabulary!(), 0);
+    reports.set(sequence, known);
+    return known.of(reported);
+  };
   try {
-    for (;;) {
-      const { value: token, done } = await tokens.next();
-      if (done) break;
-      if (token.text || token.topLogprobs) yield event({ ...head, choices: [chunk(token)] });
-    }
-    const { sequences, usage } = await tokens.result;
-    const choices = sequences.map(({ finishReason }, index) => end(index, finishReason));
-    yield event({ ...head, choices, usage: openAiUsage(usage) });
-    yield "data: [DONE]\n\n";
+    for await (const chunk of completionChunks(tokens, { head, usage: true, ...(tokens.vocabulary && { report }) })) yield event(chunk);
+    yield DONE;
   } catch (error) {
     yield event(errorBody(fromNative(error)));
   }
@@ -182,41 +187,4 @@ async function* events(tokens: TokenStream, source: string): AsyncGenerator<stri
 /** A model's public name, without its path on this machine. */
 function publicName(source: string): string {
   return /^(\.|[/\\]|[a-z]:)/i.test(source) ? basename(source) : source;
-}
-
-/**
- * An error in OpenAI's form. The message says what the caller did wrong; of what went wrong on this side, which may
- * name files, the code alone is sent.
- */
-function errorBody({ code, message, httpStatus }: CandlewickError) {
-  const type = httpStatus < 500 ? "invalid_request_error" : "server_error";
-  return { error: { message: httpStatus === 400 ? message : code, type, param: null, code: OPENAI_CODES[code] ?? code } };
-}
-
-/** The codes that OpenAI's API has a name of its own for. */
-const OPENAI_CODES: Partial<Record<ErrorCode, string>> = { CONTEXT_OVERFLOW: "context_length_exceeded" };
-
-const event = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;
-
-/** OpenAI's names, from here on. */
-function chunk({ text, sequence, logprob, topLogprobs }: Token) {
-  const logprobs = topLogprobs && {
-    tokens: [text],
-    token_logprobs: [logprob],
-    top_logprobs: [Object.fromEntries(topLogprobs.map((top) => [top.text, top.logprob]))],
-  };
-  return { index: sequence, text, logprobs: logprobs ?? null, finish_reason: null };
-}
-
-function end(index: number, finishReason: FinishReason) {
-  return { index, text: "", logprobs: null, finish_reason: finishReason };
-}
-
-function openAiUsage({ promptTokens, completionTokens, totalTokens, cachedTokens }: GenerationResult["usage"]) {
-  return {
-    prompt_tokens: promptTokens,
-    completion_tokens: completionTokens,
-    total_tokens: totalTokens,
-    prompt_tokens_details: { cached_tokens: cachedTokens },
-  };
 }

@@ -93,7 +93,7 @@ function settle(): void {
   } catch (error) {
     return fail(error);
   }
-  for (const { id, progress, code, message, retryAfterMs, value } of answers) {
+  for (const { id, progress, code, message, retryAfterMs, index, value } of answers) {
     const waiter = pending.get(id);
     if (!waiter) continue;
     if (progress) {
@@ -103,7 +103,7 @@ function settle(): void {
     }
     pending.delete(id);
     if (code === undefined) waiter.resolve(value);
-    else waiter.reject(fromNative({ code, message, retryAfterMs }));
+    else waiter.reject(fromNative({ code, message, retryAfterMs, index }));
   }
   if (pending.size === 0) mailbox.release();
 }

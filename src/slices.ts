@@ -1,3 +1,6 @@
+/** Many inputs as several native calls, one after the other, so that none holds the JavaScript thread for long. */
+import { withPlaces } from "./errors.js";
+
 /** Texts per native call. Converting so many, there and back, takes the JavaScript thread about a millisecond. */
 const SLICE = 256;
 
@@ -44,7 +47,7 @@ export async function inSlices<T, R>(
         parts[part] = ((to - from) * done) / total;
         onProgress({ done: parts.reduce((sum, done) => sum + done, 0), total: items.length });
       });
-    const running = run(items.slice(from, to), report);
+    const running = withPlaces(run(items.slice(from, to), report), (index) => (items.length === 1 ? undefined : from + index));
     // Whichever fails second has nobody who waits for it, and must not end the process.
     running.catch(() => {});
     return running;

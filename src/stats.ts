@@ -6,6 +6,15 @@ export interface StepStats {
   readonly count: number;
   /** Tokens computed a second, prompts included, over the last seconds of computing. */
   readonly tokensPerSecond: number;
+  /** Tokens computed since the load, prompts included: what one reads twice to know the speed in between. */
+  readonly totalTokens: number;
+  /** Milliseconds that the steps since the load took together. */
+  readonly totalMs: number;
+  /**
+   * Sequences that took part, summed over all steps since the load: divided by `count`, how many share a step. Of a
+   * BERT they are its inputs.
+   */
+  readonly totalSequences: number;
   /** Tokens of the last step. */
   readonly lastTokens: number;
   /** Milliseconds that the last step took. */
@@ -16,7 +25,7 @@ export interface StepStats {
 
 /** Of a GPT-2. */
 export interface GPT2Stats {
-  /** Sequences that run. */
+  /** Sequences that run, those that are scored among them. */
   readonly running: number;
   /** Prompts that have not started, and sequences that wait for memory. */
   readonly waiting: number;

@@ -6,6 +6,7 @@ import { EventStream } from "./event-stream.js";
 import type { NativeResult, NativeTokenStream } from "./native.js";
 import { pipeTo, toNodeStream, toReadable, toResponse, type ReadableOptions, type ResponseOptions } from "./response.js";
 import { call, mailbox } from "./runtime.js";
+import type { Vocabulary } from "./vocabulary.js";
 import type { Accepted, GenerationResult, Token } from "./types.js";
 
 /**
@@ -27,6 +28,8 @@ const BATCH = 64;
 export class TokenStream extends EventStream<Token, GenerationResult> {
   readonly #model: string;
   readonly #native: Promise<NativeTokenStream>;
+  /** @internal */
+  readonly vocabulary: (() => Promise<Vocabulary>) | undefined;
   /** All that the reader has had or still gets. */
   readonly #tokens: Token[] = [];
   #over: ((tokens: readonly Token[], whole: boolean) => void) | undefined;
@@ -34,16 +37,22 @@ export class TokenStream extends EventStream<Token, GenerationResult> {
   /** The end by the signal. */
   #aborted: CandlewickError | undefined;
 
-  private constructor(model: string, stream: Promise<NativeTokenStream>, signal?: AbortSignal) {
+  private constructor(model: string, stream: Promise<NativeTokenStream>, signal?: AbortSignal, vocabulary?: () => Promise<Vocabulary>) {
     super(stream.then((native) => ({ next: () => call<Token[] | null>((id) => native.next(mailbox, id, BATCH)) })));
     this.#model = model;
+    this.vocabulary = vocabulary;
     this.#native = stream;
     if (signal) this.#follow(signal);
   }
 
-  /** @internal */
-  static of(model: string, stream: NativeTokenStream | Promise<NativeTokenStream>, signal?: AbortSignal): TokenStream {
-    return new TokenStream(model, Promise.resolve(stream), signal);
+  /** @internal `vocabulary`: the bytes of the model's tokens, for reports of log-probabilities. */
+  static of(
+    model: string,
+    stream: NativeTokenStream | Promise<NativeTokenStream>,
+    signal?: AbortSignal,
+    vocabulary?: () => Promise<Vocabulary>,
+  ): TokenStream {
+    return new TokenStream(model, Promise.resolve(stream), signal, vocabulary);
   }
 
   /**

@@ -8,7 +8,7 @@ import { test } from "vitest";
 const root = join(__dirname, "..", "..");
 const tracked = execFileSync("git", ["ls-files"], { cwd: root, encoding: "utf8" }).trim().split("\n");
 const known = new Set(tracked.flatMap((path) => [path, ...foldersOf(path)]));
-const ours = /^(src|crates|scripts|tools|docs|__test__|examples|models|npm|\.ci|benchmark|recipes)\/[\w./-]+$/;
+const ours = /^(src|crates|scripts|tools|docs|__test__|examples|models|npm|\.ci|benchmark|recipes|packages)\/[\w./-]+$/;
 
 function foldersOf(path: string): string[] {
   const folder = dirname(path);

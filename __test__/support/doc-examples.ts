@@ -82,18 +82,20 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs an example as a program of its own. One that exports a server is asked for one page, which it prints. */
-export async function runExample({ language, code, line }: Example, project: string): Promise<Outcome> {
+/**
+ * Runs an example as a program of its own, on `node`. One that exports a server is asked for one page, which it prints.
+ */
+export async function runExample({ language, code, line }: Example, project: string, node = process.execPath): Promise<Outcome> {
   if (language === "sh") return run("sh", ["-e", "-c", code], project);
   const file = join(project, `line-${line}.mts`);
   writeFileSync(file, code);
-  if (!/^export default /m.test(code)) return run(process.execPath, ["--import", tsx, file], project);
+  if (!/^export default /m.test(code)) return run(node, ["--import", tsx, file], project);
   const ask = `const { default: app } = await import(${JSON.stringify(pathToFileURL(file).href)});
     const response = await app.fetch(new Request("http://localhost/?prompt=Once"));
     console.log(response.status, await response.text());`;
   const client = join(project, `line-${line}-client.mts`);
   writeFileSync(client, ask);
-  return run(process.execPath, ["--import", tsx, client], project);
+  return run(node, ["--import", tsx, client], project);
 }
 
 async function run(command: string, args: string[], cwd: string): Promise<Outcome> {

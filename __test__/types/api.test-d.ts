@@ -21,11 +21,14 @@ import {
   loadBERT,
   loadGPT2,
   pipeline,
+  type Prompt,
   type RegressionMetrics,
   type Reply,
+  type TextScore,
   type Token,
   type TokenEntity,
   type TokenStream,
+  type Vocabulary,
 } from "../../index.js";
 
 declare const lm: GPT2;
@@ -53,6 +56,13 @@ describe("generation", () => {
     expectTypeOf(lm.decode([[1, 2], new Uint32Array(1)])).resolves.toEqualTypeOf<string[]>();
     expectTypeOf(lm.countTokens("text")).resolves.toEqualTypeOf<number>();
     expectTypeOf(lm.countTokens(["text"])).resolves.toEqualTypeOf<number[]>();
+    expectTypeOf(lm.score("text")).resolves.toEqualTypeOf<TextScore>();
+    expectTypeOf(lm.score([1, 2])).resolves.toEqualTypeOf<TextScore>();
+    expectTypeOf(lm.score(new Uint32Array(2))).resolves.toEqualTypeOf<TextScore>();
+    expectTypeOf(lm.score(["text"])).resolves.toEqualTypeOf<TextScore[]>();
+    expectTypeOf(lm.score([[1, 2], new Uint32Array(1)])).resolves.toEqualTypeOf<TextScore[]>();
+    expectTypeOf(lm.score("text" as Prompt)).resolves.toEqualTypeOf<TextScore | TextScore[]>();
+    expectTypeOf(lm.vocabulary()).resolves.toEqualTypeOf<Vocabulary>();
   });
 });
 

@@ -151,7 +151,7 @@ export function createApp(desk: Desk, { mostRequests = 128 }: AppOptions = {}): 
   app.onError((error, c) => {
     const { status, code, message } = described(error);
     if (status === 500) console.error(error);
-    if (status === 503) c.header("retry-after", "1");
+    if (status === 503 || status === 429) c.header("retry-after", "1");
     return c.json({ error: { code, message } }, status as 400);
   });
   return app;

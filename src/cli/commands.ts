@@ -10,6 +10,7 @@ import { addEvaluate } from "./evaluate.js";
 import { addFill } from "./fill.js";
 import { addGenerate } from "./generate.js";
 import { addRerank } from "./rerank.js";
+import { addServe } from "./serve.js";
 import { addTokenizer } from "./tokenizer.js";
 import { addTrain } from "./train.js";
 import { addTranslate } from "./translate.js";
@@ -27,6 +28,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   addEntities,
   addAnswer,
   addRerank,
+  addServe,
   addTrain,
   addEvaluate,
   addTokenizer,

@@ -7,6 +7,7 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   CONTEXT_OVERFLOW: "Use a shorter text or fewer new tokens; --max-length and --max-new-tokens set them.",
   TASK_UNSUPPORTED: "Use a model that was trained for this task.",
   TOKENIZER_MISSING: "Put the model's tokenizer.json (or vocab.json and merges.txt, or vocab.txt) into its folder.",
+  CHAT_TEMPLATE_INVALID: "Mend the template; candlewick generate does not use it.",
   TOKENIZER_INVALID: "Fetch the tokenizer's files again.",
   WEIGHTS_CORRUPT: "Fetch the file again; in a Git repository, run git lfs pull.",
   MODEL_GATED: "Accept the model's terms on its page, and set HF_TOKEN.",

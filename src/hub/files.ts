@@ -8,6 +8,8 @@ export const SIDE_FILES: readonly string[] = [
   "config.json",
   "generation_config.json",
   "tokenizer_config.json",
+  "chat_template.jinja",
+  "chat_template.json",
   "tokenizer.json",
   "vocab.json",
   "merges.txt",

@@ -1,15 +1,17 @@
 /** Conversation with a GPT-2: replies to lists of messages, and sessions that keep their history. */
+import { readMessage, readMessages, type Conversation, type Message } from "../chat/messages.js";
+import { REPLIES } from "../chat/turns.js";
 import type { GPT2 } from "../gpt2.js";
 import { checkOptions, type OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
 import { useOf } from "../task-parameters.js";
 import { DialogueSession } from "./session.js";
 import { replyOptions, Responder, type ReplyOptions } from "./responder.js";
-import { Joiner, readMessage, readMessages, type Message } from "./turns.js";
 
 export interface DialogueOptions extends ReplyOptions {
   /**
-   * What ends the user's turns, as in training. Default: what the model's files say, else nothing but the end of text.
+   * What ends the user's turns, as in training: then the model's chat template, if its files have one, is not used.
+   * Default: the template; what the model's files say; nothing but the end of text.
    */
   separator?: string;
 }
@@ -23,8 +25,6 @@ export interface SessionOptions extends DialogueOptions {
 export interface Reply extends Message {
   readonly role: "assistant";
 }
-
-export type Conversation = string | readonly Message[];
 
 /** Answers. A history that is too long for the model's positions is read from a later turn on. */
 export interface DialogueTask extends AsyncDisposable {
@@ -43,8 +43,6 @@ export interface DialogueTask extends AsyncDisposable {
 }
 
 const NAME = "dialogue";
-/** Sampling defaults for small models: likely words, without repetition. */
-const FALLBACK = { do_sample: true, temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1 };
 
 const options: OptionTable<DialogueOptions> = {
   ...replyOptions,
@@ -57,13 +55,12 @@ const sessionOptions: OptionTable<SessionOptions> = {
 
 export function createDialogue(model: GPT2, defaults: DialogueOptions, owned: boolean): DialogueTask {
   const standing = checkOptions(NAME, defaults, options);
-  const use = useOf(model.tasks, NAME, FALLBACK);
-  const learned = use.generation ?? {};
+  const use = useOf(model.tasks, NAME, REPLIES);
 
   const open = (given: DialogueOptions) => {
-    const { separator = use.separator, ...generation } = { ...standing, ...given };
+    const { separator, ...generation } = { ...standing, ...given };
     model.checkOpen();
-    return new Responder(model, new Joiner(model, separator), generation, learned);
+    return new Responder(model, separator, generation, use);
   };
 
   const task = async (input: Conversation | readonly (readonly Message[])[], given: DialogueOptions = {}) => {

@@ -3,6 +3,17 @@ import type { TextPair } from "../bert.js";
 import { CandlewickError } from "../errors.js";
 import { isPlainObject, show, unknown } from "../options.js";
 
+/** Inputs, checked; the error of a bad one says which it is. */
+export function readAll<Input>(inputs: readonly unknown[], read: (input: unknown) => Input): Input[] {
+  return Array.from(inputs, (input, index) => {
+    try {
+      return read(input);
+    } catch (error) {
+      throw error instanceof CandlewickError && inputs.length > 1 ? error.at(index) : error;
+    }
+  });
+}
+
 /** A text, for a task that reads single ones. */
 export function readText(name: string): (input: unknown) => string {
   return (input) => {

@@ -3,6 +3,7 @@
  * sentence-transformers' `CrossEncoder.rank`; or, by a model without a head, by the similarity of their vectors.
  */
 import type { BERT } from "../bert.js";
+import { withPlaces } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors.js";
@@ -65,9 +66,14 @@ export const reranking: TaskDefinition<RerankInput, RerankOptions, RankedDocumen
       ...rest,
       onProgress: onProgress && (({ done }) => onProgress({ done: (inputs.length * done) / count, total: inputs.length })),
     };
+    // Of one query the documents are the inputs.
+    const owners = inputs.length === 1 ? undefined : inputs.flatMap(({ documents }, index) => documents.map(() => index));
+    const placeOf = (document: number) => (owners ? owners[document] : count === 1 ? undefined : document);
     const cross = isCrossEncoder(model);
     const method = cross ? ("cross-encoder" as const) : ("similarity" as const);
-    const scores = cross ? await crossScores(model, inputs, call, functionToApply) : await similarities(model, inputs, call);
+    const scores = cross
+      ? await withPlaces(crossScores(model, inputs, call, functionToApply), placeOf)
+      : await similarities(model, inputs, call, placeOf);
     let at = 0;
     return mapInTurns(inputs, ({ documents }) =>
       documents
@@ -91,13 +97,19 @@ function crossScores(
   return fromLogits(model, pairs, call, ([logit]) => (apply === "none" ? logit! : sigmoid(logit!)));
 }
 
-async function similarities(model: BERT, inputs: readonly RerankInput[], call: TaskOptions): Promise<number[]> {
+async function similarities(
+  model: BERT,
+  inputs: readonly RerankInput[],
+  call: TaskOptions,
+  placeOf: (document: number) => number | undefined,
+): Promise<number[]> {
   const { prompts, similarity } = model.info.sentences;
   const named = (...names: string[]) => ({ promptName: names.find((name) => Object.hasOwn(prompts, name)) });
   const { onProgress: _progress, ...quiet } = call;
+  const documents = inputs.flatMap(({ documents }) => documents);
   const [queries, rows] = await Promise.all([
     vectors(model, inputs.map(({ query }) => query), { ...quiet, ...named("query") }),
-    vectors(model, inputs.flatMap(({ documents }) => documents), { ...call, ...named("document", "passage", "corpus") }),
+    withPlaces(vectors(model, documents, { ...call, ...named("document", "passage", "corpus") }), placeOf),
   ]);
   const compare = similarityOf(similarity);
   const queryOf = inputs.flatMap(({ documents }, index) => documents.map(() => queries[index]!));

@@ -1,11 +1,14 @@
-/** What generates replies in a dialogue: a model, how its turns are joined, and its generation options. */
+/** What generates replies in a dialogue: a model, how it reads conversations, and its generation options. */
+import { templateFormat, type TemplateFormat, withEnds } from "../chat/chat.js";
+import type { Message } from "../chat/messages.js";
+import { firstKept, historyRoom, joined, Joiner } from "../chat/turns.js";
 import { generateOptions } from "../generation-options.js";
 import type { GPT2 } from "../gpt2.js";
 import type { OptionTable } from "../options.js";
 import type { TokenStream } from "../stream.js";
 import { type GenerationDefaults, overDefaults } from "../generation-defaults.js";
+import type { Use } from "../task-parameters.js";
 import type { GenerateOptions } from "../types.js";
-import { firstKept, joined, type Joiner, type Message, type Turn } from "./turns.js";
 
 /**
  * Defaults are those of `task_specific_params.dialogue` in the model's `config.json`, else of a
@@ -19,45 +22,46 @@ export const replyOptions: OptionTable<ReplyOptions> = ofReplies;
 export class Responder {
   readonly model: GPT2;
   readonly joiner: Joiner;
+  /** What writes conversations where the model's files have a chat template; {@link joiner} else. */
+  readonly template: TemplateFormat | undefined;
   readonly #generation: ReplyOptions;
   readonly #learned: GenerationDefaults;
 
-  constructor(model: GPT2, joiner: Joiner, generation: ReplyOptions, learned: GenerationDefaults) {
+  constructor(model: GPT2, separator: string | undefined, generation: ReplyOptions, use: Use) {
     this.model = model;
-    this.joiner = joiner;
+    // A separator that the call names asks for turns.
+    this.template = model.info.chat === "template" && separator === undefined ? templateFormat(model) : undefined;
+    this.joiner = new Joiner(model, separator ?? use.separator);
     this.#generation = generation;
-    this.#learned = learned;
+    this.#learned = use.generation ?? {};
   }
 
-  /** Each conversation's turns, as many as fit. */
-  async all(conversations: readonly (readonly Message[])[]): Promise<(readonly Turn[])[]> {
+  /** Each conversation's ids, of as many turns as fit. */
+  async all(conversations: readonly (readonly Message[])[]): Promise<Uint32Array[]> {
     const { signal } = this.#generation;
+    const { template } = this;
+    const most = this.room();
+    if (template) return Promise.all(conversations.map((one) => template.ids(one, { addGenerationPrompt: true, most, signal })));
     const turns = await this.joiner.turns(conversations.flat(), signal);
     let at = 0;
     return conversations.map(({ length }) => {
       const own = turns.slice(at, (at += length));
-      return own.slice(firstKept(own, this.room()));
+      return joined(own.slice(firstKept(own, most)));
     });
   }
 
-  /**
-   * Tokens that a history may have, so that there is room for a reply: of `maxNewTokens`, or of a quarter of the
-   * positions.
-   */
+  /** Tokens that a history may have. */
   room({ maxNewTokens = this.#generation.maxNewTokens ?? this.#learned.maxNewTokens }: ReplyOptions = {}): number {
-    const { positions } = this.model.info;
-    return Math.max(1, positions - (maxNewTokens ?? Math.min(256, positions >> 2)));
+    return historyRoom(this.model.info.positions, maxNewTokens);
   }
 
   /** Continues conversations whose ids are still being made. */
-  answer(make: () => Promise<readonly (readonly Turn[])[]>, given: ReplyOptions = {}): TokenStream {
+  answer(make: () => Promise<readonly Uint32Array[]>, given: ReplyOptions = {}): TokenStream {
     const generation = { ...this.#generation, ...given };
-    const { stop } = this.joiner;
     return this.model.generateFrom(async () => {
-      const prompts = (await make()).map(joined);
-      const options = overDefaults(generation, this.#learned);
-      if (stop !== undefined) options.stop = [stop, ...[options.stop ?? []].flat()];
-      return { prompts, options };
+      const prompts = await make();
+      const ends = this.template ? await this.template.ends() : { stop: this.joiner.stop };
+      return { prompts, options: withEnds(overDefaults(generation, this.#learned), ends) };
     }, generation.signal);
   }
 }

@@ -1,9 +1,11 @@
 /** A conversation that keeps its history. */
+import { readMessages, type Message } from "../chat/messages.js";
+import { firstTurn } from "../chat/chat.js";
+import { firstKept, joined, type Turn } from "../chat/turns.js";
 import { CandlewickError } from "../errors.js";
 import { checkOptions } from "../options.js";
 import type { TokenStream } from "../stream.js";
 import { replyOptions, type ReplyOptions, type Responder } from "./responder.js";
-import { firstKept, readMessages, type Message, type Turn } from "./turns.js";
 
 /**
  * What was said so far, and the next turn of it. A reply computes its own turn alone: what the model read and wrote
@@ -11,13 +13,14 @@ import { firstKept, readMessages, type Message, type Turn } from "./turns.js";
  * again).
  *
  * Once the positions are full, the oldest turns are forgotten until half of them are free, so that this happens now and
- * then and not at every turn.
+ * then and not at every turn. By a chat template the whole conversation is written at each turn, of which the cache has
+ * what was read before; the system's messages at its beginning are not forgotten.
  */
 export class DialogueSession implements AsyncDisposable {
   readonly #responder: Responder;
   /** In order; a turn's ids are made when it is first read by the model. */
   #history: (Message | Turn)[];
-  /** Of `#history`, those before it are no longer read. */
+  /** Of `#history`, those before it are no longer read, but for the system's by a template. */
   #first = 0;
   #last: TokenStream | undefined;
   #closed = false;
@@ -38,7 +41,7 @@ export class DialogueSession implements AsyncDisposable {
 
   /** How many of the {@link messages}, from the oldest on, the model no longer reads. */
   get forgotten(): number {
-    return this.#first;
+    return this.#first > 0 && this.#responder.template ? this.#first - firstTurn(this.messages) : this.#first;
   }
 
   /**
@@ -59,15 +62,17 @@ export class DialogueSession implements AsyncDisposable {
     let said: Turn | undefined;
     const reply = this.#responder.answer(async () => {
       await before?.result.catch(() => {});
+      if (this.#responder.template) return [await this.#written(history, message, given)];
       const turns = await this.#turns(history, message, given);
       said = turns.at(-1)!;
-      return [turns];
+      return [joined(turns)];
     }, given);
     this.#last = reply;
     reply.whenOver((tokens, whole) => {
       const content = tokens.map((token) => token.text).join("");
       // Ids that were generated are in the cache; of a part, a character may be torn.
-      const answer = whole ? this.#responder.joiner.reply(content, tokens.map(({ id }) => id)) : ({ role: "assistant", content } as const);
+      const answer =
+        said && whole ? this.#responder.joiner.reply(content, tokens.map(({ id }) => id)) : ({ role: "assistant", content } as const);
       // After a reset the history is another one.
       if (whole || content !== "") history.push(said ?? message, answer);
     });
@@ -90,6 +95,19 @@ export class DialogueSession implements AsyncDisposable {
   /** {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** The ids of the conversation by the template. */
+  async #written(history: (Message | Turn)[], message: Message, given: ReplyOptions): Promise<Uint32Array> {
+    const messages = [...history.map(messageOf), message];
+    const own = history === this.#history;
+    const system = firstTurn(messages);
+    const before = Math.max(own ? this.#first : 0, system);
+    const room = this.#responder.room(given);
+    const kept = [...messages.slice(0, system), ...messages.slice(before)];
+    const { ids, first } = await this.#responder.template!.fit(kept, room, room >> 1, given.signal);
+    if (own && first > 0 && history === this.#history) this.#first = before + first - system;
+    return ids;
   }
 
   /** The turns that the model reads, the new one last. */

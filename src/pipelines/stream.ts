@@ -128,7 +128,7 @@ async function* rows<Input, Result>(
         }
       }
       for (const row of await running.shift()!) {
-        if (row.error && onError === "throw") throw atRow(row.error, row.index);
+        if (row.error && onError === "throw") throw row.error.at(row.index, "Row");
         onProgress?.({ done: row.index + 1, total: 0 });
         yield row;
       }
@@ -183,9 +183,6 @@ function readEntry<Input>(input: unknown, index: number, read: (input: unknown) 
     return { index, input, error };
   }
 }
-
-const atRow = (error: CandlewickError, index: number): CandlewickError =>
-  new CandlewickError(error.code, `Row ${index}: ${error.message}`, { cause: error });
 
 function iterate(name: string, inputs: unknown): AsyncIterator<unknown> | Iterator<unknown> {
   const source = (typeof inputs === "string" ? undefined : inputs) as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined;

@@ -3,6 +3,7 @@ import type { BERT, BERTEncodeOptions } from "../bert.js";
 import { CandlewickError } from "../errors.js";
 import { checkOptions, checks, invalid, isPlainObject, type OptionTable } from "../options.js";
 import type { Progress } from "../slices.js";
+import { readAll } from "./input-checks.js";
 import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions } from "./stream.js";
 
 /** The options of every task. */
@@ -80,7 +81,7 @@ export function createTask<Input, Options extends TaskOptions, Result>(
 
   const task = async (input: Input | readonly Input[], given: Options = {} as Options): Promise<Result | Result[]> => {
     const options = optionsOf(given);
-    const inputs = Array.isArray(input) ? Array.from(input as readonly unknown[], definition.read) : [definition.read(input)];
+    const inputs = Array.isArray(input) ? readAll(input as readonly unknown[], definition.read) : [definition.read(input)];
     if (inputs.length === 0) throw new CandlewickError("INPUT_INVALID", `${name}: there is nothing in the list`);
     const results = await definition.run(model, inputs, options);
     return Array.isArray(input) ? results : results[0]!;

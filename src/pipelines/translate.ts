@@ -2,7 +2,7 @@
  * Translation by a GPT-2, as transformers' `TranslationPipeline`: the text, a separator, and what the model goes on
  * with.
  */
-import { CandlewickError } from "../errors.js";
+import { CandlewickError, withPlaces } from "../errors.js";
 import { overDefaults } from "../generation-defaults.js";
 import { generateOptions } from "../generation-options.js";
 import type { GPT2 } from "../gpt2.js";
@@ -11,7 +11,7 @@ import { inSlices, type Progress } from "../slices.js";
 import type { TokenStream } from "../stream.js";
 import { useOf } from "../task-parameters.js";
 import type { GenerateOptions } from "../types.js";
-import { readText } from "./input-checks.js";
+import { readAll, readText } from "./input-checks.js";
 import { streamRows, type FailedRow, type Inputs, type Row, type StreamOptions } from "./stream.js";
 
 /** Defaults are those of `task_specific_params.translation` in the model's `config.json`. */
@@ -91,7 +91,8 @@ export function createTranslation(model: GPT2, defaults: TranslationOptions, own
           prompts: await model.plainIds(places.map((index) => slice[index]! + separator), generation.signal),
           options: overDefaults(generation, learned),
         });
-        const { sequences } = await model.generateFrom(make, generation.signal).result;
+        const translating = model.generateFrom(make, generation.signal).result;
+        const { sequences } = await withPlaces(translating, (index) => places[index]);
         for (const { prompt, text } of sequences) results[places[prompt]!]!.push({ translationText: text.trim() });
       }
       return results.map((found, index) => {
@@ -104,7 +105,7 @@ export function createTranslation(model: GPT2, defaults: TranslationOptions, own
 
   const task = async (input: string | readonly string[], given: TranslationOptions = {}) => {
     const checked = optionsOf(given);
-    const texts = Array.isArray(input) ? Array.from(input as readonly unknown[], read) : [read(input)];
+    const texts = Array.isArray(input) ? readAll(input as readonly unknown[], read) : [read(input)];
     if (texts.length === 0) throw new CandlewickError("INPUT_INVALID", `${NAME}: there is nothing in the list`);
     const results = await translate(texts, checked);
     return Array.isArray(input) ? results : results[0]!;

@@ -4,7 +4,7 @@
  * probabilities, the second does not, and says so.
  */
 import type { BERT } from "../bert.js";
-import { CandlewickError } from "../errors.js";
+import { CandlewickError, withPlaces } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors.js";
@@ -89,7 +89,9 @@ async function entailments(model: BERT, texts: readonly string[], labels: readon
   // The hypothesis stays whole: of a long pair the text is cut.
   const yes = entailment(model);
   const no = yes === 0 ? model.info.labels.length - 1 : 0;
-  const logits = await fromLogits(model, pairs, { ...call, onProgress: progress }, (row) => [row[no]!, row[yes]!] as const, "first");
+  const reading = fromLogits(model, pairs, { ...call, onProgress: progress }, (row) => [row[no]!, row[yes]!] as const, "first");
+  const textOf = (pair: number) => (texts.length === 1 ? undefined : Math.floor(pair / labels.length));
+  const logits = await withPlaces(reading, textOf);
   return mapInTurns(texts, (_, index) => {
     const rows = logits.slice(index * labels.length, (index + 1) * labels.length);
     if (multiLabel || labels.length === 1) return rows.map((row) => softmax(row)[1]!);
@@ -101,7 +103,9 @@ async function similarities(model: BERT, texts: readonly string[], labels: reado
   const { hypothesisTemplate = "{}", multiLabel: _none, ...call } = rest;
   const sentences = labels.map((label) => hypothesisTemplate.replaceAll("{}", () => label));
   const { onProgress: _progress, ...quiet } = call;
-  const [of, about] = await Promise.all([vectors(model, sentences, quiet), vectors(model, texts, call)]);
+  // A label is none of the inputs.
+  const labelled = withPlaces(vectors(model, sentences, quiet), () => undefined);
+  const [of, about] = await Promise.all([labelled, vectors(model, texts, call)]);
   const compare = similarityOf(model.info.sentences.similarity);
   return mapInTurns(about, (text) => of.map((label) => compare(text, label)));
 }

@@ -37,6 +37,9 @@ pub enum EngineError {
         "this model has no tokenizer: its folder has none of tokenizer.json, vocab.json + merges.txt, vocab.txt; add them, or give token ids"
     )]
     TokenizerMissing,
+    /// What is wrong with one of a call's inputs: the prompt or text of this index.
+    #[error("input {index}: {error}")]
+    Input { index: usize, error: Box<EngineError> },
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -55,12 +58,23 @@ impl EngineError {
             Self::DeadlineExceeded(_) => "DEADLINE_EXCEEDED",
             Self::OutOfMemory(_) => "OUT_OF_MEMORY",
             Self::TokenizerMissing => "TOKENIZER_MISSING",
+            Self::Input { error, .. } => error.code(),
             Self::Internal(_) => "INTERNAL",
         }
     }
 
     pub(crate) fn option(option: &'static str, reason: impl Into<String>) -> Self {
         Self::OptionInvalid { option, reason: reason.into() }
+    }
+
+    /// The same, said of the input `index`. What is no input's fault stays as it is.
+    pub(crate) fn of_input(self, index: usize) -> Self {
+        match self {
+            Self::ContextOverflow { .. } | Self::PromptEmpty | Self::Model(ModelError::Input(_)) => {
+                Self::Input { index, error: Box::new(self) }
+            }
+            other => other,
+        }
     }
 
     /// The message of a caught panic.

@@ -11,9 +11,9 @@ mod logits;
 mod runtime;
 
 pub use candlewick_models::{
-    BlockId, CausalBackend, CausalInfo, Cut, Device, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput,
-    EncoderOutput, EncoderUsage, EncoderWant, KvSpec, Layers, LoadOptions, LoadProgress, ModelError, Pooling,
-    PoolingMode, Similarity, Step, StepLogits, Truncation, Window,
+    BlockId, CausalBackend, CausalInfo, ChatMessage, ChatRequest, Cut, Device, Dtype, Encoder, EncoderHead,
+    EncoderInfo, EncoderInput, EncoderOutput, EncoderUsage, EncoderWant, KvSpec, Layers, LoadOptions,
+    LoadProgress, ModelError, Pooling, PoolingMode, Similarity, Step, StepLogits, Truncation, Window,
 };
 
 pub use encoding::handle::{Control, EncoderHandle};
@@ -31,7 +31,7 @@ pub use generation::options::{
     EarlyStopping, GenerateOptions, MAX_LOGPROBS, MAX_SEQUENCES_PER_PROMPT, MAX_STOPS, Prompt, Truncate,
 };
 pub use generation::result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
-pub use generation::score::TokenScore;
+pub use generation::score::{ScoreOptions, Scores, TokenScore};
 pub use generation::speculative::{DraftModel, Speculation};
 pub use generation::stream::{QUEUE_LIMIT, TokenStream};
 pub use runtime::admission::Limits;

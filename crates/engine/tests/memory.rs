@@ -89,7 +89,7 @@ fn scores_are_the_same_when_they_are_paused() {
         (0..8).map(|i| (0..700).map(|k| (k * k + i * k) as u32 % 250).collect()).collect();
     let score = |model: &Generator| {
         let sequences = sequences.clone();
-        call(|done| model.score(sequences, CancelToken::new(), done))
+        call(|done| model.score_data(sequences, CancelToken::new(), done))
     };
     let expected = score(&Toy::hashed().start()).get().unwrap();
     let model = small(ONE + 20).start();

@@ -28,6 +28,9 @@ pub enum ModelError {
     TensorDtype { name: String, found: String },
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A chat template that is no Jinja, or cannot be followed.
+    #[error("chat template: {0}")]
+    ChatTemplate(String),
     /// The tokenizer can produce ids that the embedding has no row for.
     #[error("the tokenizer has {tokenizer} entries, the model's embedding {embedding}")]
     VocabularyMismatch { tokenizer: usize, embedding: usize },
@@ -77,6 +80,7 @@ impl ModelError {
             Self::TensorShape { .. } => "TENSOR_SHAPE",
             Self::TensorDtype { .. } => "TENSOR_DTYPE",
             Self::Tokenizer(_) => "TOKENIZER_INVALID",
+            Self::ChatTemplate(_) => "CHAT_TEMPLATE_INVALID",
             Self::VocabularyMismatch { .. } => "VOCABULARY_MISMATCH",
             Self::UnsupportedModel(_) => "UNSUPPORTED_MODEL",
             Self::UnsupportedDtype(_) => "UNSUPPORTED_DTYPE",

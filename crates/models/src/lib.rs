@@ -39,6 +39,7 @@ pub use reference::bert::Bert;
 pub use reference::gpt2::{Gpt2, Past};
 pub use reference::layers::Params;
 pub use reference::{bert, gpt2, layers};
+pub use text::chat::{ChatMessage, ChatRequest, ChatTemplate, ChatText};
 pub use text::encoding::{Cut, Truncation};
 pub use text::tokenizer::{Encoded, Tokenizer};
 pub use text::windows::Window;

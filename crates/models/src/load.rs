@@ -6,9 +6,9 @@ use crate::device::{Target, on_device};
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::{
-    Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo,
-    EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer,
-    Weights, bert, gpt2,
+    Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
+    EncoderInfo, EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result,
+    Tokenizer, Weights, bert, gpt2,
 };
 
 /// Of a CPU: sequences that run at once, and tokens beyond which a step is no more efficient.
@@ -19,6 +19,8 @@ const STEP_TOKENS: usize = 256;
 pub struct Loaded<M: ?Sized> {
     pub model: Box<M>,
     pub tokenizer: Option<Tokenizer>,
+    /// Of a GPT-2.
+    pub chat: Option<ChatTemplate>,
 }
 
 /// Loads a GPT-2 from a folder in Hugging Face's layout, from a GGUF file, or from an adapter's folder in PEFT's
@@ -29,7 +31,7 @@ pub fn load_causal(
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn CausalBackend>> {
     let is_gguf = Path::new(source).is_file();
-    let Opened { config, tokenizer, weights, bos, eos } =
+    let Opened { config, tokenizer, chat, weights, bos, eos } =
         if is_gguf { open_gguf(source)? } else { open_folder(source, options)? };
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let info = CausalInfo {
@@ -67,13 +69,14 @@ pub fn load_causal(
             Target::Cpu => Box::new(crate::CpuGpt2::load(&weights, &config, info, options, observer)?),
         })
     };
-    Ok(Loaded { model: on_device(options, load)?, tokenizer })
+    Ok(Loaded { model: on_device(options, load)?, tokenizer, chat })
 }
 
 /// A GPT-2's parts before its weights are read.
 struct Opened {
     config: gpt2::Config,
     tokenizer: Option<Tokenizer>,
+    chat: Option<ChatTemplate>,
     weights: Weights,
     bos: Option<u32>,
     eos: Vec<u32>,
@@ -84,6 +87,7 @@ fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
     Ok(Opened {
         config: gpt2::Config::from_folder(&folder)?,
         tokenizer: folder.tokenizer()?,
+        chat: folder.chat_template()?,
         weights: folder.weights("transformer")?,
         bos: folder.token_ids("bos_token_id")?.first().copied(),
         eos: folder.token_ids("eos_token_id")?,
@@ -96,6 +100,7 @@ fn open_gguf(source: &str) -> Result<Opened> {
     Ok(Opened {
         config: gpt2::Config::from_gguf(&gguf)?,
         tokenizer: Tokenizer::from_gguf(&gguf)?,
+        chat: ChatTemplate::from_gguf(&gguf)?,
         bos: id("tokenizer.ggml.bos_token_id"),
         eos: id("tokenizer.ggml.eos_token_id").into_iter().collect(),
         weights: Weights::from_gguf(gguf),
@@ -154,7 +159,7 @@ pub fn load_encoder(
             Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
         })
     };
-    Ok(Loaded { model: on_device(options, load)?, tokenizer })
+    Ok(Loaded { model: on_device(options, load)?, tokenizer, chat: None })
 }
 
 fn check_vocabulary(tokenizer: Option<&Tokenizer>, embedding: usize) -> Result<()> {

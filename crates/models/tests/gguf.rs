@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Instant;
 
-use candlewick_models::{CausalBackend, Dtype, LoadOptions, Loaded, load_causal};
+use candlewick_models::{CausalBackend, ChatMessage, ChatRequest, Dtype, LoadOptions, Loaded, load_causal};
 use support::sequences::all_logits;
 use support::{Fixture, root};
 
@@ -51,6 +51,35 @@ fn the_tokenizer_inside_is_python_s() {
         assert_eq!(&tokenizer.decode(&ids, false).unwrap(), text);
     }
     assert_eq!(loaded.model.info().eos_token_ids, [tokenizer.token_to_id("<|endoftext|>").unwrap()]);
+}
+
+#[test]
+fn a_chat_template_in_the_file_is_the_models() {
+    assert!(load(&file("q8_0"), None).unwrap().chat.is_none());
+    let mut bytes = std::fs::read(file("q8_0")).unwrap();
+    let pairs = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+    bytes[16..24].copy_from_slice(&(pairs + 1).to_le_bytes());
+    let (key, mut template) =
+        ("tokenizer.chat_template", "{{ messages[0].content ~ eos_token }}".to_string());
+    // The tensors after the header are aligned to 32 bytes: the pair is as long as some of them.
+    let length = |template: &str| 8 + key.len() + 4 + 8 + template.len();
+    while length(&template) % 32 != 0 {
+        template.push(' ');
+    }
+    let mut pair = (key.len() as u64).to_le_bytes().to_vec();
+    pair.extend(key.bytes());
+    pair.extend(8u32.to_le_bytes());
+    pair.extend((template.len() as u64).to_le_bytes());
+    pair.extend(template.bytes());
+    bytes.splice(24..24, pair);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let loaded = load(path.to_str().unwrap(), None).unwrap();
+    let messages = vec![ChatMessage { role: "user".into(), content: "Hello".into() }];
+    let request = ChatRequest { messages, add_generation_prompt: true, now: 0 };
+    let text = loaded.chat.unwrap().text(&loaded.tokenizer.unwrap(), &request, 64).unwrap().text;
+    assert_eq!(text.trim_end(), "Hello<|endoftext|>");
 }
 
 /// Where `needle` starts.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use candlewick_engine as engine;
 use engine::{
-    Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, Layers, LoadRequest, Priority,
-    Progress, Prompt, Speculation, Truncate, Truncation,
+    ChatMessage, ChatRequest, Device, Dtype, EarlyStopping, EncoderInput, EncoderText, EngineError, Layers,
+    LoadRequest, Priority, Progress, Prompt, Speculation, Truncate, Truncation,
 };
 use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
@@ -69,6 +69,28 @@ impl From<Prompts> for Vec<Prompt> {
         let texts = prompts.texts.into_iter().flatten().map(Prompt::Text);
         let ids = prompts.ids.into_iter().flatten().map(|ids| Prompt::Ids(ids.to_vec()));
         texts.chain(ids).collect()
+    }
+}
+
+/// Messages as columns.
+#[napi(object, object_to_js = false)]
+pub struct Conversation {
+    pub roles: Vec<String>,
+    pub contents: Vec<String>,
+    pub add_generation_prompt: bool,
+    /// Local time, in milliseconds since 1970.
+    pub now: f64,
+}
+
+impl From<Conversation> for ChatRequest {
+    fn from(conversation: Conversation) -> Self {
+        let Conversation { roles, contents, add_generation_prompt, now } = conversation;
+        let message = |(role, content)| ChatMessage { role, content };
+        Self {
+            messages: roles.into_iter().zip(contents).map(message).collect(),
+            add_generation_prompt,
+            now: now as i64,
+        }
     }
 }
 
@@ -155,10 +177,7 @@ impl From<GenerateOptions> for engine::GenerateOptions {
             },
             adapter: from.adapter,
             client: from.client,
-            priority: match from.priority.as_deref() {
-                Some("batch") => Priority::Batch,
-                _ => default.priority,
-            },
+            priority: priority(from.priority.as_deref()),
             deadline: from.deadline.map(|ms| Duration::from_secs_f64(ms / 1e3)),
             scope: from.scope,
             continue_from: from.continue_from.into_iter().flatten().map(|ids| ids.to_vec()).collect(),
@@ -167,6 +186,29 @@ impl From<GenerateOptions> for engine::GenerateOptions {
                 _ => default.speculation,
             },
             cancel: default.cancel,
+        }
+    }
+}
+
+#[napi(object, object_to_js = false)]
+pub struct ScoreOptions {
+    pub top_logprobs: Option<u32>,
+    pub adapter: Option<String>,
+    pub client: Option<String>,
+    #[napi(ts_type = "'interactive' | 'batch'")]
+    pub priority: Option<String>,
+    pub scope: Option<String>,
+}
+
+impl ScoreOptions {
+    pub fn of(self, cancel: &Cancel) -> engine::ScoreOptions {
+        engine::ScoreOptions {
+            top_logprobs: self.top_logprobs.unwrap_or(0) as usize,
+            adapter: self.adapter,
+            client: self.client,
+            priority: priority(self.priority.as_deref()),
+            scope: self.scope,
+            cancel: cancel.token(),
         }
     }
 }
@@ -246,6 +288,13 @@ impl From<EncoderWant> for engine::EncoderWant {
             pooled: want.pooled,
             logits: want.logits,
         }
+    }
+}
+
+fn priority(name: Option<&str>) -> Priority {
+    match name {
+        Some("batch") => Priority::Batch,
+        _ => Priority::default(),
     }
 }
 

@@ -17,21 +17,26 @@ pub struct Failure {
     pub message: String,
     /// When it may be tried again, if waiting helps.
     pub retry_after_ms: Option<f64>,
+    /// The input that is at fault, of those of the native call; the message does not say which.
+    pub index: Option<u32>,
 }
 
 impl Failure {
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None }
+        Self { code, message: message.into(), retry_after_ms: None, index: None }
     }
 }
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        let retry_after_ms = match error {
-            EngineError::QueueFull { retry_after_ms, .. } => Some(retry_after_ms as f64),
-            _ => None,
-        };
-        Self { retry_after_ms, ..Self::new(error.code(), error.to_string()) }
+        let plain = Self::new(error.code(), error.to_string());
+        match error {
+            EngineError::QueueFull { retry_after_ms, .. } => {
+                Self { retry_after_ms: Some(retry_after_ms as f64), ..plain }
+            }
+            EngineError::Input { index, error } => Self { index: Some(index as u32), ..Self::from(*error) },
+            _ => plain,
+        }
     }
 }
 

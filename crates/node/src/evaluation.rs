@@ -123,9 +123,9 @@ impl Predictor for Causal {
     }
 
     fn guesses(&mut self, sequences: Vec<Vec<u32>>) -> Outcome<Vec<Vec<Guess>>> {
-        let scores = wait(|done| self.generator.score(sequences, self.cancel.clone(), done))?;
+        let scores = wait(|done| self.generator.score_data(sequences, self.cancel.clone(), done))?;
         let guess = |score: engine::TokenScore| Guess { logprob: score.logprob, best: score.best };
-        Ok(scores.into_iter().map(|scores| scores.into_iter().map(guess).collect()).collect())
+        Ok(scores.into_iter().map(|scores| scores.tokens.into_iter().map(guess).collect()).collect())
     }
 
     fn generate(&mut self, prompts: Vec<Vec<u32>>, generation: Generation) -> Outcome<Vec<String>> {

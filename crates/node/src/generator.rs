@@ -6,11 +6,11 @@ use napi::bindgen_prelude::Uint32Array;
 use napi_derive::napi;
 
 use crate::answer::{Answer, counts};
-use crate::convert::{GenerateOptions, LoadOptions, Prompts};
+use crate::convert::{Conversation, GenerateOptions, LoadOptions, Prompts, ScoreOptions};
 use crate::error::{Result, thrown};
 use crate::info::GeneratorInfo;
 use crate::mailbox::{Cancel, Mailbox};
-use crate::packed::{Packed, PackedIds};
+use crate::packed::{Packed, PackedBytes, PackedIds, PackedScores, Scores};
 use crate::stats::GeneratorStats;
 use crate::tokens::{GenerationResult, Token};
 
@@ -37,7 +37,8 @@ impl From<engine::Generator> for Generator {
 impl Generator {
     #[napi(getter)]
     pub fn info(&self) -> GeneratorInfo {
-        GeneratorInfo::new(self.generator.info(), self.generator.tokenizer_vocab_size())
+        let generator = &self.generator;
+        GeneratorInfo::new(generator.info(), generator.tokenizer_vocab_size(), generator.has_chat_template())
     }
 
     /// What the model's thread is doing.
@@ -62,11 +63,50 @@ impl Generator {
         self.generator.generate(request).map(|stream| TokenStream { stream }).map_err(thrown)
     }
 
+    /// Answers with `PackedScores`.
+    #[napi]
+    pub fn score(
+        &self,
+        mailbox: &Mailbox,
+        id: u32,
+        prompts: Prompts,
+        options: ScoreOptions,
+        cancel: &Cancel,
+    ) {
+        let answer = |scores: Vec<_>| Answer::of::<PackedScores>(Scores::from(scores));
+        let done = mailbox.cancellable(id, cancel, answer);
+        self.generator.score(prompts.into(), options.of(cancel), done);
+    }
+
+    /// Answers with `PackedBytes`: of every id.
+    #[napi]
+    pub fn vocabulary(&self, mailbox: &Mailbox, id: u32) {
+        let answer = |bytes: Vec<_>| Answer::of::<PackedBytes>(Packed::new(bytes));
+        self.generator.vocabulary(mailbox.reply(id, answer));
+    }
+
     /// Answers with `PackedIds`.
     #[napi]
     pub fn encode(&self, mailbox: &Mailbox, id: u32, texts: Vec<String>, special: bool, cancel: &Cancel) {
         let done = mailbox.cancellable(id, cancel, |ids: Vec<_>| Answer::of::<PackedIds>(Packed::new(ids)));
         self.generator.encode(texts, special, cancel.token(), done);
+    }
+
+    /// Answers with `PackedIds`: one list.
+    #[napi]
+    pub fn chat_prompt(&self, mailbox: &Mailbox, id: u32, conversation: Conversation, cancel: &Cancel) {
+        let answer = |ids: Vec<u32>| Answer::of::<PackedIds>(Packed::new(vec![ids]));
+        self.generator.chat_prompt(
+            conversation.into(),
+            cancel.token(),
+            mailbox.cancellable(id, cancel, answer),
+        );
+    }
+
+    /// Answers with the id of the token that ends the assistant's turn, or with null.
+    #[napi]
+    pub fn chat_end(&self, mailbox: &Mailbox, id: u32) {
+        self.generator.chat_end(mailbox.reply(id, Answer::plain));
     }
 
     /// Answers with a string for each list of ids.

@@ -29,10 +29,12 @@ pub struct GeneratorInfo {
     pub threads: u32,
     pub instruction_set: String,
     pub adapters: Vec<String>,
+    /// Whether the files have a chat template.
+    pub chat_template: bool,
 }
 
 impl GeneratorInfo {
-    pub fn new(info: &engine::CausalInfo, tokenizer_size: Option<usize>) -> Self {
+    pub fn new(info: &engine::CausalInfo, tokenizer_size: Option<usize>, chat_template: bool) -> Self {
         Self {
             model_type: info.model_type.to_string(),
             vocabulary_size: info.vocab_size as u32,
@@ -51,6 +53,7 @@ impl GeneratorInfo {
             threads: info.threads as u32,
             instruction_set: info.instruction_set.clone(),
             adapters: info.adapters.clone(),
+            chat_template,
         }
     }
 }

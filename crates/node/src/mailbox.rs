@@ -32,6 +32,8 @@ pub struct Settled {
     pub message: Option<String>,
     /// Of a failed call that may be tried again then.
     pub retry_after_ms: Option<f64>,
+    /// Of a failed call: the input that is at fault.
+    pub index: Option<u32>,
 }
 
 /// The queue of one environment. TypeScript makes one when it is loaded and gives it to every asynchronous call.
@@ -139,6 +141,7 @@ impl Mailbox {
                 code: None,
                 message: None,
                 retry_after_ms: None,
+                index: None,
             }));
         })
     }
@@ -198,10 +201,12 @@ impl Shared {
             Err(failure) => (None, Some(failure)),
         };
         let retry_after_ms = error.as_ref().and_then(|failure| failure.retry_after_ms);
+        let index = error.as_ref().and_then(|failure| failure.index);
         let (code, message) = error.map(|failure| (failure.code.to_string(), failure.message)).unzip();
         let mut state = self.lock();
         state.running.remove(&id);
-        let unclaimed = state.post(Settled { id, progress: None, value, code, message, retry_after_ms });
+        let settled = Settled { id, progress: None, value, code, message, retry_after_ms, index };
+        let unclaimed = state.post(settled);
         drop(state);
         drop(unclaimed);
     }
@@ -222,6 +227,7 @@ impl Shared {
                 code: None,
                 message: None,
                 retry_after_ms: None,
+                index: None,
             })),
         }
     }

@@ -2,7 +2,7 @@
 //! Packing happens on the engine's threads, handing over on JavaScript's.
 
 use candlewick_engine as engine;
-use napi::bindgen_prelude::{Float32Array, Uint32Array};
+use napi::bindgen_prelude::{Float32Array, Uint8Array, Uint32Array};
 use napi_derive::napi;
 
 pub struct Packed<T> {
@@ -36,6 +36,18 @@ impl From<Packed<u32>> for PackedIds {
 }
 
 #[napi(object, object_from_js = false)]
+pub struct PackedBytes {
+    pub data: Uint8Array,
+    pub lengths: Uint32Array,
+}
+
+impl From<Packed<u8>> for PackedBytes {
+    fn from(packed: Packed<u8>) -> Self {
+        Self { data: Uint8Array::new(packed.data), lengths: Uint32Array::new(packed.lengths) }
+    }
+}
+
+#[napi(object, object_from_js = false)]
 pub struct PackedFloats {
     pub data: Float32Array,
     pub lengths: Uint32Array,
@@ -44,6 +56,42 @@ pub struct PackedFloats {
 impl From<Packed<f32>> for PackedFloats {
     fn from(packed: Packed<f32>) -> Self {
         Self { data: Float32Array::new(packed.data), lengths: Uint32Array::new(packed.lengths) }
+    }
+}
+
+/// Log-probabilities of the tokens of texts.
+pub struct Scores {
+    ids: Packed<u32>,
+    logprobs: Vec<f32>,
+    top: (Vec<u32>, Vec<f32>),
+}
+
+impl From<Vec<engine::Scores>> for Scores {
+    fn from(scores: Vec<engine::Scores>) -> Self {
+        let logprobs = scores.iter().flat_map(|scores| &scores.tokens).map(|token| token.logprob).collect();
+        let top = scores.iter().flat_map(|scores| &scores.top).copied().unzip();
+        Self { ids: Packed::new(scores.into_iter().map(|scores| scores.ids)), logprobs, top }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct PackedScores {
+    pub ids: PackedIds,
+    /// Of each text's tokens but its first.
+    pub logprobs: Float32Array,
+    /// For each of these the likeliest tokens at its place, as many for each.
+    pub top_ids: Uint32Array,
+    pub top_logprobs: Float32Array,
+}
+
+impl From<Scores> for PackedScores {
+    fn from(scores: Scores) -> Self {
+        Self {
+            ids: scores.ids.into(),
+            logprobs: Float32Array::new(scores.logprobs),
+            top_ids: Uint32Array::new(scores.top.0),
+            top_logprobs: Float32Array::new(scores.top.1),
+        }
     }
 }
 

@@ -33,6 +33,9 @@ pub struct EncoderStats {
 pub struct StepStats {
     pub count: f64,
     pub tokens_per_second: f64,
+    pub total_tokens: f64,
+    pub total_ms: f64,
+    pub total_sequences: f64,
     pub last_tokens: u32,
     pub last_ms: f64,
     pub seconds_since_last: f64,
@@ -75,6 +78,9 @@ impl From<engine::StepStats> for StepStats {
         Self {
             count: steps.count as f64,
             tokens_per_second: steps.tokens_per_second,
+            total_tokens: steps.total_tokens as f64,
+            total_ms: steps.total_ms,
+            total_sequences: steps.total_sequences as f64,
             last_tokens: steps.tokens as u32,
             last_ms: steps.ms,
             seconds_since_last: steps.seconds_since,

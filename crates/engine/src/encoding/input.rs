@@ -67,11 +67,11 @@ impl InputLimits {
         cancel: &CancelToken,
     ) -> Result<Vec<EncoderInput>> {
         self.check()?;
-        let input = |text| match cancel.is_cancelled() {
+        let input = |(index, text)| match cancel.is_cancelled() {
             true => Err(EngineError::Aborted),
-            false => self.input(codec, text),
+            false => self.input(codec, text).map_err(|error| error.of_input(index)),
         };
-        texts.into_iter().map(input).collect()
+        texts.into_iter().enumerate().map(input).collect()
     }
 
     pub fn tokens(
@@ -82,11 +82,14 @@ impl InputLimits {
     ) -> Result<Vec<Tokenised>> {
         self.check()?;
         let (codec, cut) = (need(codec)?, self.cut(None));
-        let tokenise = |text| {
+        let tokenise = |(index, text)| {
+            let windows = |text: &str, pair: Option<&str>| {
+                codec.text.windows(text, pair, &cut).map_err(|error| EngineError::from(error).of_input(index))
+            };
             let windows = match text {
                 _ if cancel.is_cancelled() => return Err(EngineError::Aborted),
-                EncoderText::Single(text) => codec.text.windows(&text, None, &cut)?,
-                EncoderText::Pair(text, pair) => codec.text.windows(&text, Some(&pair), &cut)?,
+                EncoderText::Single(text) => windows(&text, None)?,
+                EncoderText::Pair(text, pair) => windows(&text, Some(&pair))?,
                 EncoderText::Ids(_) => {
                     return Err(EngineError::option("returnTokens", "needs text, not ids"));
                 }
@@ -96,7 +99,7 @@ impl InputLimits {
                 window.ids.iter().map(|id| codec.text.id_to_token(*id).unwrap_or_default()).collect();
             Ok(Tokenised { window, tokens })
         };
-        texts.into_iter().map(tokenise).collect()
+        texts.into_iter().enumerate().map(tokenise).collect()
     }
 
     /// Whether there can be texts of such a length.

@@ -203,7 +203,7 @@ impl EncoderThread {
             let (tokens, seconds) =
                 (batch.iter().map(|input| input.ids.len()).sum(), start.elapsed().as_secs_f64());
             self.pace.took(tokens, seconds);
-            self.board.step(tokens, seconds);
+            self.board.step(tokens, batch.len(), seconds);
         }
         self.settle(places, result);
         // The oldest goes to the back, so that another `want` gets its turn.

@@ -5,19 +5,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use candlewick_models::{CausalBackend, CausalInfo, KvSpec, ModelError, Tokenizer, load_causal};
+use candlewick_models::{
+    CausalBackend, CausalInfo, ChatRequest, ChatTemplate, KvSpec, Tokenizer, load_causal,
+};
 
 use crate::error::{EngineError, Result};
+use crate::generation::batch::Priority;
+use crate::generation::kv::prefix::Realm;
 use crate::generation::options::{GenerateOptions, Prompt, Truncate};
 use crate::generation::request::{Deadline, Job};
 use crate::generation::scheduler::{Command, Scheduler};
-use crate::generation::score::{ScoreJob, TokenScore};
+use crate::generation::score::{ScoreJob, ScoreOptions, Scores, read_all, unknown_id};
 use crate::generation::speculative::Speculation;
 use crate::generation::speculative::draft::{DraftModel, DraftSpeed};
 use crate::generation::stream::{Producer, TokenStream};
 use crate::runtime::admission::{Limits, Queue};
 use crate::runtime::cancel::CancelToken;
-use crate::runtime::codec::{Codec, TextCodec, count_all, decode_all, encode_all, need};
+use crate::runtime::codec::{Codec, TextCodec, count_all, decode_all, encode_all, need, vocabulary};
 use crate::runtime::lifecycle::{Life, ThreadSlot, start_owner, start_owner_and_wait};
 use crate::runtime::load::LoadRequest;
 use crate::runtime::reply::{Done, Reply};
@@ -38,6 +42,7 @@ struct Inner {
     info: CausalInfo,
     vocabulary: Option<usize>,
     tokenizer: Option<Tokenizer>,
+    chat: Option<Arc<ChatTemplate>>,
     commands: mpsc::Sender<Command>,
     closing: Arc<AtomicBool>,
     life: Arc<Life>,
@@ -62,7 +67,7 @@ impl Generator {
         let assemble = move |slot| {
             let loaded = load_causal(&request.source, &request.options, &request)?;
             let codec = loaded.tokenizer.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn TextCodec>);
-            Self::assemble(loaded.model, codec, request.limits, slot)
+            Self::assemble(loaded.model, codec, loaded.chat, request.limits, slot)
         };
         let _ = start_owner(assemble, Scheduler::run, Reply::new(done));
     }
@@ -73,12 +78,13 @@ impl Generator {
         codec: Option<Arc<dyn TextCodec>>,
         limits: Limits,
     ) -> Result<Generator> {
-        start_owner_and_wait(move |slot| Self::assemble(model, codec, limits, slot), Scheduler::run)
+        start_owner_and_wait(move |slot| Self::assemble(model, codec, None, limits, slot), Scheduler::run)
     }
 
     fn assemble(
         model: Box<dyn CausalBackend>,
         codec: Option<Arc<dyn TextCodec>>,
+        chat: Option<ChatTemplate>,
         limits: Limits,
         slot: ThreadSlot,
     ) -> Result<(Generator, Scheduler)> {
@@ -99,6 +105,7 @@ impl Generator {
             info,
             vocabulary,
             tokenizer,
+            chat: chat.map(Arc::new),
             commands,
             closing,
             life,
@@ -124,6 +131,11 @@ impl Generator {
     /// The tokenizer, for callers that tokenise data themselves. A clone is free.
     pub fn tokenizer(&self) -> Option<Tokenizer> {
         self.0.tokenizer.clone()
+    }
+
+    /// Whether the model's files have a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.0.chat.is_some()
     }
 
     /// This model as one that guesses for others.
@@ -182,11 +194,16 @@ impl Generator {
             {
                 return producer.finish(Err(error));
             }
+            let several = prompts.len() > 1;
             let ids = |prompt| {
                 let prompt = prompt_ids(prompt, codec, &producer, &options, n_positions, vocab_size)?;
                 fits(&prompt, &options, kv).map(|()| prompt)
             };
-            match prompts.into_iter().map(ids).collect::<Result<Vec<_>>>() {
+            let ids = |(index, prompt)| match ids(prompt) {
+                Err(error) if several => Err(error.of_input(index)),
+                result => result,
+            };
+            match prompts.into_iter().enumerate().map(ids).collect::<Result<Vec<_>>>() {
                 Ok(prompts) => {
                     let tokens = prompts.iter().map(|(ids, _)| ids.len()).sum();
                     if let Err(error) = ticket.add(tokens) {
@@ -229,9 +246,58 @@ impl Generator {
         self.0.board.read()
     }
 
-    /// How likely each token of each sequence is after those before it: scores of the second token and those that
-    /// follow. A sequence has at most one token more than the model has positions.
-    pub fn score(&self, sequences: Vec<Vec<u32>>, cancel: CancelToken, done: Done<Vec<Vec<TokenScore>>>) {
+    /// How likely each token of each prompt is after those before it, the same that a generation reports of it. A
+    /// prompt has at most as many tokens as the model has positions. It waits in the queue as a generation does.
+    pub fn score(&self, prompts: Vec<Prompt>, options: ScoreOptions, done: Done<Vec<Scores>>) {
+        let (inner, reply) = (&self.0, Reply::new(done));
+        let entered = options.check(&inner.info).and_then(|realm| Ok((realm, inner.queue.enter()?)));
+        let (realm, mut ticket) = match entered {
+            Ok(entered) => entered,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let client = self.client(options.client.as_deref());
+        let CausalInfo { n_positions, vocab_size, .. } = inner.info;
+        let (commands, queue) = (inner.commands.clone(), inner.queue.clone());
+        // Ids need no tokenizing, so they skip the queue of the text thread.
+        let needs_text = prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
+        let tokenise = move |codec: Option<&Codec>| {
+            let ScoreOptions { top_logprobs, priority, cancel, .. } = options;
+            let read = read_all(prompts, codec, &cancel, n_positions, vocab_size);
+            let read = read.and_then(|sequences| {
+                ticket.add(sequences.iter().map(Vec::len).sum())?;
+                Ok(sequences)
+            });
+            let sequences = match read {
+                Ok(sequences) => sequences,
+                Err(error) => return reply.send(Err(error)),
+            };
+            let (publishes, ticket, _wake) = (true, Some(ticket), cancel.on_cancel(waker(&commands)));
+            let job = ScoreJob {
+                client,
+                priority,
+                top_logprobs,
+                realm,
+                publishes,
+                sequences,
+                ticket,
+                cancel,
+                _wake,
+                reply,
+            };
+            // A model that closed meanwhile drops the job, and its reply says so.
+            queue.arrives();
+            let _ = commands.send(Command::Score(Box::new(job)));
+        };
+        if needs_text {
+            inner.life.text(tokenise);
+        } else {
+            tokenise(None);
+        }
+    }
+
+    /// As [`score`](Self::score), of many sequences of a data set: of one token more than the model has positions at
+    /// most, beside the limits of the queue, with what others leave of the steps. Prompts share nothing with them.
+    pub fn score_data(&self, sequences: Vec<Vec<u32>>, cancel: CancelToken, done: Done<Vec<Scores>>) {
         let reply = Reply::new(done);
         let CausalInfo { n_positions, vocab_size, .. } = self.0.info;
         if let Some(long) = sequences.iter().find(|ids| ids.len() > n_positions + 1) {
@@ -246,7 +312,18 @@ impl Generator {
             return reply.send(Err(unknown_id(*id)));
         }
         // A model that closed meanwhile drops the run, and its reply says so.
-        let job = ScoreJob { client: self.client(None), sequences, cancel, reply };
+        let job = ScoreJob {
+            client: self.client(None),
+            priority: Priority::Batch,
+            top_logprobs: 0,
+            realm: Realm { adapter: None, scope: None },
+            publishes: false,
+            sequences,
+            ticket: None,
+            _wake: cancel.on_cancel(waker(&self.0.commands)),
+            cancel,
+            reply,
+        };
         self.0.queue.arrives();
         let _ = self.0.commands.send(Command::Score(Box::new(job)));
     }
@@ -263,9 +340,51 @@ impl Generator {
         self.0.life.text(move |codec| reply.send(encode_all(codec, &texts, add_special, &cancel)));
     }
 
+    /// Ids of a conversation, by the model's chat template. On the text thread.
+    pub fn chat_prompt(&self, request: ChatRequest, cancel: CancelToken, done: Done<Vec<u32>>) {
+        let reply = Reply::new(done);
+        let (chat, tokenizer) = (self.0.chat.clone(), self.0.tokenizer.clone());
+        let limit = self.0.info.n_positions;
+        self.0.life.text(move |codec| {
+            let ids = || -> Result<Vec<u32>> {
+                if cancel.is_cancelled() {
+                    return Err(EngineError::Aborted);
+                }
+                let chat = chat.ok_or_else(no_template)?;
+                let (codec, tokenizer) = (need(codec)?, tokenizer.ok_or(EngineError::TokenizerMissing)?);
+                let text = chat.text(&tokenizer, &request, limit)?;
+                // More than fits by far would hold up the texts behind it, a second for each megabyte.
+                let prompt = codec.least_tokens(&text.text);
+                if prompt > limit {
+                    return Err(EngineError::ContextOverflow { prompt, requested: 1, limit });
+                }
+                Ok(text.ids(&tokenizer)?)
+            };
+            reply.send(ids());
+        });
+    }
+
+    /// The token that ends the assistant's turn in the model's chat template, if one does. On the text thread.
+    pub fn chat_end(&self, done: Done<Option<u32>>) {
+        let reply = Reply::new(done);
+        let (chat, tokenizer) = (self.0.chat.clone(), self.0.tokenizer.clone());
+        let positions = self.0.info.n_positions;
+        self.0.life.text(move |_| {
+            let end =
+                chat.zip(tokenizer).and_then(|(chat, tokenizer)| chat.end_of_turn(&tokenizer, positions));
+            reply.send(Ok(end));
+        });
+    }
+
     pub fn decode(&self, ids: Vec<Vec<u32>>, skip_special: bool, done: Done<Vec<String>>) {
         let reply = Reply::new(done);
         self.0.life.text(move |codec| reply.send(decode_all(codec, &ids, skip_special)));
+    }
+
+    /// The bytes of every id of the model, in their order. Of ids that the tokenizer lacks: none.
+    pub fn vocabulary(&self, done: Done<Vec<Vec<u8>>>) {
+        let (reply, size) = (Reply::new(done), self.0.info.vocab_size as u32);
+        self.0.life.text(move |codec| reply.send(vocabulary(codec, size)));
     }
 
     pub fn count_tokens(&self, texts: Vec<String>, done: Done<Vec<usize>>) {
@@ -278,6 +397,10 @@ impl Generator {
     pub fn close(&self, done: Done<()>) {
         self.0.life.close(Some(Reply::new(done)));
     }
+}
+
+fn no_template() -> EngineError {
+    EngineError::Internal("a conversation for a model without a chat template".into())
 }
 
 /// Wakes the scheduler, so that it looks at its flags.
@@ -334,8 +457,4 @@ fn fits((ids, max_new_tokens): &(Vec<u32>, usize), options: &GenerateOptions, kv
         "{beams} beams of {} tokens may need {need} bytes for keys and values, kvCacheBytes is {have}",
         ids.len() + max_new_tokens
     )))
-}
-
-fn unknown_id(id: u32) -> EngineError {
-    EngineError::Model(ModelError::Input(format!("token {id} is not in the vocabulary")))
 }

@@ -221,23 +221,8 @@ impl GenerateOptions {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return refuse("deadline", "has passed");
         }
-        self.adapter_index(info)?;
+        adapter_index(self.adapter.as_deref(), info)?;
         self.validate_beams()
-    }
-
-    /// Which of the model's adapters it is.
-    pub fn adapter_index(&self, info: &CausalInfo) -> Result<Option<usize>> {
-        let Some(name) = &self.adapter else { return Ok(None) };
-        match info.adapters.iter().position(|known| known == name) {
-            Some(index) => Ok(Some(index)),
-            None if info.adapters.is_empty() => {
-                Err(EngineError::option("adapter", "the model was loaded without adapters"))
-            }
-            None => {
-                let known = info.adapters.join(", ");
-                Err(EngineError::option("adapter", format!("{name:?} is none of the model's: {known}")))
-            }
-        }
     }
 
     /// Whether `continue_from` is empty, or of as many sequences as `prompts` prompts give.
@@ -314,6 +299,21 @@ impl GenerateOptions {
             (Truncate::None, None) if free >= self.min_new_tokens.max(1) => Ok((prompt, free)),
             (Truncate::None, None) => overflow(self.min_new_tokens.max(1)),
             (Truncate::None, Some(_)) => overflow(requested),
+        }
+    }
+}
+
+/// Which of the model's adapters `name` is; `None`: none.
+pub(crate) fn adapter_index(name: Option<&str>, info: &CausalInfo) -> Result<Option<usize>> {
+    let Some(name) = name else { return Ok(None) };
+    match info.adapters.iter().position(|known| known == name) {
+        Some(index) => Ok(Some(index)),
+        None if info.adapters.is_empty() => {
+            Err(EngineError::option("adapter", "the model was loaded without adapters"))
+        }
+        None => {
+            let known = info.adapters.join(", ");
+            Err(EngineError::option("adapter", format!("{name:?} is none of the model's: {known}")))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candlewick_models::CausalInfo;
 
-use crate::generation::options::GenerateOptions;
+use crate::generation::options::{GenerateOptions, adapter_index};
 use crate::generation::result::{FinishReason, TokenEvent};
 use crate::generation::sampling::beam::BeamSettings;
 use crate::generation::sampling::processors::Processors;
@@ -34,7 +34,7 @@ impl Plan {
         let stops = std::mem::take(&mut options.stop).into();
         let seed = options.seed.unwrap_or_else(fresh_seed);
         // Names that are not known were refused before the request was queued.
-        let adapter = options.adapter_index(info).ok().flatten();
+        let adapter = adapter_index(options.adapter.as_deref(), info).ok().flatten();
         let processors = Processors::new(&options, end_ids.clone());
         Self { processors, options, stops, end_ids, seed, adapter, codec }
     }

@@ -50,6 +50,7 @@ impl Deadline {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StepSize {
     pub tokens: usize,
+    pub sequences: usize,
     /// Those of prompts, and of what is computed again after a pause.
     pub prefill: usize,
 }
@@ -185,7 +186,7 @@ impl Request {
 
     /// Counts the time of a step: by its tokens, where some were of prompts and others not.
     pub fn spent(&mut self, seconds: f64) {
-        let StepSize { tokens, prefill } = std::mem::take(&mut self.scheduled);
+        let StepSize { tokens, prefill, .. } = std::mem::take(&mut self.scheduled);
         if tokens > 0 {
             let part = seconds * prefill as f64 / tokens as f64;
             self.clocks.prefill += part;

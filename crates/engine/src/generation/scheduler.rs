@@ -263,7 +263,7 @@ impl Scheduler {
                 if size.prefill == 0 {
                     self.cost.took(size.tokens, seconds);
                 }
-                self.board.step(size.tokens, seconds);
+                self.board.step(size.tokens, size.sequences, seconds);
             }
             // Somebody left, who ends at the next turn, or came; the others repeat the step.
             Err(EngineError::Aborted) => work.undo(),

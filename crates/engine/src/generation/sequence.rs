@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::generation::detokenize::Detokenizer;
-use crate::generation::kv::prefix::{NodeId, Prefixes, Realm};
+use crate::generation::kv::prefix::{Prefixes, Published, Realm};
 use crate::generation::kv::table::Table;
 use crate::generation::plan::{Ended, Plan};
 use crate::generation::result::{FinishReason, TokenEvent};
@@ -27,9 +27,7 @@ pub(crate) struct Sequence {
     pub end: Option<FinishReason>,
     /// Guesses its tokens; `None`: nobody does.
     pub speculator: Option<Speculator>,
-    /// Its whole blocks in the tree of prefixes, and the place of the last.
-    published: usize,
-    at: Option<NodeId>,
+    published: Published,
     /// The tree's version when nothing in it was of use, and the positions that were computed by then.
     found_nothing: Option<(u64, usize)>,
 }
@@ -48,8 +46,7 @@ impl Sequence {
             growth,
             end: None,
             speculator: None,
-            published: 0,
-            at: None,
+            published: Published::default(),
             found_nothing: None,
         }
     }
@@ -69,7 +66,6 @@ impl Sequence {
             end: None,
             speculator: self.speculator.clone(),
             published: self.published,
-            at: self.at,
             found_nothing: None,
         }
     }
@@ -111,7 +107,7 @@ impl Sequence {
     /// token is never among them, because its logits are needed.
     pub fn share(&mut self, prefixes: &mut Prefixes, realm: &Realm) -> usize {
         let (size, from) = (self.table.size(), self.table.len());
-        if from != self.published * size
+        if from != self.published.blocks * size
             || from >= self.known()
             || self.found_nothing == Some((prefixes.version(), from))
         {
@@ -120,18 +116,18 @@ impl Sequence {
         let chunks = self.tokens[from..self.known() - 1].chunks_exact(size);
         let mut shared = Vec::new();
         for chunk in chunks {
-            let Some((at, block)) = prefixes.next(realm, self.at, chunk) else { break };
-            self.at = Some(at);
+            let Some((at, block)) = prefixes.next(realm, self.published.at, chunk) else { break };
+            self.published.at = Some(at);
             shared.push(block);
         }
-        self.published += shared.len();
+        self.published.blocks += shared.len();
         let tokens = shared.len() * size;
         if tokens > 0 {
             self.table.share(shared);
         }
         let rest = &self.tokens[from + tokens..self.known() - 1];
         // A smaller part is computed faster than it is found and copied.
-        match prefixes.beginning(realm, self.at, rest, size / 4) {
+        match prefixes.beginning(realm, self.published.at, rest, size / 4) {
             Some((count, block)) => {
                 self.table.share_part(block, count);
                 tokens + count
@@ -147,33 +143,24 @@ impl Sequence {
     pub fn publish_end(&mut self, prefixes: &mut Prefixes, realm: &Realm) {
         self.publish(prefixes, realm);
         let (size, len) = (self.table.size(), self.table.len().min(self.known()));
-        let from = self.published * size;
+        let Published { blocks, at } = self.published;
+        let from = blocks * size;
         if from + size / 4 <= len && len < from + size {
-            prefixes.insert(realm, self.at, &self.tokens[from..len], self.table.block(self.published));
+            prefixes.insert(realm, at, &self.tokens[from..len], self.table.block(blocks));
         }
     }
 
-    /// Offers the blocks that have become whole to others. Where the same tokens are there already, it goes on with
-    /// those and frees its own.
+    /// Offers the blocks that have become whole to others.
     pub fn publish(&mut self, prefixes: &mut Prefixes, realm: &Realm) {
-        let size = self.table.size();
-        let whole = self.table.len().min(self.known()) / size;
-        for index in self.published..whole {
-            let tokens = &self.tokens[index * size..][..size];
-            let Some((at, block)) = prefixes.insert(realm, self.at, tokens, self.table.block(index)) else {
-                return;
-            };
-            self.at = Some(at);
-            self.published += 1;
-            self.table.replace(index, block);
-        }
+        let computed = self.table.len().min(self.known());
+        self.published.offer(prefixes, realm, &self.tokens[..computed], &mut self.table);
     }
 
     /// Gives up its blocks. All that was computed is computed again later; nothing that was drawn is drawn again.
     pub fn pause(&mut self) {
         self.drop_draft();
         self.table.clear();
-        (self.published, self.at) = (0, None);
+        self.published = Published::default();
         (self.scheduled, self.row) = (0, None);
         (self.paused, self.was_paused) = (true, true);
     }

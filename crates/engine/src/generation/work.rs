@@ -7,7 +7,7 @@ use std::time::Instant;
 use candlewick_models::{Step, StepLogits};
 
 use crate::error::EngineError;
-use crate::generation::batch::{Planner, Priority, Want};
+use crate::generation::batch::{Planner, Want};
 use crate::generation::kv::memory::Memory;
 use crate::generation::kv::table::{Copies, Table};
 use crate::generation::request::{Deadline, Request, StepSize};
@@ -133,8 +133,8 @@ impl Work {
                 }
                 if !part.paused {
                     let want = Want {
-                        client: run.client,
-                        priority: Priority::Batch,
+                        client: run.job.client,
+                        priority: run.job.priority,
                         tokens: part.unseen(),
                         whole: false,
                         urgent: false,
@@ -265,12 +265,14 @@ impl Work {
                     sequence.row = (wanted > 0).then_some(rows);
                     rows += wanted;
                     request.scheduled.tokens += sequence.scheduled;
+                    request.scheduled.sequences += 1;
                     if !started || sequence.scheduled > 1 + sequence.draft {
                         request.scheduled.prefill += sequence.scheduled;
                     }
                 }
             }
             size.tokens += request.scheduled.tokens;
+            size.sequences += request.scheduled.sequences;
             size.prefill += request.scheduled.prefill;
         }
         for part in self.scoring.iter_mut().flat_map(|run| &mut run.parts).filter(|part| part.scheduled > 0) {
@@ -278,6 +280,7 @@ impl Work {
             part.row = (wanted > 0).then_some(rows);
             rows += wanted;
             size.tokens += part.scheduled;
+            size.sequences += 1;
             size.prefill += part.scheduled;
         }
         (size.tokens > 0).then_some(size)
@@ -286,9 +289,9 @@ impl Work {
     /// Whether a single client reads prompts and nobody decodes: nobody is held up by a long step.
     pub fn is_alone(&self) -> bool {
         let mut clients = self.requests.iter().map(|request| request.client);
-        let first = clients.next().or(self.scoring.first().map(|run| run.client));
+        let first = clients.next().or(self.scoring.first().map(|run| run.job.client));
         let mut groups = self.requests.iter().flat_map(|request| &request.groups);
-        clients.chain(self.scoring.iter().map(|run| run.client)).all(|client| Some(client) == first)
+        clients.chain(self.scoring.iter().map(|run| run.job.client)).all(|client| Some(client) == first)
             && !groups.any(|group| group.started && group.sequences.iter().any(|s| s.unseen() == 1))
     }
 
@@ -301,7 +304,7 @@ impl Work {
             let ms = request.deadline.map_or(0, |deadline| deadline.ms);
             request.finish(Err(EngineError::DeadlineExceeded(ms)));
         });
-        let cancelled = self.scoring.extract_if(.., |run| run.cancel.is_cancelled());
+        let cancelled = self.scoring.extract_if(.., |run| run.job.cancel.is_cancelled());
         cancelled.for_each(|run| run.finish(Err(EngineError::Aborted)));
         self.end_scored();
     }
@@ -314,12 +317,15 @@ impl Work {
         self.requests.iter().filter_map(|request| request.deadline).map(|deadline| deadline.at).min()
     }
 
-    /// Sequences that run, and prompts and sequences that wait.
+    /// Sequences that run, and prompts and sequences that wait; those that are scored among them.
     pub fn count(&self) -> (usize, usize) {
         let prompts: usize = self.requests.iter().map(|request| request.waiting.len()).sum();
+        let waiting: usize = self.scoring.iter().map(ScoreRun::waiting).sum();
         let sequences = self.requests.iter().flat_map(|request| &request.groups).flat_map(|g| &g.sequences);
-        let (paused, running): (Vec<_>, Vec<_>) = sequences.partition(|sequence| sequence.paused);
-        (running.len(), prompts + paused.len())
+        let parts = self.scoring.iter().flat_map(|run| &run.parts).map(|part| part.paused);
+        let all = sequences.map(|sequence| sequence.paused).chain(parts);
+        let (paused, running): (Vec<_>, Vec<_>) = all.partition(|paused| *paused);
+        (running.len(), prompts + waiting + paused.len())
     }
 
     /// Blocks that what runs will need for the tokens it has.
@@ -338,7 +344,7 @@ impl Work {
         });
         let calls = self.scoring.iter().map(|run| {
             let tokens = run.parts.iter().map(|part| part.scheduled).sum();
-            (Participant::Call(run.cancel.clone()), tokens)
+            (Participant::Call(run.job.cancel.clone()), tokens)
         });
         requests.chain(calls).collect()
     }
@@ -378,7 +384,7 @@ impl Work {
         }
         let mut broken: Vec<(usize, EngineError)> = Vec::new();
         for (index, run) in self.scoring.iter_mut().enumerate() {
-            if let Err(error) = run.advance(logits) {
+            if let Err(error) = run.advance(logits, &mut memory.prefixes) {
                 broken.push((index, error));
             }
         }
@@ -436,8 +442,11 @@ impl Work {
                 steps.push(step(&sequence.tokens, &sequence.table, sequence.scheduled, adapter, wanted));
             }
         }
-        for part in self.scoring.iter().flat_map(|run| &run.parts).filter(|part| part.scheduled > 0) {
-            steps.push(step(part.tokens(), &part.table, part.scheduled, None, part.wanted()));
+        for run in &self.scoring {
+            let adapter = run.job.realm.adapter;
+            for part in run.parts.iter().filter(|part| part.scheduled > 0) {
+                steps.push(step(part.tokens(), &part.table, part.scheduled, adapter, part.wanted()));
+            }
         }
         steps
     }

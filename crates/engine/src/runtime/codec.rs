@@ -137,14 +137,18 @@ impl Codec {
         if self.byte_level { text.len() / (4 * self.longest.max(1)) } else { 0 }
     }
 
+    /// The bytes of one token by itself: those of a byte-level token, which may be a part of a character, an added
+    /// token's name, else what it is decoded to. None of an id that the tokenizer lacks.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        match self.text.token_bytes(id) {
+            Some(bytes) => bytes,
+            None => self.text.decode(&[id], false).unwrap_or_default().into_bytes(),
+        }
+    }
+
     /// One token by itself, as `top_logprobs` shows it: special tokens by name, torn characters as U+FFFD.
     pub fn show(&self, id: u32) -> String {
-        match self.text.token_bytes(id) {
-            Some(bytes) if self.byte_level && !self.text.is_special(id) => {
-                String::from_utf8_lossy(&bytes).into_owned()
-            }
-            _ => self.text.decode(&[id], false).unwrap_or_default(),
-        }
+        String::from_utf8_lossy(&self.bytes(id)).into_owned()
     }
 }
 
@@ -175,6 +179,12 @@ impl TextThread {
     pub fn run(&self, job: impl FnOnce(Option<&Codec>) + Send + 'static) {
         let _ = self.jobs.send(Box::new(job));
     }
+}
+
+/// The bytes of the ids below `size`.
+pub(crate) fn vocabulary(codec: Option<&Codec>, size: u32) -> Result<Vec<Vec<u8>>> {
+    let codec = need(codec)?;
+    Ok((0..size).map(|id| codec.bytes(id)).collect())
 }
 
 /// The three calls that generators and encoders have in common, as jobs for a text thread.

@@ -15,6 +15,12 @@ pub struct StepStats {
     pub count: u64,
     /// Computed in the last seconds of steps, prompts included.
     pub tokens_per_second: f64,
+    /// Computed since the load, prompts included.
+    pub total_tokens: u64,
+    /// Milliseconds of all steps since the load.
+    pub total_ms: f64,
+    /// Sequences (of an encoder: inputs) that took part, summed over all steps since the load.
+    pub total_sequences: u64,
     /// Of the last step.
     pub tokens: usize,
     /// Of the last step.
@@ -95,14 +101,17 @@ impl<S: Copy + Default> Board<S> {
         change(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner).stats);
     }
 
-    /// Shows a step of `tokens` tokens that took `seconds`.
-    pub fn step(&self, tokens: usize, seconds: f64) {
+    /// Shows a step of `tokens` tokens of `sequences` that took `seconds`.
+    pub fn step(&self, tokens: usize, sequences: usize, seconds: f64) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let steps = &mut shown.steps;
         let speed = tokens as f64 / seconds.max(1e-9);
         let weight = if steps.count == 0 { 1.0 } else { 1.0 - (-seconds / MEMORY).exp() };
         steps.tokens_per_second += weight * (speed - steps.tokens_per_second);
         steps.count += 1;
+        steps.total_tokens += tokens as u64;
+        steps.total_ms += seconds * 1e3;
+        steps.total_sequences += sequences as u64;
         (steps.tokens, steps.ms) = (tokens, seconds * 1e3);
         self.queue.set_speed(steps.tokens_per_second);
         shown.last = Instant::now();

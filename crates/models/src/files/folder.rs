@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::files::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::files::foreign;
 use crate::files::reading::read_json;
-use crate::{Adapter, ModelError, Result, Tokenizer, Weights};
+use crate::{Adapter, ChatTemplate, ModelError, Result, Tokenizer, Weights};
 
 /// A model's folder and its parsed configuration; or an adapter's in PEFT's layout, over that of its base.
 pub struct ModelFolder {
@@ -108,6 +108,19 @@ impl ModelFolder {
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         let own = self.over.as_deref().map(Tokenizer::open).transpose()?.flatten();
         if own.is_some() { Ok(own) } else { Tokenizer::open(&self.path) }
+    }
+
+    /// The chat template: the adapter's own comes first. An adapter with a tokenizer and no template has none, as in
+    /// transformers: it was not taught to follow that of its base.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        if let Some(over) = &self.over {
+            let own = ChatTemplate::open(over)?;
+            let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|name| over.join(name).is_file());
+            if own.is_some() || has_tokenizer {
+                return Ok(own);
+            }
+        }
+        ChatTemplate::open(&self.path)
     }
 
     /// The weights, with the adapter merged if there is one.

@@ -233,6 +233,7 @@ fn kept(key: &str) -> bool {
         || key == "general.alignment"
         || key.starts_with("gpt2.")
         || key.starts_with("tokenizer.ggml.")
+        || key == "tokenizer.chat_template"
 }
 
 impl Gguf {

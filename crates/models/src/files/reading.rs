@@ -58,12 +58,17 @@ pub(crate) fn refuse_foreign(file: &File, name: &str) -> Result<()> {
 
 /// Reads a text file of a bounded size.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
+    read_text_within(path, MAX_TEXT_BYTES)
+}
+
+/// Reads a text file of at most `most` bytes.
+pub(crate) fn read_text_within(path: &Path, most: u64) -> Result<String> {
     let io = |reason: String| ModelError::Io { path: path.to_path_buf(), reason };
     let mut text = String::new();
     let file = open_regular(path)?;
-    file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).map_err(|e| io(e.to_string()))?;
-    if text.len() as u64 > MAX_TEXT_BYTES {
-        return Err(io(format!("over {MAX_TEXT_BYTES} bytes of configuration")));
+    file.take(most + 1).read_to_string(&mut text).map_err(|e| io(e.to_string()))?;
+    if text.len() as u64 > most {
+        return Err(io(format!("over {most} bytes of configuration")));
     }
     Ok(text)
 }

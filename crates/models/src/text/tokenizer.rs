@@ -14,7 +14,10 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, DecoderWrapper, Encoding, decoders};
+use tokenizers::{
+    AddedToken, DecoderWrapper, Encoding, Model, NormalizedString, Normalizer, OffsetType,
+    PreTokenizedString, PreTokenizer, decoders,
+};
 
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
@@ -153,6 +156,29 @@ impl Tokenizer {
             let encoding = self.inner.tokenizer.encode_fast(text, add_special).map_err(invalid)?;
             Ok(encoding.get_ids().to_vec())
         })
+    }
+
+    /// The ids of a text in which no added token is found, special or not: its name is text.
+    pub(crate) fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        let tokenizer = &self.inner.tokenizer;
+        guarded(|| {
+            let mut normalized = NormalizedString::from(text);
+            if let Some(normalizer) = tokenizer.get_normalizer() {
+                normalizer.normalize(&mut normalized).map_err(invalid)?;
+            }
+            let mut words = PreTokenizedString::from(normalized);
+            if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut words).map_err(invalid)?;
+            }
+            words.tokenize(|word| tokenizer.get_model().tokenize(word.get())).map_err(invalid)?;
+            let encoding = words.into_encoding(None, 0, OffsetType::None).map_err(invalid)?;
+            Ok(encoding.get_ids().to_vec())
+        })
+    }
+
+    /// The names of added tokens, and whether each is special.
+    pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.inner.added.iter().map(|(id, name)| (name.as_str(), self.inner.special.contains_key(id)))
     }
 
     /// A text or a pair with its special tokens, cut on the right. An empty second text is none, as in transformers.

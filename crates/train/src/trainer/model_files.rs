@@ -13,7 +13,9 @@ use crate::{Result, TrainError};
 pub(super) const WEIGHTS: &str = "model.safetensors";
 
 /// Other files of a model, copied unchanged.
-const SIDE_FILES: [&str; 12] = [
+const SIDE_FILES: [&str; 14] = [
+    "chat_template.jinja",
+    "chat_template.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -76,6 +78,25 @@ pub(super) fn with_labels(config: &mut Map<String, Value>, labels: &[String]) {
     config.insert("id2label".into(), Value::Object(id2label));
     config.insert("label2id".into(), Value::Object(label2id));
     config.remove("num_labels");
+}
+
+/// Of a model that was taught a dialogue: it reads the turns that it has learned, and follows a chat template no more.
+pub(super) fn without_chat_template(files: Vec<(String, Vec<u8>)>) -> Result<Vec<(String, Vec<u8>)>> {
+    let kept = files.into_iter().filter(|(name, _)| !name.starts_with("chat_template."));
+    kept.map(|(name, bytes)| {
+        if name != "tokenizer_config.json" {
+            return Ok((name, bytes));
+        }
+        // Loading has read it.
+        let broken = |error: serde_json::Error| TrainError::Internal(format!("{name}: {error}"));
+        let mut config: Value = serde_json::from_slice(&bytes).map_err(broken)?;
+        if object(&mut config).remove("chat_template").is_none() {
+            return Ok((name, bytes));
+        }
+        let bytes = serde_json::to_vec_pretty(&config).map_err(broken)?;
+        Ok((name, bytes))
+    })
+    .collect()
 }
 
 pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {

@@ -8,7 +8,7 @@ use candlewick_models::{ModelError, bert, gpt2};
 use serde_json::Value;
 
 use super::lora::{self, Adapter};
-use super::model_files::{WEIGHTS, side_files, written_config};
+use super::model_files::{WEIGHTS, side_files, without_chat_template, written_config};
 use super::opening::Opening;
 use super::options::FinetuneOptions;
 use super::tensors::{self, Sum, sync_folder};
@@ -94,7 +94,10 @@ impl Network {
             adapter,
             new,
             config: written_config(&folder.config, head, options.task, data),
-            files: side_files(folder)?,
+            files: match options.task {
+                Task::Dialogue => without_chat_template(side_files(folder)?)?,
+                _ => side_files(folder)?,
+            },
             prefix: match head {
                 None => "transformer.",
                 Some(HeadKind::Embedding) => "",

@@ -60,11 +60,14 @@ impl EncoderHandle {
         let prepare = move |codec: &Codec, cancel: &crate::CancelToken, _: &mut EncoderWant| {
             limits.check()?;
             let cut = limits.cut(Some(options.stride));
-            let read = |asked: &Question| match cancel.is_cancelled() {
-                true => Err(EngineError::Aborted),
-                false => Ok(codec.text.windows(&asked.question, Some(&asked.context), &cut)?),
+            let windows_of = |asked: &Question| {
+                codec.text.windows(&asked.question, Some(&asked.context), &cut).map_err(EngineError::from)
             };
-            let windows = questions.iter().map(read).collect::<Result<Vec<_>>>()?;
+            let read = |(index, asked)| match cancel.is_cancelled() {
+                true => Err(EngineError::Aborted),
+                false => windows_of(asked).map_err(|error| error.of_input(index)),
+            };
+            let windows = questions.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
             let inputs = inputs_of(&windows, &limits)?;
             Ok((inputs, Plan { questions, windows, options }))
         };

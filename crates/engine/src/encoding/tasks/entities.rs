@@ -76,11 +76,12 @@ impl EncoderHandle {
                 return Err(EngineError::option("stride", "needs an aggregation other than none"));
             }
             let cut = limits.cut(stride);
-            let read = |text: &String| match cancel.is_cancelled() {
+            let windows_of = |text: &String| codec.text.windows(text, None, &cut).map_err(EngineError::from);
+            let read = |(index, text): (usize, &String)| match cancel.is_cancelled() {
                 true => Err(EngineError::Aborted),
-                false => Ok(codec.text.windows(text, None, &cut)?),
+                false => windows_of(text).map_err(|error| error.of_input(index)),
             };
-            let windows = texts.iter().map(read).collect::<Result<Vec<_>>>()?;
+            let windows = texts.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
             let inputs = inputs_of(&windows, &limits)?;
             Ok((inputs, Plan { texts, windows, labels: info.labels, aggregation, ignore }))
         };

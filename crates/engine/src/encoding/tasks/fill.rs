@@ -62,7 +62,7 @@ impl EncoderHandle {
                 let masks = input.ids.iter().enumerate().filter(|(_, token)| **token == id);
                 input.logits_at = masks.map(|(at, _)| at as u32).collect();
                 if input.logits_at.is_empty() {
-                    return Err(refuse(format!("text {index} has no {mask}, or it was cut off")));
+                    return Err(refuse(format!("the text has no {mask}, or it was cut off")).of_input(index));
                 }
             }
             let pad = codec.text.token_to_id("[PAD]");

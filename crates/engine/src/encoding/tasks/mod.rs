@@ -24,7 +24,13 @@ fn inputs_of(windows: &[Vec<Window>], limits: &InputLimits) -> Result<Vec<Encode
         let (ids, type_ids) = (window.ids.clone(), window.type_ids.clone());
         limits.accept(EncoderInput { ids, type_ids, ..EncoderInput::default() })
     };
-    windows.iter().flatten().map(input).collect()
+    let mut inputs = Vec::new();
+    for (index, windows) in windows.iter().enumerate() {
+        for window in windows {
+            inputs.push(input(window).map_err(|error| error.of_input(index))?);
+        }
+    }
+    Ok(inputs)
 }
 
 /// softmax in place.

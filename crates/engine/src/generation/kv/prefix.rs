@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::allocator::Block;
+use super::table::Table;
 
 /// What prefixes are shared within: sequences with the same adapter (it changes keys and values) and scope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +23,29 @@ pub(crate) struct Realm {
 /// A place in the tree. Never used again after its node has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct NodeId(u64);
+
+/// How many of a sequence's whole blocks are in the tree, and the place of the last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Published {
+    pub blocks: usize,
+    pub at: Option<NodeId>,
+}
+
+impl Published {
+    /// Offers the blocks of `tokens`, which were computed, that have become whole. Where the same tokens are there
+    /// already, the sequence goes on with those and frees its own.
+    pub fn offer(&mut self, prefixes: &mut Prefixes, realm: &Realm, tokens: &[u32], table: &mut Table) {
+        let whole = tokens.chunks_exact(table.size()).enumerate().skip(self.blocks);
+        for (index, tokens) in whole {
+            let Some((at, block)) = prefixes.insert(realm, self.at, tokens, table.block(index)) else {
+                return;
+            };
+            self.at = Some(at);
+            self.blocks += 1;
+            table.replace(index, block);
+        }
+    }
+}
 
 struct Node {
     /// `None`: the root of a realm.

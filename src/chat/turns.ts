@@ -2,41 +2,11 @@
  * A conversation as a GPT-2 reads it, which is as training joins it (`crates/train/src/data/completion.rs`): each turn,
  * and what ends it.
  */
-import { CandlewickError } from "../errors.js";
 import type { GPT2 } from "../gpt2.js";
-import { readObject } from "./input-checks.js";
+import type { Message } from "./messages.js";
 
-export interface Message {
-  readonly role: "user" | "assistant" | "system";
-  readonly content: string;
-}
-
-const ROLES: readonly unknown[] = ["user", "assistant", "system"];
-
-/** A message, checked and copied. */
-export function readMessage(name: string, input: unknown): Message {
-  return readObject(name, input, {
-    role: (value) => ROLES.includes(value),
-    content: (value) => typeof value === "string",
-  }) as unknown as Message;
-}
-
-/** A conversation that ends with a turn to be answered; a string is the only turn of one. */
-export function readMessages(name: string, input: unknown): Message[] {
-  const messages =
-    typeof input === "string"
-      ? [{ role: "user", content: input } as const]
-      : Array.isArray(input)
-        ? Array.from(input as readonly unknown[], (message) => readMessage(name, message))
-        : undefined;
-  if (!messages) throw new CandlewickError("INPUT_INVALID", `${name}: expected messages, [{role, content}, …], or a text`);
-  const last = messages.at(-1);
-  if (!last || last.role === "assistant") {
-    throw new CandlewickError("INPUT_INVALID", `${name}: the last message must be one to be answered, the user's`);
-  }
-  if (last.content.trim() === "") throw new CandlewickError("PROMPT_EMPTY", `${name}: the last message is empty`);
-  return messages;
-}
+/** Sampling defaults for small models: likely words, without repetition. */
+export const REPLIES = { do_sample: true, temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1 };
 
 /** A message with its ids, what ends it included. */
 export interface Turn {
@@ -110,4 +80,12 @@ export function joined(turns: readonly Turn[]): Uint32Array {
     at += turn.ids.length;
   }
   return ids;
+}
+
+/**
+ * Tokens that a history may have, so that there is room for a reply: of `maxNewTokens`, or of a quarter of the
+ * positions.
+ */
+export function historyRoom(positions: number, maxNewTokens = Math.min(256, positions >> 2)): number {
+  return Math.max(1, positions - maxNewTokens);
 }

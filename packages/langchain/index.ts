@@ -1,0 +1,10 @@
+export { ChatCandlewick } from "./src/chat.js";
+export type { ChatCandlewickCallOptions, ChatCandlewickFields } from "./src/chat.js";
+export { CandlewickEmbeddings } from "./src/embeddings.js";
+export type { CandlewickEmbeddingsFields } from "./src/embeddings.js";
+export { CandlewickLLM } from "./src/llm.js";
+export type { CandlewickLLMCallOptions, CandlewickLLMFields } from "./src/llm.js";
+export { CandlewickRerank } from "./src/rerank.js";
+export type { CandlewickRerankFields, RerankedDocument } from "./src/rerank.js";
+export type { GenerationSettings } from "./src/generation.js";
+export type { LoadableBERT, LoadableGPT2 } from "./src/source.js";

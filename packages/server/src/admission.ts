@@ -1,0 +1,164 @@
+/**
+ * How much work is taken on for a model. A request costs the tokens that it may have the model compute; those of the
+ * requests that are under way may take the model `maxWaitMs` at most, by its speed so far. Who would wait longer is
+ * told when to come again, and has a place then: newcomers do not take it.
+ */
+import { createHash } from "node:crypto";
+import { busy, invalid } from "./errors.js";
+
+export interface GateOptions {
+  /** Milliseconds of work that may be under way. */
+  readonly maxWaitMs: number;
+  /** Tokens that may be under way at any speed, so that a model which has just started, or is slow, has a batch. */
+  readonly leastTokens: number;
+  /** Tokens that one request may ask for. */
+  readonly mostOfOne: number;
+  /** The model's own tokens a second, until requests have ended and the gate has measured it; 0: not known. */
+  readonly modelSpeed?: () => number;
+  readonly now?: () => number;
+}
+
+/** A promise to one who was refused. */
+interface Appointment {
+  readonly from: number;
+  readonly until: number;
+  readonly tokens: number;
+}
+
+/** How long a place is kept for one who comes late. */
+const KEPT_MS = 10_000;
+/**
+ * Who has a place gets in up to so many times the bound, and waits inside: clients heed no wait of a minute or more, so
+ * that in a long rush more are told to come than there is room for then.
+ */
+const OVER = 5;
+/** Places that are promised at most: each is some hundred bytes. */
+const MOST_APPOINTMENTS = 10_000;
+const LONGEST_WAIT_MS = 59_000;
+/** Of those who were promised a place not all come. How much the last one counts for the share that does. */
+const LAST_COUNTS = 0.02;
+const LEAST_SHARE = 0.05;
+/** The speed is that of the last so many milliseconds, about. */
+const SPEED_WINDOW_MS = 20_000;
+
+export class Gate {
+  readonly #options: GateOptions;
+  readonly #now: () => number;
+  /** Tokens of requests that are under way. */
+  #tokens = 0;
+  #appointments = new Map<string, Appointment>();
+  /** Tokens a second that were finished, while there was work; 0: not known yet. */
+  #speed = 0;
+  #finished = 0;
+  /** The share of promises that are kept. */
+  #kept = 1;
+  #measuredFrom: number | undefined;
+
+  constructor(options: GateOptions) {
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  /** Tokens that are under way. */
+  get tokens(): number {
+    return this.#tokens;
+  }
+
+  /** Tokens that may be under way. */
+  get bound(): number {
+    return Math.max(this.#options.leastTokens, (this.#tokensPerSecond * this.#options.maxWaitMs) / 1_000);
+  }
+
+  get #tokensPerSecond(): number {
+    return this.#speed || (this.#options.modelSpeed?.() ?? 0);
+  }
+
+  /**
+   * Lets a request in; returns what must be called when it has ended, with the tokens of it that were done, by default
+   * all. `identity` recognises it when it comes again:
+   * who asked, and what.
+   *
+   * @throws {ApiError} 429, with when to come again; 400 if it costs more than may ever be under way.
+   */
+  enter(tokens: number, identity: () => string): (done?: number) => void {
+    const now = this.#now();
+    const { mostOfOne } = this.#options;
+    if (tokens > mostOfOne) {
+      throw invalid(`The request asks for ${tokens} tokens in all; at most ${mostOfOne} may be asked for.`, undefined, "too_many_tokens");
+    }
+    this.#forget(now);
+    const name = this.#appointments.size > 0 ? digest(identity()) : undefined;
+    const own = name === undefined ? undefined : this.#appointments.get(name);
+    const due = own !== undefined && now >= own.from;
+    const promised = due ? 0 : this.#promised();
+    const most = due ? this.bound * OVER : this.bound;
+    if (this.#tokens > 0 && this.#tokens + promised + tokens > most) {
+      throw busy("Too much is asked of this model at present.", this.#appoint(now, tokens, name ?? digest(identity()), own));
+    }
+    if (own !== undefined) {
+      this.#appointments.delete(name!);
+      this.#came(1);
+    }
+    this.#begin(now);
+    this.#tokens += tokens;
+    let inside = true;
+    return (done = tokens) => {
+      if (!inside) return;
+      inside = false;
+      this.#tokens -= tokens;
+      this.#finish(Math.min(done, tokens));
+    };
+  }
+
+  /** Tokens of all who have a place, as far as they will come. */
+  #promised(): number {
+    let sum = 0;
+    for (const { tokens } of this.#appointments.values()) sum += tokens;
+    return sum * this.#kept;
+  }
+
+  #came(came: 0 | 1): void {
+    this.#kept = Math.max(LEAST_SHARE, this.#kept + (came - this.#kept) * LAST_COUNTS);
+  }
+
+  /** Milliseconds after which there will be a place. */
+  #appoint(now: number, tokens: number, name: string, before: Appointment | undefined): number {
+    // One who comes too early keeps the place that was promised.
+    if (before && now < before.from) return before.from - now;
+    this.#appointments.delete(name);
+    const ahead = this.#tokens + this.#promised() + tokens - this.bound;
+    const speed = this.#tokensPerSecond || this.#options.leastTokens / 10;
+    const wait = Math.min(Math.max((ahead / speed) * 1_000, 1_000), LONGEST_WAIT_MS);
+    if (this.#appointments.size < MOST_APPOINTMENTS) {
+      this.#appointments.set(name, { from: now + wait, until: now + wait * 1.2 + KEPT_MS, tokens });
+    }
+    return wait;
+  }
+
+  #forget(now: number): void {
+    for (const [name, { until }] of this.#appointments) {
+      if (until >= now) continue;
+      this.#appointments.delete(name);
+      this.#came(0);
+    }
+  }
+
+  /** The clock runs while there is work. */
+  #begin(now: number): void {
+    if (this.#tokens === 0) this.#measuredFrom = now;
+  }
+
+  #finish(tokens: number): void {
+    this.#finished += tokens;
+    const now = this.#now();
+    const elapsed = now - (this.#measuredFrom ?? now);
+    if (elapsed < 1_000) return;
+    const speed = (this.#finished * 1_000) / elapsed;
+    const weight = this.#speed === 0 ? 1 : Math.min(1, elapsed / SPEED_WINDOW_MS);
+    this.#speed += (speed - this.#speed) * weight;
+    this.#finished = 0;
+    this.#measuredFrom = now;
+  }
+}
+
+const digest = (text: string): string => createHash("sha256").update(text).digest("base64url");
