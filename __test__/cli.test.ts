@@ -112,6 +112,16 @@ test("rerank writes the best documents first", async () => {
 });
 
 describe("the command line", () => {
+  test("serve runs the server, with its own options", async () => {
+    const { code, stdout } = await candlewick(["serve", "--check", "--model", "a=./a", "--port", "1"]);
+    assert.equal(code, 0);
+    assert.equal(JSON.parse(stdout).port, 1);
+    const wrong = await candlewick(["serve", "--prot", "1"]);
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.stderr, /Did you mean --port/);
+    assert.match((await candlewick(["serve", "--help"])).stdout, /candlewick-server/);
+  });
+
   test("lists its commands, and each its options", async () => {
     const { code, stdout } = await candlewick(["--help"]);
     assert.equal(code, 0);

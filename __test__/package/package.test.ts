@@ -145,6 +145,12 @@ describe("a program", async () => {
     assert.match(stdout, /^Once./);
   });
 
+  test("names the package of the server, which is not installed with it", async () => {
+    const failure = await inUser("npx", ["--offline", "candlewick", "serve", "--model", "a=b"]).catch((error) => error);
+    assert.equal(failure.code, 1);
+    assert.match(failure.stderr, /npm install candlewick-server/);
+  });
+
   describe("beside the package with CUDA", () => {
     const folder = join(installed, "candlewick-linux-x64-gnu-cuda");
     const main = "addon.node";

@@ -1,6 +1,6 @@
 /**
- * `candlewick/openai`: answers in the form of OpenAI's API, for those who write a server of their own. `toResponse()` and
- * `candlewick-server` make theirs with it.
+ * `candlewick/openai`: answers in the form of OpenAI's API, for those who write a server of their own. `toResponse()`
+ * and `candlewick-server` make theirs with it.
  */
 export { type Piece, PieceMaker, piecesOf, type TokenSource, wholePiece } from "./chunks.js";
 export { type AnswerHead, type ApiUsage, apiUsage, type ChunkOptions, completionChunks } from "./completion.js";

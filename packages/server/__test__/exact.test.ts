@@ -1,6 +1,6 @@
 /**
- * The same request has the same answer, alone and among others, with a cold and a warm prefix, in a memory so small that
- * pasts are computed again, while others come and go. `CANDLEWICK_LOAD=1000` for the long form.
+ * The same request has the same answer, alone and among others, with a cold and a warm prefix, in a memory so small
+ * that pasts are computed again, while others come and go. `CANDLEWICK_LOAD=1000` for the long form.
  */
 import assert from "node:assert/strict";
 import { type GPT2, loadGPT2 } from "candlewick";

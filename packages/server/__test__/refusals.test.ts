@@ -151,7 +151,7 @@ describe("routes", () => {
 });
 
 describe("what goes wrong on this side", () => {
-  const secret = "/work/secret/model.safetensors";
+  const secret = "/srv/secret/model.safetensors";
   /** A model whose stream gives some tokens, and then fails. */
   const failing = (error: Error, tokens: number) =>
     Object.create(lm, {

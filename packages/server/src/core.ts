@@ -33,7 +33,10 @@ export interface HandlerOptions {
   readonly stallMs?: number;
   /** Milliseconds without a step, with work to do, after which `/livez` fails. Default 30,000. */
   readonly livenessMs?: number;
-  /** Whether `/v1/embeddings` takes token ids, which are right only if they are of the model's own tokenizer. Default false. */
+  /**
+   * Whether `/v1/embeddings` takes token ids, which are right only if they are of the model's own tokenizer. Default
+   * false.
+   */
   readonly allowTokenIds?: boolean;
   /** Whether there is a page at `/`. Default true. */
   readonly page?: boolean;

@@ -28,7 +28,7 @@ export interface CreateHandlerOptions extends HandlerOptions {
  * OpenAI's API over models that are loaded:
  *
  * ```ts
- * const handler = createHandler({ models: { "gpt2": await loadGPT2("./my-gpt2"), "minilm": await loadBERT("./minilm") } });
+ * const handler = createHandler({ models: { gpt2: await loadGPT2("./my-gpt2"), minilm: await loadBERT("./minilm") } });
  * ```
  *
  * It is what Hono, Next.js, Bun and Deno call a fetch handler. Express, Fastify and node:http take it through

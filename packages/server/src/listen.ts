@@ -11,7 +11,10 @@ export interface ListenOptions {
   readonly port?: number;
   /** Default `127.0.0.1`: this machine alone. */
   readonly host?: string;
-  /** Names that requests may give as their host, beside the address itself. Default: on a loopback address its names, elsewhere all. */
+  /**
+   * Names that requests may give as their host, beside the address itself. Default: on a loopback address its names,
+   * elsewhere all.
+   */
   readonly allowedHosts?: readonly string[];
   /** Connections at once. Default 4,096. */
   readonly maxConnections?: number;

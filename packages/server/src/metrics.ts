@@ -1,8 +1,8 @@
 /**
- * What `/metrics` shows, in Prometheus' text format: counts and times of requests, and the models' own `stats()` as they
- * are when it is read. The gauges of waiting and running requests, of the cache and of adapters are those of the Gateway
- * API Inference Extension's model server protocol (proposal 003). The number of series depends on the models alone,
- * never on what is asked.
+ * What `/metrics` shows, in Prometheus' text format: counts and times of requests, and the models' own `stats()` as
+ * they are when it is read. The gauges of waiting and running requests, of the cache and of adapters are those of the
+ * Gateway API Inference Extension's model server protocol (proposal 003). The number of series depends on the models
+ * alone, never on what is asked.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { GenerationResult } from "candlewick";

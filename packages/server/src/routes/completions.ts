@@ -136,7 +136,7 @@ async function whole(answer: Answer, source: TokenSource): Promise<object> {
   return { ...head, choices, usage: apiUsage(result.usage) };
 }
 
-/** Of each prompt's samples the `n` whose tokens are likeliest on average, best first; all in their order if all stay. */
+/** Of each prompt's samples the `n` whose tokens are likeliest on average, best first; if all stay, in their order. */
 function chosen({ sequences }: GenerationResult, bestOf: number, n: number): GenerationResult["sequences"][number][] {
   if (bestOf === n) return Array.from(sequences);
   const mean = ({ tokens }: GenerationResult["sequences"][number]) => tokens.reduce((sum, { logprob = 0 }) => sum + logprob, 0) / Math.max(1, tokens.length);

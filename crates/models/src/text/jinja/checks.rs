@@ -54,11 +54,11 @@ pub(super) fn holds<'t>(work: &Work, name: &str, value: &Value<'t>, given: Given
         "lower" | "upper" => {
             let text = value.show(work)?;
             work.spend_text(text.len())?;
-            let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = match name {
-                "lower" => (char::is_lowercase, char::is_uppercase),
-                _ => (char::is_uppercase, char::is_lowercase),
+            let any = |large: bool| {
+                let fits = if large { char::is_uppercase } else { char::is_lowercase };
+                text.chars().any(fits)
             };
-            text.chars().any(wanted) && !text.chars().any(other)
+            any(name == "upper") && !any(name == "lower")
         }
         _ => return Err(broken(format!("there is no test '{name}' here"))),
     })
