@@ -11,8 +11,8 @@ import { isSystem, readConversation, type Conversation, type Message } from "./m
 import { firstKept, historyRoom, joined, Joiner, REPLIES } from "./turns.js";
 
 /**
- * Those of `generate()`. `maxNewTokens` is by default all that the positions leave, where the files' generation defaults
- * do not name another.
+ * Those of `generate()`. `maxNewTokens` is by default all that the positions leave, where the files' defaults do not
+ * name another.
  */
 export interface ChatOptions extends Omit<GenerateOptions, "truncate"> {
   /**

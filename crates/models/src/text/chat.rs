@@ -20,7 +20,7 @@ const WORK: u64 = 1_000_000;
 /// For each message: a loop's turn over a long template.
 const WORK_A_MESSAGE: u64 = 256;
 
-/// Text that a template may write of its own, beside 64 bytes for each position and four for each byte that it is given.
+/// Text that a template may write of its own, beside 64 bytes for each position and four for each byte of the messages.
 const OUTPUT: usize = 64 << 10;
 
 /// Pairs of characters that no text has (Unicode calls them noncharacters). One marks the names of special tokens in
@@ -71,8 +71,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of a model's folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, else in
-    /// `chat_template.json`. A file that is there and holds none is an error.
+    /// The template of a model's folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, else
+    /// in `chat_template.json`. A file that is there and holds none is an error.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
         let config_path = folder.join("tokenizer_config.json");
         let config = if config_path.is_file() { read_json(&config_path)? } else { Value::Null };
