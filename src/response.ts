@@ -7,7 +7,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream as NodeWebStream } from "node:stream/web";
 import { type CandlewickError, fromNative } from "./errors.js";
-import { completionChunks } from "./openai/completion.js";
+import { completionEvents } from "./openai/completion.js";
 import { errorBody, retryHeaders } from "./openai/errors.js";
 import { DONE, event, EVENT_HEADERS, eventStream } from "./openai/events.js";
 import { CompletionReport } from "./openai/logprobs.js";
@@ -177,7 +177,7 @@ async function* events(tokens: TokenStream, source: string): AsyncGenerator<stri
     return known.of(reported);
   };
   try {
-    for await (const chunk of completionChunks(tokens, { head, usage: true, ...(tokens.vocabulary && { report }) })) yield event(chunk);
+    yield* completionEvents(tokens, { head, usage: true, ...(tokens.vocabulary && { report }) });
     yield DONE;
   } catch (error) {
     yield event(errorBody(fromNative(error)));

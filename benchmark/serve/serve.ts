@@ -103,13 +103,10 @@ class Bench {
       ? await start([here("serve", "llama.mjs"), join(peers, "llama"), modelFiles.gpt2("node-llama-cpp", "q8_0"), String(THREADS), "32"])
       : undefined;
     const rates: Record<string, number[]> = { one: [], many: [], inside: [], llama: [] };
-    const lags: number[] = [];
     const speed = ({ tokens, ms }: Streams) => (1_000 * tokens) / ms;
     for (let turn = 0; turn <= rounds; turn++) {
       const one = speed(await this.#streams(server, 1, tokens));
-      await metrics(server);
       const many = speed(await this.#streams(server, 32, tokens));
-      const lag = read(await metrics(server), LAG);
       const prompts = this.#prompts(32, 32);
       const began = performance.now();
       await inside.ask("streams", { prompts, tokens }, 600);
@@ -120,9 +117,13 @@ class Bench {
       rates["one"]!.push(one);
       rates["many"]!.push(many);
       rates["inside"]!.push(same);
-      lags.push(lag * 1_000);
       if (peer !== undefined) rates["llama"]!.push(peer);
     }
+    // The lag is that of the last 15 to 30 seconds.
+    const busyUntil = performance.now() + (this.#quick ? 0 : 35_000);
+    do await this.#streams(server, 32, tokens);
+    while (performance.now() < busyUntil);
+    const lag = 1_000 * read(await metrics(server), LAG);
     await ended(server);
     if (llama) await ended({ ...llama, process: llama.process }).catch(() => {});
     inside.kill();
@@ -131,7 +132,7 @@ class Bench {
       { what: "one stream through HTTP", value: rate(one) },
       { what: "32 streams through HTTP", value: `${rate(many)}, ${(many / one).toFixed(1)}× one`, goal: "≥ 5×", reached: many / one >= 5 },
       { what: "the same 32 in process", value: `${rate(same)}; HTTP has ${((100 * many) / same).toFixed(0)}% of it`, goal: "≥ 95%", reached: many / same >= 0.95 },
-      { what: "event loop's lag meanwhile, p99", value: ms(median(lags)), goal: "≤ 5 ms", reached: median(lags) <= 5 },
+      { what: "event loop's lag meanwhile, p99", value: ms(lag), goal: "≤ 5 ms", reached: lag <= 5 },
     ];
     if (llama) {
       const peer = median(rates["llama"]!);

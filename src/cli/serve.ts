@@ -15,14 +15,16 @@ export function addServe(program: Command): void {
     .helpOption(false)
     .allowUnknownOption()
     .argument("[options...]", `options of ${PACKAGE}`)
-    .action(serve);
+    .action((options: readonly string[], _: object, command: Command) => serve(options, command));
 }
 
-async function serve(options: readonly string[]): Promise<void> {
+async function serve(options: readonly string[], command: Command): Promise<void> {
   const main = find();
   if (main === undefined) {
+    const help = options.some((option) => option === "--help" || option === "-h");
+    if (help) command.outputHelp();
     console.error(`The server is a package of its own:\n\n  npm install ${PACKAGE}\n`);
-    process.exitCode = 1;
+    process.exitCode = help ? 0 : 1;
     return;
   }
   const child = spawn(process.execPath, [main, ...options], { stdio: "inherit" });

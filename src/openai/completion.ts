@@ -1,6 +1,7 @@
 /** The events of `/v1/completions`: `text_completion` chunks. */
 import type { FinishReason, GenerationResult, Token, Usage } from "../types.js";
 import { piecesOf, type TokenSource } from "./chunks.js";
+import { event } from "./events.js";
 import type { CompletionLogprobs } from "./logprobs.js";
 
 /** Counts of tokens, under OpenAI's names. */
@@ -30,7 +31,7 @@ export interface AnswerHead {
   readonly system_fingerprint?: string;
 }
 
-export interface ChunkOptions {
+export interface EventOptions {
   readonly head: AnswerHead;
   /** Whether counts of tokens are sent: `null` in each chunk, and at the end a chunk without choices that has them. */
   readonly usage: boolean;
@@ -38,16 +39,17 @@ export interface ChunkOptions {
   readonly report?: (sequence: number, tokens: readonly Token[]) => CompletionLogprobs | Promise<CompletionLogprobs>;
 }
 
-/** The chunks of a stream, and what it came to. */
-export async function* completionChunks(
+/**
+ * The events of a stream, `[DONE]` not among them, and what it came to. What all chunks have is made into JSON once:
+ * there is one for each token.
+ */
+export async function* completionEvents(
   stream: TokenSource,
-  { head, usage, report }: ChunkOptions,
-): AsyncGenerator<object, GenerationResult> {
-  const withUsage = usage ? { ...head, usage: null } : head;
-  const chunk = (index: number, text: string, logprobs: CompletionLogprobs | null, finish: FinishReason | null) => ({
-    ...withUsage,
-    choices: [{ index, text, logprobs, finish_reason: finish }],
-  });
+  { head, usage, report }: EventOptions,
+): AsyncGenerator<string, GenerationResult> {
+  const begin = `data: ${JSON.stringify(usage ? { ...head, usage: null } : head).slice(0, -1)},"choices":[{"index":`;
+  const chunk = (index: number, text: string, logprobs: CompletionLogprobs | null, finish: FinishReason | null): string =>
+    `${begin}${index},"text":${JSON.stringify(text)},"logprobs":${JSON.stringify(logprobs)},"finish_reason":${JSON.stringify(finish)}}]}\n\n`;
   const pieces = piecesOf(stream);
   for (;;) {
     const { value, done } = await pieces.next();
@@ -58,7 +60,7 @@ export async function* completionChunks(
       continue;
     }
     for (const [index, { finishReason }] of value.sequences.entries()) yield chunk(index, "", null, finishReason);
-    if (usage) yield { ...head, choices: [], usage: apiUsage(value.usage) };
+    if (usage) yield event({ ...head, choices: [], usage: apiUsage(value.usage) });
     return value;
   }
 }

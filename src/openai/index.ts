@@ -3,7 +3,7 @@
  * and `candlewick-server` make theirs with it.
  */
 export { type Piece, PieceMaker, piecesOf, type TokenSource, wholePiece } from "./chunks.js";
-export { type AnswerHead, type ApiUsage, apiUsage, type ChunkOptions, completionChunks } from "./completion.js";
+export { type AnswerHead, type ApiUsage, apiUsage, completionEvents, type EventOptions } from "./completion.js";
 export { errorBody, type ErrorBody, retryHeaders } from "./errors.js";
 export { DONE, event, EVENT_HEADERS, eventStream, type EventStreamOptions } from "./events.js";
 export {

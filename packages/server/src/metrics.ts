@@ -111,14 +111,15 @@ export class Metrics {
     this.#firstToken.observe({ model }, seconds);
   }
 
-  interval(model: string, seconds: number): void {
-    this.#interval.observe({ model }, seconds);
-  }
-
-  /** Counts tokens of a model as they come. */
-  completionTokens(model: string): (count: number) => void {
+  /** Counts a token of a model, and the seconds since the one before. */
+  token(model: string): (seconds?: number) => void {
+    // Found once for a stream: by their labels' names it would cost more than the rest of a token.
     const tokens = this.#tokens.labels(model, "completion");
-    return (count) => tokens.inc(count);
+    const interval = this.#interval.labels(model);
+    return (seconds) => {
+      tokens.inc();
+      if (seconds !== undefined) interval.observe(seconds);
+    };
   }
 
   /** `uncounted`: the completion's tokens that were not counted as they came. */

@@ -86,12 +86,11 @@ export class Work {
     const { base } = this.entry;
     const { started } = this.#call;
     let before: number | undefined;
-    const count = metrics.completionTokens(base);
+    const count = metrics.token(base);
     const arrived = (now: number) => {
       this.#made++;
-      count(1);
+      count(before === undefined ? undefined : (now - before) / 1_000);
       if (before === undefined) metrics.firstToken(base, (now - started) / 1_000);
-      else metrics.interval(base, (now - before) / 1_000);
       before = now;
     };
     const next = async () => {

@@ -6,7 +6,6 @@ import { destination, pino } from "pino";
 import { createHandler } from "../handler.js";
 import { listen } from "../listen.js";
 import { type Config, ConfigError, modelConfigs, readConfig, settings, shown } from "./config.js";
-import { loadModel } from "./load.js";
 
 function program(): Command {
   const { version } = require("candlewick-server/package.json") as { version: string };
@@ -41,6 +40,8 @@ async function main(): Promise<void> {
 
 async function serve(config: Config, json: boolean): Promise<void> {
   const log = pino({ level: config.logLevel, base: undefined, timestamp: pino.stdTimeFunctions.isoTime }, destination({ dest: 2, sync: false }));
+  // Here, so that --help and --check work where the addon cannot be loaded.
+  const { loadModel } = await import("./load.js");
   const loading = new AbortController();
   const models = Object.fromEntries(Object.entries(modelConfigs(config)).map(([name, options]) => [name, loadModel(options, config.kvCacheBytes, loading.signal)]));
   const handler = createHandler({

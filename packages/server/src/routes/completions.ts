@@ -3,7 +3,7 @@ import type { GenerationResult, TextScore } from "candlewick";
 import {
   type ApiUsage,
   apiUsage,
-  completionChunks,
+  completionEvents,
   type CompletionLogprobs,
   CompletionReport,
   DONE,
@@ -114,7 +114,7 @@ async function* streamed(answer: Answer, source: TokenSource, usage: boolean): A
       yield event({ ...head, ...(usage ? { usage: null } : {}), choices: [choice] });
     }
   }
-  for await (const chunk of completionChunks(source, { head, usage, report })) yield event(chunk);
+  yield* completionEvents(source, { head, usage, report });
   yield DONE;
 }
 
