@@ -136,12 +136,14 @@ await serve({
   },
 
   /** Clients that ask again and again, and wait as long as they are told when they are refused. */
-  async rush({ url, model, clients, seconds, promptTokens, tokens, vocabulary, share }) {
+  async rush({ url, model, clients, seconds, promptTokens, tokens, vocabulary, share, arrive }) {
     const end = performance.now() + seconds * 1_000;
     const refusals = [];
     let [goodTokens, good, again, admitted, failed] = [0, 0, 0, 0, 0];
     let [badOnes, hostileSent, leaves] = [0, 0, 0];
     const client = async () => {
+      // They do not all come in the same instant.
+      await sleep(random() * 1_000 * (arrive ?? 0));
       let body = completion(model, ids(promptTokens, vocabulary), tokens);
       let told = false;
       while (performance.now() < end) {

@@ -201,10 +201,10 @@ class Bench {
     const maxWait = 4;
     // So small that kept prefixes have filled it before memory is looked at.
     const server = await own("q8_0", ["--max-wait", String(maxWait), "--kv-cache-bytes", String(640 << 20)]);
-    const rush = (clients: number, seconds: number) =>
+    const rush = (clients: number, seconds: number, arrive = 0) =>
       this.#client.ask<{ ms: number; good: number; tokens: number; refusals: number[]; again: number; admitted: number; failed: number }>(
         "rush",
-        { url: server.url, model: MODEL, clients, seconds, promptTokens, tokens, vocabulary: this.#vocabulary },
+        { url: server.url, model: MODEL, clients, seconds, arrive, promptTokens, tokens, vocabulary: this.#vocabulary },
         900,
       );
     await rush(16, this.#quick ? 2 : 10);
@@ -212,7 +212,7 @@ class Bench {
     // So many are under way when requests are first refused.
     const room = Math.max(16, Math.round(((peak.good * 1_000) / peak.ms) * maxWait));
     const before = read(await metrics(server), RESIDENT);
-    const { ms: took, tokens: made, refusals, again, admitted, failed } = await rush(10 * room, this.#quick ? 10 : 300);
+    const { ms: took, tokens: made, refusals, again, admitted, failed } = await rush(10 * room, this.#quick ? 10 : 300, this.#quick ? 2 : 20);
     const after = read(await metrics(server), RESIDENT);
     await ended(server);
     const goodput = made / took / (peak.tokens / peak.ms);

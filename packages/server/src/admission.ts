@@ -90,7 +90,9 @@ export class Gate {
     const name = this.#appointments.size > 0 ? digest(identity()) : undefined;
     const own = name === undefined ? undefined : this.#appointments.get(name);
     const due = own !== undefined && now >= own.from;
-    const promised = due ? 0 : this.#promised();
+    // A place that is kept is no reason to stand still: who was promised it gets in above the bound.
+    const idle = this.#tokens + tokens <= this.bound / 2;
+    const promised = due || idle ? 0 : this.#promised();
     const most = due ? this.bound * OVER : this.bound;
     if (this.#tokens > 0 && this.#tokens + promised + tokens > most) {
       throw busy("Too much is asked of this model at present.", this.#appoint(now, tokens, name ?? digest(identity()), own));
@@ -128,7 +130,9 @@ export class Gate {
     this.#appointments.delete(name);
     const ahead = this.#tokens + this.#promised() + tokens - this.bound;
     const speed = this.#tokensPerSecond || this.#options.leastTokens / 10;
-    const wait = Math.min(Math.max((ahead / speed) * 1_000, 1_000), LONGEST_WAIT_MS);
+    // Not all who are told the longest wait come at once.
+    const longest = LONGEST_WAIT_MS * (0.8 + 0.2 * Math.random());
+    const wait = Math.min(Math.max((ahead / speed) * 1_000, 1_000), longest);
     if (this.#appointments.size < MOST_APPOINTMENTS) {
       this.#appointments.set(name, { from: now + wait, until: now + wait * 1.2 + KEPT_MS, tokens });
     }
