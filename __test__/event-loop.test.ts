@@ -1,5 +1,6 @@
 /** The JavaScript thread is never held: while the engine is busy, timers run. */
 import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "vitest";
 import { loadBERT, loadGPT2, pipeline, VectorIndex } from "../index.js";
@@ -8,6 +9,20 @@ import { fixturePath } from "./support/fixtures.js";
 import { randomModel } from "./support/models.js";
 
 describe("the event loop", () => {
+  test.skipIf(process.platform !== "linux")("comes before the models' threads, where there are not cores for all", async () => {
+    await using lm = await loadGPT2(randomModel(), { threads: 2 });
+    assert.equal(lm.info.threads, 2);
+    const threads = readdirSync("/proc/self/task").map((id) => {
+      const stat = readFileSync(`/proc/self/task/${id}/stat`, "utf8");
+      // Fields after the name, which may have spaces: the state is the third of all, the niceness the 19th.
+      return { id: Number(id), name: /\((.*)\)/.exec(stat)![1]!, nice: Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]) };
+    });
+    const own = threads.find(({ id }) => id === process.pid)!.nice;
+    const models = threads.filter(({ name }) => /^candle(wick)?-/.test(name));
+    assert.ok(models.some(({ name }) => name === "candle-model") && models.some(({ name }) => name === "candlewick-1"));
+    for (const { name, nice } of models) assert.ok(nice === 19 || nice >= own + 5, `${name} is as nice as ${nice}, the event loop ${own}`);
+  });
+
   test("turns while a megabyte is tokenised", async () => {
     await using lm = await loadGPT2(randomModel(), { threads: 1 });
     const text = "The quick brown fox, 敏捷的棕色狐狸. ".repeat(25_000);
