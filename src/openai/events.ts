@@ -28,6 +28,9 @@ export interface EventStreamOptions {
   stallMs?: number;
 }
 
+/** A reader that always comes just in time is cut off when events have waited for it so many times `stallMs`. */
+const STALLS = 5;
+
 const KEEP_ALIVE = ": keep-alive\n\n";
 const SILENCE = Symbol("silence");
 
@@ -42,6 +45,10 @@ export function eventStream(events: AsyncIterator<string>, options: EventStreamO
   let over = false;
   const silence = new Alarm(keepAliveMs);
   const stall = new Alarm(stallMs);
+  /** Milliseconds in which the events waited for the reader. */
+  let [since, waited] = [performance.now(), 0];
+  // A stream that nobody begins to read is not read either.
+  stall.start(() => void stalled?.());
   const end = () => {
     over = true;
     silence.stop();
@@ -51,6 +58,8 @@ export function eventStream(events: AsyncIterator<string>, options: EventStreamO
     {
       async pull(controller) {
         stall.stop();
+        waited += performance.now() - since;
+        if (stallMs > 0 && waited > STALLS * stallMs) stalled?.();
         next ??= events.next();
         const result = await Promise.race([next, new Promise<typeof SILENCE>((resolve) => silence.start(() => resolve(SILENCE)))]);
         silence.stop();
@@ -61,6 +70,7 @@ export function eventStream(events: AsyncIterator<string>, options: EventStreamO
           end();
           return controller.close();
         }
+        since = performance.now();
         stall.start(() => void stalled?.());
         controller.enqueue(encoder.encode(result.value));
       },

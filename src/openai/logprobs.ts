@@ -85,9 +85,9 @@ export class CompletionReport {
 
   /** The likeliest tokens, and the one that came, which is not always among them. */
   #top(text: string, logprob: number, likeliest: readonly TokenLogprob[]): Record<string, number> {
-    const top = Object.fromEntries(likeliest.map((one) => [tokenText(this.#vocabulary.bytes(one.id)), one.logprob]));
-    top[text] ??= logprob;
-    return top;
+    const pairs = likeliest.map((one): [string, number] => [tokenText(this.#vocabulary.bytes(one.id)), one.logprob]);
+    // Pairs, for a token may be called `__proto__`.
+    return Object.fromEntries(pairs.some(([other]) => other === text) ? pairs : [...pairs, [text, logprob]]);
   }
 }
 

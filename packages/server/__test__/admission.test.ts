@@ -176,7 +176,7 @@ test("beyond its bound the server answers 429, and serves those it has", async (
   const { status, error, headers } = await refused(server.url, "/v1/completions", body);
   assert.deepEqual([status, error["type"], error["code"]], [429, "rate_limit_error", "rate_limit_exceeded"]);
   assert.ok(Number(headers.get("retry-after")) >= 1);
-  const large = await refused(server.url, "/v1/completions", { ...body, prompt: Array.from({ length: 2_048 }, () => "x"), n: 64 });
+  const large = await refused(server.url, "/v1/completions", { ...body, prompt: Array.from({ length: 30 }, () => "x"), n: 64 });
   assert.deepEqual([large.status, large.error["code"]], [400, "too_many_tokens"], "nothing is allocated for it");
   controller.abort();
   await Promise.all(running);

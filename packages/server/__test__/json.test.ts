@@ -6,7 +6,7 @@ import { readJson } from "../src/json.js";
 
 type Body = NonNullable<RequestInit["body"]>;
 
-const limits = { maxBytes: 10_000, timeoutMs: 1_000 };
+const limits = { budget: { left: 1 << 20 }, maxBytes: 10_000, timeoutMs: 1_000 };
 const body = (content: Body, headers: Record<string, string> = {}) =>
   new Request("http://x/", { method: "POST", body: content, headers: { "content-type": "application/json", ...headers } });
 
@@ -73,6 +73,15 @@ describe("refused", () => {
     const request = new Request("http://x/", { method: "POST", body: stream, duplex: "half", headers: { "content-type": "application/json" } } as RequestInit);
     await assert.rejects(readJson(request, { ...limits, timeoutMs: 50 }), (error) => error instanceof ApiError && error.status === 408);
   });
+});
+
+test("all bodies that are being read have a bound together", async () => {
+  const budget = { left: 100 };
+  const part = (bytes: number) => JSON.stringify({ a: "x".repeat(bytes) });
+  await assert.rejects(readJson(body(part(200)), { ...limits, budget }), (error) => error instanceof ApiError && error.status === 503);
+  assert.equal(budget.left, 100, "what was refused is given back");
+  await readJson(body(part(50)), { ...limits, budget });
+  assert.equal(budget.left, 100, "and what was read");
 });
 
 test("any two keys in any place: refused exactly if they are one key of one object", async () => {

@@ -183,6 +183,7 @@ describe("keys", () => {
     assert.equal((await ask("sk-three-0123456789", { max_tokens: 30 })).status, 200);
     assert.equal((await ask("sk-three-0123456789", { max_tokens: 30 })).status, 429);
     assert.equal((await ask("sk-three-0123456789", { max_tokens: 100 })).status, 400, "more than a minute has");
+    assert.equal((await ask("sk-three-0123456789", { max_tokens: 8 })).status, 200, "what was refused is not used up");
   });
 
   test("keep their prompts apart, unless the server shares prefixes", async () => {
@@ -240,6 +241,64 @@ describe("metrics", () => {
   });
 });
 
+test("what a request may make of little is bounded before it is made", async () => {
+  await using server = await startServer({ models: { lm } });
+  const prompt = Array.from({ length: 30 }, () => "word ".repeat(400));
+  const refusedWith = async (body: object) => {
+    const { status, error } = await refused(server.url, "/v1/completions", { model: "lm", ...body });
+    return [status, error["code"], error["param"]];
+  };
+  assert.deepEqual(await refusedWith({ prompt, max_tokens: 0, echo: true, logprobs: 20, n: 64 }), [400, "too_many_logprobs", "logprobs"]);
+  assert.deepEqual(await refusedWith({ prompt: Array.from({ length: 2_048 }, () => "a"), max_tokens: 0, n: 64 }), [400, "too_many_choices", "n"]);
+  const chat = { prompt: "a", max_tokens: 400, n: 64, logprobs: 20 };
+  assert.deepEqual(await refusedWith(chat), [400, "too_many_logprobs", "logprobs"]);
+});
+
+test("a request that was left before it came is no request, and draining twice is draining once", async () => {
+  await using server = await startServer({ models: { lm, endless } });
+  const left = new Request("http://127.0.0.1/v1/completions", {
+    method: "POST",
+    body: JSON.stringify({ model: "lm", prompt: "x" }),
+    headers: { "content-type": "application/json" },
+    signal: AbortSignal.abort(),
+  });
+  const response = await server.handler(left).catch(() => undefined);
+  assert.ok(response === undefined || [400, 499].includes(response.status), String(response?.status));
+  assert.equal(server.handler.working, 0);
+  const running = allEvents(await post(server.url, "/v1/completions", longRequest));
+  await Promise.all([server.handler.drain(300), server.handler.drain(100)]);
+  assert.equal((await running).at(-1).error.code, "server_draining");
+});
+
+test("two adapters of one name are refused, also of models that come later", async () => {
+  const adapters = { all: join(fixturePath("adapters"), "all") };
+  const load = () => loadGPT2(fixturePath("gpt2-base"), { dtype: "f32", adapters });
+  const [first, second] = await Promise.all([load(), load()]);
+  await using server = await startServer({ models: { first, second: Promise.resolve(second) } });
+  await until(async () => (await post(server.url, "/v1/completions", { model: "second", prompt: [1] })).status === 503, "the second is not there");
+  assert.equal((await post(server.url, "/v1/completions", { model: "all", prompt: [1], max_tokens: 1 })).status, 200);
+  await Promise.all([first.close(), second.close()]);
+});
+
+test("a slow reader does not hold the model's memory without end", async () => {
+  await using server = await startServer({ models: { endless }, stallMs: 100 });
+  const response = await server.handler(
+    new Request("http://127.0.0.1/v1/completions", { method: "POST", body: JSON.stringify(longRequest), headers: { "content-type": "application/json" } }),
+  );
+  const reader = response.body!.getReader();
+  for (let reads = 0; server.handler.working > 0; reads++) {
+    assert.ok(reads < 20, "it reads just in time, and is cut off all the same");
+    await reader.read();
+    await new Promise((resolve) => setTimeout(resolve, 80));
+  }
+  await untilIdle(endless);
+  await using unread = await startServer({ models: { endless }, stallMs: 100 });
+  await unread.handler(
+    new Request("http://127.0.0.1/v1/completions", { method: "POST", body: JSON.stringify(longRequest), headers: { "content-type": "application/json" } }),
+  );
+  await until(() => unread.handler.working === 0, "a response that nobody reads is let go");
+});
+
 test("the log has a line for each request, and nothing of its texts", async () => {
   const lines: any[] = [];
   const write = (line: object) => void lines.push(line);
@@ -248,6 +307,8 @@ test("the log has a line for each request, and nothing of its texts", async () =
   await refused(server.url, "/v1/completions", { model: "the secret model", prompt: "x" });
   await fetch(`${server.url}/livez`);
   assert.equal(lines.length, 2);
+  await fetch(`${server.url}/v1/models/guess/metrics`);
+  assert.equal(lines.length, 3, "no path keeps a request out of it");
   const [good, bad] = lines;
   assert.deepEqual([good.request_id, good.status, good.model, good.completion_tokens, good.outcome], ["mine-1", 200, "lm", 2, "completed"]);
   assert.deepEqual([bad.status, bad.model, bad.error], [404, "unknown", "model_not_found"]);

@@ -43,6 +43,8 @@ export class Access {
 
   constructor(keys: readonly ApiKey[], sharePrefixes: boolean) {
     this.#sharePrefixes = sharePrefixes;
+    const empty = keys.find(({ key }) => key === "");
+    if (empty) throw new TypeError(`The key ${empty.name} is empty`);
     this.#keys = keys.map(({ name, key, sha256: hash, requestsPerMinute, tokensPerMinute }) => {
       if ((key === undefined) === (hash === undefined)) throw new TypeError(`The key ${name} needs either "key" or "sha256"`);
       return {
@@ -110,6 +112,8 @@ async function consume(limiter: RateLimiterMemory | undefined, name: string, poi
     await limiter.consume(name, points);
   } catch (error) {
     if (!(error instanceof RateLimiterRes)) throw error;
+    // What is refused is not used up.
+    await limiter.reward(name, points);
     throw busy(`The key's limit of ${limiter.points} ${what} a minute is reached.`, error.msBeforeNext, `${what}_limit_exceeded`);
   }
 }

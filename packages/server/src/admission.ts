@@ -70,7 +70,8 @@ export class Gate {
   }
 
   get #tokensPerSecond(): number {
-    return this.#speed || (this.#options.modelSpeed?.() ?? 0);
+    // Texts that end early make the gate's own speed the higher one; requests that are left, the model's.
+    return Math.max(this.#speed, this.#options.modelSpeed?.() ?? 0);
   }
 
   /**

@@ -27,6 +27,8 @@ export interface Variables {
   id: string;
   started: number;
   notes: Record<string, unknown>;
+  /** It is no line in the log. */
+  quiet: boolean;
 }
 export type App = Hono<{ Variables: Variables }>;
 type Ctx = Context<{ Variables: Variables }>;
@@ -50,9 +52,6 @@ const ROUTES: readonly Route[] = [
   { path: "/detokenize", summary: "The text of token ids.", schema: detokenizeSchema, run: detokenize },
 ];
 
-/** Needed by whoever watches the server, who has no key. */
-const OPEN = ["/livez", "/readyz", "/metrics"];
-
 export function createApp(core: Core, basePath: string): App {
   const app = new Hono<{ Variables: Variables }>().basePath(basePath);
 
@@ -61,6 +60,7 @@ export function createApp(core: Core, basePath: string): App {
     c.set("id", given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : `req_${randomBytes(12).toString("hex")}`);
     c.set("started", performance.now());
     c.set("notes", {});
+    c.set("quiet", false);
     await next();
     c.res.headers.set("x-request-id", c.get("id"));
     c.res.headers.set("x-content-type-options", "nosniff");
@@ -114,7 +114,7 @@ function addRoute(app: App, core: Core, { path, summary, schema, streams = false
       if (core.draining) throw unavailable("The server is ending.", "server_draining");
       await core.access.count(caller);
       const { maxBodyBytes: maxBytes, bodyTimeoutMs: timeoutMs } = core.options;
-      const json = await readJson(raw, { maxBytes, timeoutMs });
+      const json = await readJson(raw, { budget: core.bodies, maxBytes, timeoutMs });
       notes["model"] = core.models.label(json["model"]);
       return run(core, { id: c.get("id"), headers: raw.headers, left: raw.signal, caller, started: c.get("started"), notes }, json);
     },
@@ -133,14 +133,19 @@ function onlyMethod(app: App, core: Core, path: string, allow: string): void {
 
 function addOperations(app: App, core: Core): void {
   addGet(app, core, "/livez", "Whether the models' threads go on.", (c) => {
+    c.set("quiet", true);
     const stuck = core.stuck();
     return stuck.length === 0 ? c.json({ status: "alive" }) : c.json({ status: "stuck", models: stuck }, 503);
   });
   addGet(app, core, "/readyz", "Whether requests are taken on.", (c) => {
+    c.set("quiet", true);
     const status = core.draining ? "draining" : core.models.ready ? "ready" : "loading";
     return c.json({ status }, status === "ready" ? 200 : 503);
   });
-  addGet(app, core, "/metrics", "Prometheus' text format.", async (c) => c.body(await core.metrics.text(), 200, { "content-type": core.metrics.contentType }));
+  addGet(app, core, "/metrics", "Prometheus' text format.", async (c) => {
+    c.set("quiet", true);
+    return c.body(await core.metrics.text(), 200, { "content-type": core.metrics.contentType });
+  });
 }
 
 /** One line for each request when its answer begins; what watches the server is not worth one. */
@@ -148,7 +153,7 @@ function record(core: Core, c: Ctx): void {
   const { log } = core.options;
   if (!log) return;
   const { path, method } = c.req;
-  if (OPEN.some((open) => path.endsWith(open))) return;
+  if (c.get("quiet")) return;
   const line = { request_id: c.get("id"), method, path: path.slice(0, 200), status: c.res.status, ms: Math.round(performance.now() - c.get("started")), ...c.get("notes") };
   if (c.res.status >= 500) log.warn(line, "request");
   else log.info(line, "request");

@@ -2,9 +2,11 @@
 import type { Logger } from "pino";
 import { Access, type ApiKey, type Caller } from "./access.js";
 import { Gate } from "./admission.js";
-import { type ApiError, unavailable } from "./errors.js";
+import { ApiError, unavailable } from "./errors.js";
+import type { BodyBudget } from "./json.js";
 import { Metrics } from "./metrics.js";
-import { type Entry, type Generator, Models, type ServedModel } from "./models.js";
+import { type Entry, isGenerator, Models, type ServedModel } from "./models.js";
+import { MOST_INPUTS } from "./schemas.js";
 import { Work } from "./work.js";
 
 export interface HandlerOptions {
@@ -57,6 +59,9 @@ export interface Call {
   readonly notes: Record<string, unknown>;
 }
 
+/** Bytes of all bodies that are being read. */
+const BODY_BUDGET = 256 << 20;
+
 export const DEFAULTS = {
   maxWaitMs: 10_000,
   maxBodyBytes: 4 << 20,
@@ -79,10 +84,11 @@ export class Core {
   readonly models: Models;
   readonly access: Access;
   readonly metrics: Metrics;
+  readonly bodies: BodyBudget = { left: BODY_BUDGET };
   readonly #gates = new Map<string, Gate>();
   readonly #under = new Set<Work>();
   #draining = false;
-  #idle: (() => void) | undefined;
+  readonly #idle: (() => void)[] = [];
 
   constructor(options: HandlerOptions) {
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
@@ -104,21 +110,22 @@ export class Core {
   /** @throws {ApiError} 503 once the server ends. */
   begin(call: Call, operation: string, entry: Entry, attributes: Record<string, unknown> = {}): Work {
     if (this.#draining) throw unavailable("The server is ending.", "server_draining");
+    if (call.left.aborted) throw new ApiError(499, "The client has left.", { code: "client_closed" });
     const work = new Work(this, call, operation, entry, attributes, () => {
       this.#under.delete(work);
-      if (this.#under.size === 0) this.#idle?.();
+      if (this.#under.size === 0) for (const told of this.#idle.splice(0)) told();
     });
     this.#under.add(work);
     return work;
   }
 
-  gate(name: string, model: Generator): Gate {
+  gate(name: string, model: ServedModel): Gate {
     let gate = this.#gates.get(name);
     if (!gate) {
       gate = new Gate({
         maxWaitMs: this.options.maxWaitMs,
         leastTokens: LEAST_SEQUENCES * model.info.positions,
-        mostOfOne: MOST_SEQUENCES * model.info.positions,
+        mostOfOne: (isGenerator(model) ? MOST_SEQUENCES : MOST_INPUTS) * model.info.positions,
         modelSpeed: () => model.stats().steps.tokensPerSecond,
       });
       this.#gates.set(name, gate);
@@ -133,7 +140,7 @@ export class Core {
   async drain(graceMs: number, reason: ApiError): Promise<void> {
     this.#draining = true;
     if (this.#under.size === 0) return;
-    const idle = new Promise<void>((resolve) => (this.#idle = resolve));
+    const idle = new Promise<void>((resolve) => this.#idle.push(resolve));
     const timer = setTimeout(() => this.endAll(reason), graceMs);
     await idle;
     clearTimeout(timer);

@@ -2,13 +2,19 @@
  * The body of a request as a JSON object. Stricter than `JSON.parse`: bytes that are no UTF-8, a key that is there
  * twice and nesting beyond what any request has are refused, for two readers of such a body may see two requests.
  */
-import { ApiError, invalid, shorten } from "./errors.js";
+import { ApiError, invalid, shorten, unavailable } from "./errors.js";
 
 export type Json = Record<string, unknown>;
 
 const DEPTH = 32;
 
+/** Bytes that bodies may still take, of all requests together. */
+export interface BodyBudget {
+  left: number;
+}
+
 export interface BodyLimits {
+  readonly budget: BodyBudget;
   readonly maxBytes: number;
   /** For all of the body to come. */
   readonly timeoutMs: number;
@@ -29,7 +35,7 @@ export async function readJson(request: Request, limits: BodyLimits): Promise<Js
 const tooLarge = (maxBytes: number) =>
   new ApiError(413, `The body has more than ${maxBytes} bytes.`, { code: "request_too_large" });
 
-async function readBytes(request: Request, { maxBytes, timeoutMs }: BodyLimits): Promise<Uint8Array> {
+async function readBytes(request: Request, { budget, maxBytes, timeoutMs }: BodyLimits): Promise<Uint8Array> {
   const stated = Number(request.headers.get("content-length") ?? 0);
   if (stated > maxBytes) throw tooLarge(maxBytes);
   if (!request.body) throw invalid("The body is empty.", undefined, "invalid_json");
@@ -37,6 +43,7 @@ async function readBytes(request: Request, { maxBytes, timeoutMs }: BodyLimits):
   const parts: Uint8Array[] = [];
   let size = 0;
   let late = false;
+  let taken = 0;
   const timer = setTimeout(() => {
     late = true;
     reader.cancel().catch(() => {});
@@ -50,6 +57,12 @@ async function readBytes(request: Request, { maxBytes, timeoutMs }: BodyLimits):
         reader.cancel().catch(() => {});
         throw tooLarge(maxBytes);
       }
+      budget.left -= value.byteLength;
+      taken += value.byteLength;
+      if (budget.left < 0) {
+        reader.cancel().catch(() => {});
+        throw unavailable("Too much is being sent to the server at present.", "server_busy");
+      }
       parts.push(value);
     }
   } catch (error) {
@@ -57,6 +70,7 @@ async function readBytes(request: Request, { maxBytes, timeoutMs }: BodyLimits):
     throw new ApiError(400, "The body was cut off.", { code: "invalid_json" });
   } finally {
     clearTimeout(timer);
+    budget.left += taken;
   }
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }

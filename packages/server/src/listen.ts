@@ -31,7 +31,7 @@ export interface Listening extends AsyncDisposable {
 
 const errorOf = (message: string, code: string) => ({ error: { message, type: "invalid_request_error", param: null, code } });
 
-const LOOPBACK = /^(127\.|::1$|localhost$)/;
+const LOOPBACK = /^(127\.|::1$|localhost$)/i;
 
 const STATUS: Readonly<Record<string, readonly [number, string, string]>> = {
   HPE_HEADER_OVERFLOW: [431, "Request Header Fields Too Large", "headers_too_large"],
@@ -53,7 +53,7 @@ const requestId = (): string => `req_${randomBytes(12).toString("hex")}`;
 export async function listen(handler: Handler, options: ListenOptions = {}): Promise<Listening> {
   const { port = 8_000, host = "127.0.0.1", maxConnections = 4_096, idleMs = 180_000 } = options;
   // A page of another site may have its name point here: such requests name that site as their host.
-  const hosts = options.allowedHosts ?? (LOOPBACK.test(host) ? ["localhost", "127.0.0.1", "[::1]", host] : undefined);
+  const hosts = (options.allowedHosts ?? (LOOPBACK.test(host) ? ["localhost", "127.0.0.1", "[::1]", host] : undefined))?.map((name) => name.toLowerCase());
   // A request that is none, such as one without a host.
   const errorHandler = () => Response.json(errorOf("The request is malformed.", "malformed_request"), { status: 400, headers: { "x-request-id": requestId() } });
   const listener = getRequestListener(handler, { overrideGlobalObjects: false, errorHandler });

@@ -45,22 +45,17 @@ export class Models {
       const given = models[name]!;
       if (!(given instanceof Promise)) this.#add(name, slot, given);
       else {
-        given.then(
-          (model) => this.#add(name, slot, model),
-          (error: unknown) => (slot.failure = error),
-        );
+        given.then((model) => this.#add(name, slot, model)).catch((error: unknown) => (slot.failure = error));
       }
     }
   }
 
   #add(name: string, slot: Slot, model: ServedModel): void {
+    const adapters = isGenerator(model) ? model.info.adapters : [];
+    const taken = adapters.find((adapter) => this.#entries.has(adapter));
+    if (taken !== undefined) throw new TypeError(`createHandler: two models are named ${JSON.stringify(taken)}; adapters are models by their names`);
     slot.model = model;
-    if (!isGenerator(model)) return;
-    for (const adapter of model.info.adapters) {
-      const taken = this.#entries.get(adapter);
-      if (taken) throw new TypeError(`createHandler: two models are named ${JSON.stringify(adapter)}; adapters are models by their names`);
-      this.#entries.set(adapter, { id: adapter, base: name, adapter });
-    }
+    for (const adapter of adapters) this.#entries.set(adapter, { id: adapter, base: name, adapter });
   }
 
   /** Whether every model is loaded. */

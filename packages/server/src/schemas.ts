@@ -100,7 +100,7 @@ export type ChatRequest = v.InferOutput<typeof chatSchema>;
 const { n: _n, stop: _stop, presence_penalty: _presence, frequency_penalty: _frequency, logit_bias: _bias, seed: _seed, ...responseSampling } = sampling;
 export const responseSchema = v.strictObject({
   model,
-  input: v.union([text, v.pipe(v.array(v.looseObject({ type: v.optional(v.literal("message")), ...messageSchema.entries }, object)), v.minLength(1, "must not be empty"))], "must be a string or messages"),
+  input: v.union([text, v.pipe(v.array(v.looseObject({ type: v.optional(v.literal("message")), ...messageSchema.entries }, object)), v.minLength(1, "must not be empty"), v.maxLength(MOST_INPUTS, `must have at most ${MOST_INPUTS}`))], "must be a string or messages"),
   instructions: v.optional(text),
   max_output_tokens: v.optional(integer(1, TOKENS)),
   top_logprobs: v.optional(integer(0, 20)),

@@ -6,7 +6,7 @@ import type { Call, Core } from "./core.js";
 import { ApiError, apiError } from "./errors.js";
 import { type CommonOptions, defined } from "./generation.js";
 import type { Outcome } from "./metrics.js";
-import type { Entry, Generator } from "./models.js";
+import type { Entry, ServedModel } from "./models.js";
 import { endSpan, startSpan } from "./tracing.js";
 
 export class Work {
@@ -22,6 +22,7 @@ export class Work {
   #made = 0;
   #ended = false;
   #reason: ApiError | undefined;
+  #result: Parameters<typeof endSpan>[1] = {};
   #stream: TokenStream | undefined;
 
   constructor(core: Core, call: Call, operation: string, entry: Entry, attributes: Record<string, unknown>, closed: () => void) {
@@ -37,7 +38,6 @@ export class Work {
     left.addEventListener("abort", leave, { once: true });
     this.#closing.push(closed, () => left.removeEventListener("abort", leave));
     if (entry.adapter !== undefined) this.#closing.push(core.metrics.adapter(entry.adapter));
-    if (left.aborted) leave();
   }
 
   get signal(): AbortSignal {
@@ -56,7 +56,7 @@ export class Work {
    *
    * @throws {ApiError} 429 if there is no room now, 400 if there never is.
    */
-  async admit(model: Generator, tokens: number, identity: () => string): Promise<void> {
+  async admit(model: ServedModel, tokens: number, identity: () => string): Promise<void> {
     const { caller } = this.#call;
     const leave = this.#core.gate(this.entry.base, model).enter(tokens, () => `${caller.name ?? ""}\n${identity()}`);
     // Of an answer that was left, what was made of it is all that is known to be done.
@@ -119,7 +119,7 @@ export class Work {
     const { usage, sequences } = result;
     this.#core.metrics.generated(this.entry.base, result, usage.completionTokens - this.#made);
     Object.assign(this.#call.notes, { prompt_tokens: usage.promptTokens, completion_tokens: usage.completionTokens, cached_tokens: usage.cachedTokens });
-    this.close("completed", { usage, finishReasons: sequences.map(({ finishReason }) => finishReason) });
+    this.#result = { usage, finishReasons: sequences.map(({ finishReason }) => finishReason) };
   }
 
   /** Tokens of texts that were read. */
@@ -141,6 +141,11 @@ export class Work {
     if (failure.status >= 500 && !this.#reason) this.#core.options.log?.error({ request_id: this.#call.id, err: error }, "failed");
     this.close(this.#reason ? "ended_by_drain" : this.#call.left.aborted ? "client_closed" : failure.status < 500 ? "rejected" : "failed", { error: failure.code });
     return failure;
+  }
+
+  /** The answer is whole. */
+  complete(): void {
+    this.close("completed", this.#result);
   }
 
   /** It has ended; the first time counts. */
@@ -176,6 +181,7 @@ export class Work {
   async *#told(events: AsyncGenerator<string, void>, failed: (error: ApiError) => string): AsyncGenerator<string, void> {
     try {
       yield* events;
+      this.complete();
     } catch (error) {
       yield failed(this.failure(error));
     }

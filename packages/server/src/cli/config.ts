@@ -63,6 +63,10 @@ export const configSchema = v.strictObject({
   models: v.pipe(
     v.record(name, v.union([v.pipe(v.string(), v.minLength(1)), modelSchema])),
     v.check((models) => Object.keys(models).length > 0, "must name at least one model"),
+    v.check((models) => {
+      const names = Object.entries(models).flatMap(([name, model]) => [name, ...(typeof model === "string" ? [] : Object.keys(model.adapters ?? {}))]);
+      return new Set(names).size === names.length;
+    }, "must not have two of one name; adapters are models by their names"),
   ),
   keys: v.optional(v.array(keySchema), []),
   allowedHosts: v.optional(v.array(v.string())),

@@ -5,7 +5,7 @@ import { invalid } from "../errors.js";
 import { type CommonOptions, plainMessages, samplingOptions, streamUsage } from "../generation.js";
 import type { Json } from "../json.js";
 import { chatSchema, type ChatRequest, parseRequest } from "../schemas.js";
-import { answerHead, identityOf, roomOf } from "./common.js";
+import { answerHead, checkReported, identityOf, roomOf } from "./common.js";
 
 export async function chatCompletions(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(chatSchema, json);
@@ -19,6 +19,7 @@ export async function chatCompletions(core: Core, call: Call, json: Json): Promi
   const work = core.begin(call, "chat", entry, { max_tokens: maxNewTokens, temperature: request.temperature, top_p: request.top_p });
   try {
     const { n = 1, stream = false } = request;
+    if (!stream) checkReported(n * (maxNewTokens ?? model.info.positions), request.logprobs === true ? (request.top_logprobs ?? 0) : undefined);
     await work.admit(model, n * roomOf(model, messages, maxNewTokens), () => identityOf(json));
     const options: CommonOptions = {
       ...samplingOptions(request),
@@ -37,6 +38,7 @@ export async function chatCompletions(core: Core, call: Call, json: Json): Promi
       logprobs: logprobs?.(wholePiece(tokens, index, finishReason).tokens) ?? null,
       finish_reason: finishReason,
     }));
+    work.complete();
     return Response.json({ ...answerHead("chatcmpl", "chat.completion", entry, fingerprint), choices, usage: apiUsage(counts) });
   } catch (error) {
     throw work.failure(error, "messages");

@@ -19,7 +19,7 @@ import type { Json } from "../json.js";
 import type { Generator } from "../models.js";
 import { completionSchema, type CompletionRequest, parseRequest } from "../schemas.js";
 import type { Work } from "../work.js";
-import { answerHead, identityOf, tokensOf } from "./common.js";
+import { answerHead, checkChoices, checkReported, identityOf, tokensOf } from "./common.js";
 
 /** OpenAI's default. */
 const MAX_TOKENS = 16;
@@ -35,7 +35,13 @@ export async function completions(core: Core, call: Call, json: Json): Promise<R
   const work = core.begin(call, "text_completion", entry, { max_tokens, temperature: request.temperature, top_p: request.top_p });
   try {
     const head = answerHead("cmpl", "text_completion", entry, core.models.fingerprint(entry.base, model));
-    const tokens = tokensOf(prompts) + prompts.length * best_of * max_tokens;
+    const { echo = false, logprobs } = request;
+    const read = tokensOf(prompts);
+    const made = prompts.length * best_of * max_tokens;
+    checkChoices(prompts.length * best_of);
+    checkReported((echo ? read * n : 0) + (stream ? 0 : made), logprobs);
+    // The prompts of an echo with log-probabilities are read once more, to be scored.
+    const tokens = read * (echo && logprobs !== undefined ? 2 : 1) + made;
     const answer = { core, work, model, request, prompts, head };
     await work.admit(model, tokens, () => identityOf(json));
     if (max_tokens === 0) return await withoutTokens(answer);
@@ -48,7 +54,9 @@ export async function completions(core: Core, call: Call, json: Json): Promise<R
     };
     const source = await work.start((standing) => model.generate(request.prompt, { ...options, ...standing }));
     if (stream) return work.events(streamed(answer, source, usage));
-    return Response.json(await whole(answer, source));
+    const answered = await whole(answer, source);
+    work.complete();
+    return Response.json(answered);
   } catch (error) {
     throw work.failure(error, "prompt");
   }
@@ -108,7 +116,7 @@ async function* streamed(answer: Answer, source: TokenSource, usage: boolean): A
   const prompts = await readPrompts(answer);
   const report = logprobs === undefined ? undefined : await reporter(answer, prompts, n);
   if (echo) {
-    for (const index of Array.from({ length: answer.prompts.length * n }, (_, i) => i)) {
+    for (let index = 0; index < answer.prompts.length * n; index++) {
       const prompt = Math.floor(index / n);
       const choice = { index, text: prompts.texts[prompt], logprobs: report?.(index, prompts.scores![prompt]!.tokens) ?? null, finish_reason: null };
       yield event({ ...head, ...(usage ? { usage: null } : {}), choices: [choice] });
@@ -164,7 +172,7 @@ async function withoutTokens(answer: Answer): Promise<Response> {
   const total = counts.reduce((sum, count) => sum + count, 0);
   const usage: ApiUsage = { prompt_tokens: total, completion_tokens: 0, total_tokens: total, prompt_tokens_details: { cached_tokens: 0 } };
   work.read(total);
-  work.close("completed");
+  if (!stream) work.complete();
   if (!stream) return Response.json({ ...head, choices, usage });
   const withUsage = streamUsage(request);
   return work.events(

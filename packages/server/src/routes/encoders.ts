@@ -5,7 +5,7 @@ import type { Json } from "../json.js";
 import type { Encoder } from "../models.js";
 import { classifySchema, embeddingSchema, type EmbeddingRequest, parseRequest, rerankSchema } from "../schemas.js";
 import type { Work } from "../work.js";
-import { newId, now } from "./common.js";
+import { identityOf, newId, now } from "./common.js";
 
 export async function embeddings(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(embeddingSchema, json);
@@ -30,7 +30,7 @@ export async function embeddings(core: Core, call: Call, json: Json): Promise<Re
     const { vectors, promptTokens } = await work.run(async (signal) => {
       const inputs = texts ?? (await textsOfIds(model, request.input as number[] | number[][]));
       const promptTokens = await tokens(model, inputs, model.info.sentences.maxLength, truncate, "input", Array.isArray(request.input));
-      await spend(call, work, promptTokens);
+      await take(work, model, promptTokens, json);
       return { vectors: await model.embed(inputs, { signal, truncate }), promptTokens };
     });
     const data = vectors.map((vector, index) => ({
@@ -38,7 +38,7 @@ export async function embeddings(core: Core, call: Call, json: Json): Promise<Re
       index,
       embedding: encoding_format === "base64" ? base64(vector) : Array.from(vector),
     }));
-    work.close("completed");
+    work.complete();
     return Response.json({ object: "list", data, model: entry.id, usage: { prompt_tokens: promptTokens, total_tokens: promptTokens } });
   } catch (error) {
     throw work.failure(error, "input");
@@ -89,8 +89,9 @@ async function tokens(model: Encoder, texts: readonly string[], most: number, cu
   return counts.reduce((sum, count) => sum + count, 0);
 }
 
-async function spend(call: Call, work: Work, count: number): Promise<void> {
-  await call.caller.spend(count);
+/** Its share of what the model may have under way. */
+async function take(work: Work, model: Encoder, count: number, json: Json): Promise<void> {
+  await work.admit(model, count, () => identityOf(json));
   work.read(count);
 }
 
@@ -108,7 +109,7 @@ export async function rerank(core: Core, call: Call, json: Json): Promise<Respon
       const long = each.findIndex((tokens) => tokens + own > maxLength);
       if (long !== -1 && !truncate) throw contextExceeded(each[long]! + own, 0, maxLength, `documents[${long}]`);
       const count = each.reduce((sum, tokens) => sum + Math.min(tokens + own, maxLength), 0);
-      await spend(call, work, count);
+      await take(work, model, count, json);
       return { ranked: await model.rerank({ query, documents }, { topK: top_n, truncate: truncate || undefined, signal }), count };
     });
     const results = ranked.map(({ index, score, document }) => ({
@@ -116,7 +117,7 @@ export async function rerank(core: Core, call: Call, json: Json): Promise<Respon
       relevance_score: score,
       ...(return_documents ? { document: { text: document } } : {}),
     }));
-    work.close("completed");
+    work.complete();
     return Response.json({ id: newId("rerank"), object: "list", model: entry.id, results, usage: { prompt_tokens: count, total_tokens: count } });
   } catch (error) {
     throw work.failure(error, "documents");
@@ -132,7 +133,7 @@ export async function classify(core: Core, call: Call, json: Json): Promise<Resp
   try {
     const { classes, count } = await work.run(async (signal) => {
       const count = await tokens(model, texts, model.info.maxLength, truncate, "input", Array.isArray(request.input));
-      await spend(call, work, count);
+      await take(work, model, count, json);
       return { classes: await model.classify(texts, { topK: "all", truncate, signal }), count };
     });
     const { labels } = model.info;
@@ -144,7 +145,7 @@ export async function classify(core: Core, call: Call, json: Json): Promise<Resp
       labels,
       num_classes: labels.length,
     }));
-    work.close("completed");
+    work.complete();
     return Response.json({ id: newId("classify"), object: "list", created: now(), model: entry.id, data, usage: { prompt_tokens: count, total_tokens: count, completion_tokens: 0 } });
   } catch (error) {
     throw work.failure(error, "input");

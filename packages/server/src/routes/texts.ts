@@ -19,7 +19,7 @@ export async function tokenize(core: Core, call: Call, json: Json): Promise<Resp
       return messages ? model.chatPrompt(plainMessages(messages, "messages"), { signal }) : model.encode(prompt!, { signal });
     });
     const strings = return_token_strs ? await tokenStrings(model, ids) : undefined;
-    work.close("completed");
+    work.complete();
     const tokens = Array.from(ids);
     return Response.json({ count: tokens.length, max_model_len: model.info.positions, tokens, ...(strings ? { token_strs: strings } : {}) });
   } catch (error) {
@@ -41,7 +41,7 @@ export async function detokenize(core: Core, call: Call, json: Json): Promise<Re
   const work = core.begin(call, "detokenize", entry);
   try {
     const prompt = tokens.length === 0 ? "" : await work.run(() => model.decode(tokens, { skipSpecialTokens: false }));
-    work.close("completed");
+    work.complete();
     return Response.json({ prompt });
   } catch (error) {
     throw work.failure(error, "tokens");
