@@ -12,6 +12,7 @@ const root = join(__dirname, "..", "..");
 const elsewhere: readonly [RegExp, string][] = [
   [/^npm install candlewick\b/, "package.test.ts"],
   [/^npm ci && npm start\b/, ".ci/run"],
+  [/^npx candlewick-server\b/, "packages/server/__test__/cli.test.ts"],
 ];
 
 for (const document of ["README.md", "docs/api.md", "docs/errors.md"]) {

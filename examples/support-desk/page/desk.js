@@ -170,7 +170,8 @@ async function draft(question) {
       if (data === "[DONE]") break;
       const { error, choices } = JSON.parse(data);
       if (error) throw new Refusal(error);
-      if (!choices[0].text) continue;
+      // The last one has counts of tokens, and no choice.
+      if (!choices[0]?.text) continue;
       first ||= performance.now() - started;
       text += choices[0].text;
       frame ||= requestAnimationFrame(write);
