@@ -2,7 +2,6 @@
 import { randomUUID } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import type { Http2ServerResponse } from "node:http2";
-import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream as NodeWebStream } from "node:stream/web";
@@ -12,6 +11,7 @@ import { errorBody, retryHeaders } from "./openai/errors.js";
 import { DONE, event, EVENT_HEADERS, eventStream } from "./openai/events.js";
 import { CompletionReport } from "./openai/logprobs.js";
 import { type Check, checkOptions, checks, invalid, type OptionTable } from "./options.js";
+import { publicName } from "./public-name.js";
 import type { TokenStream } from "./stream.js";
 import type { GenerationResult, Token } from "./types.js";
 
@@ -98,8 +98,7 @@ async function refuse(response: ServerResponse | Http2ServerResponse, error: Can
 /** The response to a request that cannot be answered by a stream, in the form that OpenAI's API has. */
 function refusal(error: CandlewickError): Response {
   const { httpStatus: status, retryAfterMs } = error;
-  const headers = new Headers({ "cache-control": "no-store" });
-  if (retryAfterMs !== undefined) for (const [name, value] of Object.entries(retryHeaders(retryAfterMs))) headers.set(name, value);
+  const headers = { "cache-control": "no-store", ...(retryAfterMs !== undefined && retryHeaders(retryAfterMs)) };
   return Response.json(errorBody(error), { status, headers });
 }
 
@@ -139,23 +138,8 @@ export function toReadable(stream: TokenStream, model: string, options: Readable
   const tokens = stream[Symbol.asyncIterator]();
   // Not a generator's own `return()`: that would wait for the token that a pending read waits for.
   const cancel = () => tokens.return();
-  if (format === "sse") return eventStream(events(tokens, model), { cancel });
-  const chunks = text(tokens);
-  const encoder = new TextEncoder();
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        const { value, done } = await chunks.next();
-        if (done) controller.close();
-        else controller.enqueue(encoder.encode(value));
-      },
-      async cancel() {
-        await cancel();
-      },
-    },
-    // Nothing is pulled before the first read.
-    { highWaterMark: 0 },
-  );
+  // A text has no place for a comment.
+  return format === "sse" ? eventStream(events(tokens, model), { cancel }) : eventStream(text(tokens), { cancel, keepAliveMs: 0 });
 }
 
 async function* text(tokens: TokenStream): AsyncGenerator<string, void> {
@@ -182,9 +166,4 @@ async function* events(tokens: TokenStream, source: string): AsyncGenerator<stri
   } catch (error) {
     yield event(errorBody(fromNative(error)));
   }
-}
-
-/** A model's public name, without its path on this machine. */
-function publicName(source: string): string {
-  return /^(\.|[/\\]|[a-z]:)/i.test(source) ? basename(source) : source;
 }

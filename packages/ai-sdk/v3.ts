@@ -5,6 +5,6 @@ export type { Candlewick, CandlewickOptions, ModelOf } from "./src/candlewick.js
 export type { CandlewickEmbeddingModel, EmbeddingOptions } from "./src/embedding-model.js";
 export type { CandlewickLanguageModel, LanguageOptions } from "./src/language-model.js";
 export type { CandlewickRerankingModel, RerankingOptions } from "./src/reranking-model.js";
-export type { LoadableBERT, LoadableGPT2 } from "./src/source.js";
+export type { LoadableBERT, LoadableGPT2 } from "candlewick/loadable";
 
 export const { createCandlewick, languageModel, embeddingModel, rerankingModel } = forVersion("v3");

@@ -7,4 +7,4 @@ export type { CandlewickLLMCallOptions, CandlewickLLMFields } from "./src/llm.js
 export { CandlewickRerank } from "./src/rerank.js";
 export type { CandlewickRerankFields, RerankedDocument } from "./src/rerank.js";
 export type { GenerationSettings } from "./src/generation.js";
-export type { LoadableBERT, LoadableGPT2 } from "./src/source.js";
+export type { LoadableBERT, LoadableGPT2 } from "candlewick/loadable";

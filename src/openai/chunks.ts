@@ -51,6 +51,19 @@ export function wholePiece(tokens: readonly Token[], sequence: number, reason: F
 /** The part of a `TokenStream` that answers are made of. */
 export type TokenSource = Pick<TokenStream, "next" | "result">;
 
+/** An event for each piece of a stream, and what the stream came to. */
+export async function* eventsOfPieces(
+  stream: TokenSource,
+  eventOf: (piece: Piece) => string | Promise<string>,
+): AsyncGenerator<string, GenerationResult> {
+  const pieces = piecesOf(stream);
+  for (;;) {
+    const { value, done } = await pieces.next();
+    if (done) return value;
+    yield eventOf(value);
+  }
+}
+
 /** The pieces of a stream as they come, and what it came to. */
 export async function* piecesOf(stream: TokenSource): AsyncGenerator<Piece, GenerationResult> {
   const maker = new PieceMaker();

@@ -1,6 +1,6 @@
 /** The events of `/v1/completions`: `text_completion` chunks. */
 import type { FinishReason, GenerationResult, Token, Usage } from "../types.js";
-import { piecesOf, type TokenSource } from "./chunks.js";
+import { eventsOfPieces, type TokenSource } from "./chunks.js";
 import { event } from "./events.js";
 import type { CompletionLogprobs } from "./logprobs.js";
 
@@ -50,17 +50,10 @@ export async function* completionEvents(
   const begin = `data: ${JSON.stringify(usage ? { ...head, usage: null } : head).slice(0, -1)},"choices":[{"index":`;
   const chunk = (index: number, text: string, logprobs: CompletionLogprobs | null, finish: FinishReason | null): string =>
     `${begin}${index},"text":${JSON.stringify(text)},"logprobs":${JSON.stringify(logprobs)},"finish_reason":${JSON.stringify(finish)}}]}\n\n`;
-  const pieces = piecesOf(stream);
-  for (;;) {
-    const { value, done } = await pieces.next();
-    if (!done) {
-      const { sequence, text, tokens } = value;
-      const logprobs = report && tokens.length > 0 ? await report(sequence, tokens) : null;
-      yield chunk(sequence, text, logprobs, null);
-      continue;
-    }
-    for (const [index, { finishReason }] of value.sequences.entries()) yield chunk(index, "", null, finishReason);
-    if (usage) yield event({ ...head, choices: [], usage: apiUsage(value.usage) });
-    return value;
-  }
+  const result = yield* eventsOfPieces(stream, async ({ sequence, text, tokens }) =>
+    chunk(sequence, text, report && tokens.length > 0 ? await report(sequence, tokens) : null, null),
+  );
+  for (const [index, { finishReason }] of result.sequences.entries()) yield chunk(index, "", null, finishReason);
+  if (usage) yield event({ ...head, choices: [], usage: apiUsage(result.usage) });
+  return result;
 }

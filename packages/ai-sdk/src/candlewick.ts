@@ -4,7 +4,7 @@ import { BERT, CandlewickError, GPT2 } from "candlewick";
 import { CandlewickEmbeddingModel } from "./embedding-model.js";
 import { CandlewickLanguageModel } from "./language-model.js";
 import { CandlewickRerankingModel } from "./reranking-model.js";
-import { bertSource, borrowed, gpt2Source, type LoadableBERT, type LoadableGPT2, type Source } from "./source.js";
+import { bertSource, borrowed, gpt2Source, type LoadableBERT, type LoadableGPT2, type Source } from "candlewick/loadable";
 import { PROVIDER, type Version } from "./specification.js";
 
 /** A loaded model, or what loads one: a GPT-2 where a language model is asked for, else a BERT. */

@@ -4,7 +4,7 @@ import { CandlewickError, type BERT, type EmbedOptions } from "candlewick";
 import { callErrors } from "./errors.js";
 import { ownOptions } from "./options.js";
 import { unsupported } from "./prompt.js";
-import type { Source } from "./source.js";
+import { CandlewickModel } from "./model.js";
 import { PROVIDER, type EmbeddingCall, type Version, type Warning } from "./specification.js";
 
 /** `providerOptions.candlewick` of an embedding model. */
@@ -30,22 +30,10 @@ interface EmbedResult {
 }
 
 /** A BERT as `embed` and `embedMany` call it. */
-export class CandlewickEmbeddingModel<V extends Version> implements AsyncDisposable {
-  readonly provider = PROVIDER;
-  readonly modelId: string;
+export class CandlewickEmbeddingModel<V extends Version> extends CandlewickModel<V, BERT> {
   readonly maxEmbeddingsPerCall = MOST;
   /** Calls that run at once are computed together. */
   readonly supportsParallelCalls = true;
-  readonly #source: Source<BERT>;
-
-  /** @internal */
-  constructor(
-    readonly specificationVersion: V,
-    source: Source<BERT>,
-  ) {
-    this.modelId = source.modelId;
-    this.#source = source;
-  }
 
   doEmbed(call: EmbeddingCall): Promise<EmbedResult> {
     const { provider, modelId } = this;
@@ -56,22 +44,12 @@ export class CandlewickEmbeddingModel<V extends Version> implements AsyncDisposa
       if (options.pooling === "none") {
         throw new CandlewickError("OPTION_INVALID", `providerOptions.${PROVIDER}: a pooling of "none" gives no vector of a text`);
       }
-      const model = await this.#source.get(signal);
+      const model = await this.source.get(signal);
       checkDimensions("dimensions" in call ? call.dimensions : undefined, model, options);
       if (values.length === 0) return { embeddings: [], usage: { tokens: 0 }, warnings: [] };
       const [rows, tokens] = await Promise.all([model.embed(values, options), countTokens(model, values, options)]);
       return { embeddings: rows.map((row) => Array.from(row as Float32Array)), usage: { tokens }, warnings: [] };
     });
-  }
-
-  /** Closes the model, if it was loaded for this alone. */
-  close(): Promise<void> {
-    return this.#source.close();
-  }
-
-  /** {@link close}, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 }
 

@@ -4,7 +4,7 @@ import type { ChatOptions, GenerateOptions, GenerationResult, GPT2, TokenStream 
 import { asCallError, callErrors, isAbort } from "./errors.js";
 import { defined, ownOptions } from "./options.js";
 import { messagesOf, soleText, unsupported } from "./prompt.js";
-import type { Source } from "./source.js";
+import { CandlewickModel } from "./model.js";
 import { PROVIDER, type Json, type LanguageCall, type Version, type Warning } from "./specification.js";
 
 /** `providerOptions.candlewick` of a language model. */
@@ -77,21 +77,9 @@ const PART = "0";
  * A GPT-2 as `generateText` and `streamText` call it. Messages are answered in the form that the model's files give
  * conversations; a model without one continues a prompt that is a single message of the user's, as text.
  */
-export class CandlewickLanguageModel<V extends Version> implements AsyncDisposable {
-  readonly provider = PROVIDER;
-  readonly modelId: string;
+export class CandlewickLanguageModel<V extends Version> extends CandlewickModel<V, GPT2> {
   /** Files are not read, so none is read from its address. */
   readonly supportedUrls: Record<string, RegExp[]> = {};
-  readonly #source: Source<GPT2>;
-
-  /** @internal */
-  constructor(
-    readonly specificationVersion: V,
-    source: Source<GPT2>,
-  ) {
-    this.modelId = source.modelId;
-    this.#source = source;
-  }
 
   doGenerate(call: LanguageCall): Promise<GenerateResult> {
     return callErrors(this.modelId, async () => {
@@ -117,22 +105,12 @@ export class CandlewickLanguageModel<V extends Version> implements AsyncDisposab
     });
   }
 
-  /** Closes the model, if it was loaded for this alone. */
-  close(): Promise<void> {
-    return this.#source.close();
-  }
-
-  /** {@link close}, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
   async #begin(call: LanguageCall): Promise<Begun> {
     const warnings: Warning[] = [];
     refuseOrWarn(call, warnings);
     const messages = messagesOf(call.prompt, warnings);
     const options = generateOptions(call);
-    const model = await this.#source.get(call.abortSignal);
+    const model = await this.source.get(call.abortSignal);
     const response = { id: `${PROVIDER}-${randomUUID()}`, timestamp: new Date(), modelId: this.modelId };
     if (model.info.chat) return { stream: model.chat(messages, options as ChatOptions), warnings, response };
     const text = soleText(messages);

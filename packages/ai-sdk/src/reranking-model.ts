@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { BERT, RerankOptions } from "candlewick";
 import { callErrors } from "./errors.js";
 import { ownOptions } from "./options.js";
-import type { Source } from "./source.js";
+import { CandlewickModel } from "./model.js";
 import { PROVIDER, type Json, type RerankingCall, type Version, type Warning } from "./specification.js";
 
 /** `providerOptions.candlewick` of a reranking model. */
@@ -26,20 +26,7 @@ interface RerankResult {
  * A BERT as `rerank` calls it: a cross-encoder, which reads query and document together, or a model of embeddings,
  * whose vectors of both are compared.
  */
-export class CandlewickRerankingModel<V extends Version> implements AsyncDisposable {
-  readonly provider = PROVIDER;
-  readonly modelId: string;
-  readonly #source: Source<BERT>;
-
-  /** @internal */
-  constructor(
-    readonly specificationVersion: V,
-    source: Source<BERT>,
-  ) {
-    this.modelId = source.modelId;
-    this.#source = source;
-  }
-
+export class CandlewickRerankingModel<V extends Version> extends CandlewickModel<V, BERT> {
   doRerank(call: RerankingCall): Promise<RerankResult> {
     const { modelId } = this;
     return callErrors(modelId, async () => {
@@ -54,7 +41,7 @@ export class CandlewickRerankingModel<V extends Version> implements AsyncDisposa
         warnings.push({ type: "compatibility", feature: "object documents", details: "The model reads them as JSON." });
       }
       const texts = documents.type === "text" ? documents.values : documents.values.map((value) => JSON.stringify(value));
-      const model = await this.#source.get(signal);
+      const model = await this.source.get(signal);
       const response = { id: `${PROVIDER}-${randomUUID()}`, timestamp: new Date(), modelId };
       const ranked = await model.rerank({ query, documents: texts }, options);
       const [first] = ranked;
@@ -65,15 +52,5 @@ export class CandlewickRerankingModel<V extends Version> implements AsyncDisposa
         response,
       };
     });
-  }
-
-  /** Closes the model, if it was loaded for this alone. */
-  close(): Promise<void> {
-    return this.#source.close();
-  }
-
-  /** {@link close}, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 }

@@ -4,10 +4,10 @@ import { BaseChatModel, type BaseChatModelCallOptions, type BaseChatModelParams,
 import { AIMessage, AIMessageChunk, type BaseMessage, type UsageMetadata } from "@langchain/core/messages";
 import { ChatGenerationChunk, type ChatResult } from "@langchain/core/outputs";
 import type { ChatOptions, GenerationResult, GPT2, TokenStream } from "candlewick";
-import { accepted, callSettingsOf, infoOf, settingsOf, tokenUsage, unable, type CallSettings, type GenerationSettings } from "./generation.js";
+import { accepted, callSettingsOf, infoOf, invocationOf, settingsOf, tokenUsage, unable, type CallSettings, type GenerationSettings } from "./generation.js";
 import { messagesOf } from "./messages.js";
 import { onlyQueueFull } from "./retries.js";
-import { Source, type LoadableGPT2 } from "./source.js";
+import { gpt2Source, type LoadableGPT2, type Source } from "candlewick/loadable";
 
 type Truncate = Pick<ChatOptions, "truncate">;
 
@@ -37,7 +37,7 @@ export class ChatCandlewick extends BaseChatModel<ChatCandlewickCallOptions> imp
   constructor(fields: ChatCandlewickFields) {
     super({ onFailedAttempt: onlyQueueFull, ...fields });
     this.#settings = settingsOf(fields) as ChatOptions;
-    this.#source = Source.ofGPT2(fields.model);
+    this.#source = gpt2Source(fields.model);
     this.streaming = fields.streaming ?? false;
   }
 
@@ -46,8 +46,7 @@ export class ChatCandlewick extends BaseChatModel<ChatCandlewickCallOptions> imp
   }
 
   override invocationParams(options?: this["ParsedCallOptions"]): Record<string, unknown> {
-    const { signal: _signal, speculation: _speculation, ...settings } = { ...this.#settings, ...callSettingsOf(options ?? {}) };
-    return { model: this.#source.name, ...settings };
+    return invocationOf(this.#source.source, this.#settings, options);
   }
 
   override _identifyingParams(): Record<string, unknown> {
@@ -59,7 +58,7 @@ export class ChatCandlewick extends BaseChatModel<ChatCandlewickCallOptions> imp
     return {
       ls_provider: "candlewick",
       ls_model_type: "chat",
-      ls_model_name: this.#source.name,
+      ls_model_name: this.#source.source,
       ls_temperature: temperature,
       ls_max_tokens: maxNewTokens,
       ls_stop: stop === undefined ? undefined : [stop].flat(),
@@ -123,7 +122,7 @@ export class ChatCandlewick extends BaseChatModel<ChatCandlewickCallOptions> imp
         total_tokens: totalTokens,
         input_token_details: { cache_read: cachedTokens },
       },
-      response_metadata: { model_provider: "candlewick", model_name: this.#source.name, ...infoOf(result) },
+      response_metadata: { model_provider: "candlewick", model_name: this.#source.source, ...infoOf(result) },
     };
   }
 

@@ -2,7 +2,7 @@
 import { Embeddings, type EmbeddingsParams } from "@langchain/core/embeddings";
 import type { BERT, EmbedOptions } from "candlewick";
 import { onlyQueueFull } from "./retries.js";
-import { Source, type LoadableBERT } from "./source.js";
+import { bertSource, type LoadableBERT, type Source } from "candlewick/loadable";
 
 export interface CandlewickEmbeddingsFields extends EmbeddingsParams, Pick<EmbedOptions, "normalize" | "maxLength" | "truncate"> {
   model: LoadableBERT;
@@ -23,7 +23,7 @@ export class CandlewickEmbeddings extends Embeddings implements AsyncDisposable 
 
   constructor({ model, queryPrompt, documentPrompt, maxConcurrency, maxRetries, onFailedAttempt = onlyQueueFull, ...options }: CandlewickEmbeddingsFields) {
     super({ maxConcurrency, maxRetries, onFailedAttempt });
-    this.#source = Source.ofBERT(model);
+    this.#source = bertSource(model);
     this.#options = options;
     this.#queryPrompt = queryPrompt;
     this.#documentPrompt = documentPrompt;

@@ -57,6 +57,12 @@ export function callSettingsOf(options: object): GenerateOptions {
   );
 }
 
+/** What traces show of a call: the model and its settings, without what is no value. */
+export function invocationOf(model: string, settings: object, options: object = {}): Record<string, unknown> {
+  const { signal: _signal, speculation: _speculation, ...shown } = { ...settings, ...callSettingsOf(options) };
+  return { model, ...shown };
+}
+
 function one(entries: [string, unknown][]): GenerateOptions {
   const several = entries.find(([name]) => REFUSED.includes(name));
   if (several) throw new CandlewickError("OPTION_INVALID", `${several[0]} cannot be given here: a call has one answer`);

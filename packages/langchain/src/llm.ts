@@ -3,9 +3,9 @@ import type { CallbackManagerForLLMRun } from "@langchain/core/callbacks/manager
 import { BaseLLM, type BaseLLMCallOptions, type BaseLLMParams } from "@langchain/core/language_models/llms";
 import { GenerationChunk, type Generation, type LLMResult } from "@langchain/core/outputs";
 import type { GenerateOptions, GenerationResult, GPT2, TokenStream } from "candlewick";
-import { accepted, allOrNone, callSettingsOf, infoOf, settingsOf, tokenUsage, type CallSettings, type GenerationSettings } from "./generation.js";
+import { accepted, allOrNone, callSettingsOf, infoOf, invocationOf, settingsOf, tokenUsage, type CallSettings, type GenerationSettings } from "./generation.js";
 import { onlyQueueFull } from "./retries.js";
-import { Source, type LoadableGPT2 } from "./source.js";
+import { gpt2Source, type LoadableGPT2, type Source } from "candlewick/loadable";
 
 export interface CandlewickLLMFields extends BaseLLMParams, GenerationSettings {
   model: LoadableGPT2;
@@ -32,7 +32,7 @@ export class CandlewickLLM extends BaseLLM<CandlewickLLMCallOptions> implements 
   constructor(fields: CandlewickLLMFields) {
     super({ onFailedAttempt: onlyQueueFull, ...fields });
     this.#settings = settingsOf(fields);
-    this.#source = Source.ofGPT2(fields.model);
+    this.#source = gpt2Source(fields.model);
     this.streaming = fields.streaming ?? false;
   }
 
@@ -41,8 +41,7 @@ export class CandlewickLLM extends BaseLLM<CandlewickLLMCallOptions> implements 
   }
 
   override invocationParams(options?: this["ParsedCallOptions"]): Record<string, unknown> {
-    const { signal: _signal, speculation: _speculation, ...settings } = { ...this.#settings, ...callSettingsOf(options ?? {}) };
-    return { model: this.#source.name, ...settings };
+    return invocationOf(this.#source.source, this.#settings, options);
   }
 
   override _identifyingParams(): Record<string, unknown> {

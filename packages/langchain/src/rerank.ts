@@ -2,7 +2,7 @@
 import { Document, type DocumentInterface } from "@langchain/core/documents";
 import { BaseDocumentCompressor } from "@langchain/core/retrievers/document_compressors";
 import type { BERT, RerankOptions } from "candlewick";
-import { Source, type LoadableBERT } from "./source.js";
+import { bertSource, type LoadableBERT, type Source } from "candlewick/loadable";
 
 export interface CandlewickRerankFields extends Pick<RerankOptions, "maxLength" | "truncate" | "functionToApply"> {
   /** A cross-encoder (a classifier with one label), or a model of embeddings. */
@@ -26,7 +26,7 @@ export class CandlewickRerank extends BaseDocumentCompressor implements AsyncDis
 
   constructor({ model, topN, ...options }: CandlewickRerankFields) {
     super();
-    this.#source = Source.ofBERT(model);
+    this.#source = bertSource(model);
     this.topN = topN;
     this.#options = options;
   }

@@ -3,7 +3,6 @@
  * requests that are under way may take the model `maxWaitMs` at most, by its speed so far. Who would wait longer is
  * told when to come again, and has a place then: newcomers do not take it.
  */
-import { createHash } from "node:crypto";
 import { busy, invalid } from "./errors.js";
 
 export interface GateOptions {
@@ -76,8 +75,7 @@ export class Gate {
 
   /**
    * Lets a request in; returns what must be called when it has ended, with the tokens of it that were done, by default
-   * all. `identity` recognises it when it comes again:
-   * who asked, and what.
+   * all. `identity` recognises it when it comes again: who asked, and what.
    *
    * @throws {ApiError} 429, with when to come again; 400 if it costs more than may ever be under way.
    */
@@ -88,7 +86,7 @@ export class Gate {
       throw invalid(`The request asks for ${tokens} tokens in all; at most ${mostOfOne} may be asked for.`, undefined, "too_many_tokens");
     }
     this.#forget(now);
-    const name = this.#appointments.size > 0 ? digest(identity()) : undefined;
+    const name = this.#appointments.size > 0 ? identity() : undefined;
     const own = name === undefined ? undefined : this.#appointments.get(name);
     const due = own !== undefined && now >= own.from;
     // A place that is kept is no reason to stand still: who was promised it gets in above the bound.
@@ -96,7 +94,7 @@ export class Gate {
     const promised = due || idle ? 0 : this.#promised();
     const most = due ? this.bound * OVER : this.bound;
     if (this.#tokens > 0 && this.#tokens + promised + tokens > most) {
-      throw busy("Too much is asked of this model at present.", this.#appoint(now, tokens, name ?? digest(identity()), own));
+      throw busy("Too much is asked of this model at present.", this.#appoint(now, tokens, name ?? identity(), own));
     }
     if (own !== undefined) {
       this.#appointments.delete(name!);
@@ -165,5 +163,3 @@ export class Gate {
     this.#measuredFrom = now;
   }
 }
-
-const digest = (text: string): string => createHash("sha256").update(text).digest("base64url");

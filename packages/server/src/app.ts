@@ -1,10 +1,10 @@
 /** The routes, and what every request goes through: its id, its key, its line in the log. */
-import { randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { type Context, Hono } from "hono";
 import { describeRoute, openAPIRouteHandler, resolver } from "hono-openapi";
 import type { GenericSchema } from "valibot";
 import type { Call, Core } from "./core.js";
-import { ApiError, apiError, unavailable } from "./errors.js";
+import { ApiError, apiError, newRequestId, unavailable } from "./errors.js";
 import { type Json, readJson } from "./json.js";
 import { addPage } from "./page.js";
 import { chatCompletions } from "./routes/chat.js";
@@ -57,7 +57,7 @@ export function createApp(core: Core, basePath: string): App {
 
   app.use(async (c, next) => {
     const given = c.req.header("x-request-id");
-    c.set("id", given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : `req_${randomBytes(12).toString("hex")}`);
+    c.set("id", given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : newRequestId());
     c.set("started", performance.now());
     c.set("notes", {});
     c.set("quiet", false);
@@ -116,7 +116,8 @@ function addRoute(app: App, core: Core, { path, summary, schema, streams = false
       const { maxBodyBytes: maxBytes, bodyTimeoutMs: timeoutMs } = core.options;
       const json = await readJson(raw, { budget: core.bodies, maxBytes, timeoutMs });
       notes["model"] = core.models.label(json["model"]);
-      return run(core, { id: c.get("id"), headers: raw.headers, left: raw.signal, caller, started: c.get("started"), notes }, json);
+      const identity = () => createHash("sha256").update(`${caller.name ?? ""}\n${JSON.stringify(json)}`).digest("base64url");
+      return run(core, { id: c.get("id"), headers: raw.headers, left: raw.signal, caller, started: c.get("started"), notes, identity }, json);
     },
   );
   onlyMethod(app, core, path, "POST");
@@ -151,9 +152,8 @@ function addOperations(app: App, core: Core): void {
 /** One line for each request when its answer begins; what watches the server is not worth one. */
 function record(core: Core, c: Ctx): void {
   const { log } = core.options;
-  if (!log) return;
+  if (!log || c.get("quiet")) return;
   const { path, method } = c.req;
-  if (c.get("quiet")) return;
   const line = { request_id: c.get("id"), method, path: path.slice(0, 200), status: c.res.status, ms: Math.round(performance.now() - c.get("started")), ...c.get("notes") };
   if (c.res.status >= 500) log.warn(line, "request");
   else log.info(line, "request");

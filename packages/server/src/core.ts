@@ -57,6 +57,8 @@ export interface Call {
   readonly started: number;
   /** For the log. */
   readonly notes: Record<string, unknown>;
+  /** Who asks, and what: equal for a request that is sent again. */
+  identity(): string;
 }
 
 /** Bytes of all bodies that are being read. */

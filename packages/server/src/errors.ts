@@ -1,4 +1,5 @@
 /** Errors as OpenAI's API sends them: a status, and `{error: {message, type, param, code}}`. */
+import { randomBytes } from "node:crypto";
 import type { CandlewickError } from "candlewick";
 import { errorBody, type ErrorBody, retryHeaders } from "candlewick/openai";
 
@@ -34,6 +35,8 @@ function typeOf(status: number): string {
   if (status === 401 || status === 403) return "authentication_error";
   return status < 500 ? "invalid_request_error" : "server_error";
 }
+
+export const newRequestId = (): string => `req_${randomBytes(12).toString("hex")}`;
 
 export const invalid = (message: string, param?: string, code = "invalid_value"): ApiError =>
   new ApiError(400, message, { code, param });

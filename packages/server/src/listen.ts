@@ -1,9 +1,9 @@
 /** The handler on a port, with bounds on what connections may do. */
-import { randomBytes } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
+import { ApiError, invalid, newRequestId } from "./errors.js";
 import type { Handler } from "./handler.js";
 
 export interface ListenOptions {
@@ -29,8 +29,6 @@ export interface Listening extends AsyncDisposable {
   close(graceMs?: number): Promise<void>;
 }
 
-const errorOf = (message: string, code: string) => ({ error: { message, type: "invalid_request_error", param: null, code } });
-
 const LOOPBACK = /^(127\.|::1$|localhost$)/i;
 
 const STATUS: Readonly<Record<string, readonly [number, string, string]>> = {
@@ -42,12 +40,10 @@ const STATUS: Readonly<Record<string, readonly [number, string, string]>> = {
 function refuseBytes(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
   const [status, text, code] = STATUS[error.code ?? ""] ?? [400, "Bad Request", "malformed_request"];
-  const body = JSON.stringify(errorOf(`${text}.`, code));
-  const head = [`HTTP/1.1 ${status} ${text}`, "connection: close", "content-type: application/json", `content-length: ${Buffer.byteLength(body)}`, `x-request-id: ${requestId()}`];
+  const body = JSON.stringify(new ApiError(status, `${text}.`, { code }).body);
+  const head = [`HTTP/1.1 ${status} ${text}`, "connection: close", "content-type: application/json", `content-length: ${Buffer.byteLength(body)}`, `x-request-id: ${newRequestId()}`];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
 }
-
-const requestId = (): string => `req_${randomBytes(12).toString("hex")}`;
 
 /** Resolves when requests are taken. */
 export async function listen(handler: Handler, options: ListenOptions = {}): Promise<Listening> {
@@ -55,13 +51,13 @@ export async function listen(handler: Handler, options: ListenOptions = {}): Pro
   // A page of another site may have its name point here: such requests name that site as their host.
   const hosts = (options.allowedHosts ?? (LOOPBACK.test(host) ? ["localhost", "127.0.0.1", "[::1]", host] : undefined))?.map((name) => name.toLowerCase());
   // A request that is none, such as one without a host.
-  const errorHandler = () => Response.json(errorOf("The request is malformed.", "malformed_request"), { status: 400, headers: { "x-request-id": requestId() } });
+  const errorHandler = () => Response.json(invalid("The request is malformed.", undefined, "malformed_request").body, { status: 400, headers: { "x-request-id": newRequestId() } });
   const listener = getRequestListener(handler, { overrideGlobalObjects: false, errorHandler });
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 }, (request, response) => {
     const named = (request.headers.host ?? "").replace(/:\d+$/, "").toLowerCase();
     if (hosts && !hosts.includes(named)) {
-      const body = JSON.stringify(errorOf("This server does not answer to that name.", "unknown_host"));
-      return void response.writeHead(421, { "content-type": "application/json", "x-request-id": requestId() }).end(body);
+      const body = JSON.stringify(new ApiError(421, "This server does not answer to that name.", { code: "unknown_host" }).body);
+      return void response.writeHead(421, { "content-type": "application/json", "x-request-id": newRequestId() }).end(body);
     }
     // Tokens are small, and each is waited for.
     response.socket?.setNoDelay(true);

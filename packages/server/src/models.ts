@@ -86,14 +86,14 @@ export class Models {
 
   /** @throws {ApiError} 404 if there is none or it does not generate, 503 while it is being loaded. */
   generator(id: string): { entry: Entry; model: Generator } {
-    const { entry, model } = this.#find(id);
+    const { entry, model } = this.any(id);
     if (!isGenerator(model)) throw modelNotFound(id, "does not generate text");
     return { entry, model };
   }
 
   /** @throws {ApiError} 404 if there is none or it generates, 503 while it is being loaded. */
   encoder(id: string): { entry: Entry; model: Encoder } {
-    const { entry, model } = this.#find(id);
+    const { entry, model } = this.any(id);
     if (isGenerator(model)) throw modelNotFound(id, "generates text, and does not read it for this");
     return { entry, model };
   }
@@ -103,11 +103,8 @@ export class Models {
     return this.#slots.get(name)?.model;
   }
 
+  /** @throws {ApiError} 404 if there is none, 503 while it is being loaded. */
   any(id: string): { entry: Entry; model: ServedModel } {
-    return this.#find(id);
-  }
-
-  #find(id: string): { entry: Entry; model: ServedModel } {
     const entry = this.entry(id);
     const { model, failure } = this.#slots.get(entry.base)!;
     if (model) return { entry, model };

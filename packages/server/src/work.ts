@@ -51,14 +51,13 @@ export class Work {
   }
 
   /**
-   * Takes its share of what the model may have under way: `tokens`, prompts included. `identity`: what was asked, to
-   * recognise who comes again.
+   * Takes its share of what the model may have under way: `tokens`, prompts included.
    *
    * @throws {ApiError} 429 if there is no room now, 400 if there never is.
    */
-  async admit(model: ServedModel, tokens: number, identity: () => string): Promise<void> {
-    const { caller } = this.#call;
-    const leave = this.#core.gate(this.entry.base, model).enter(tokens, () => `${caller.name ?? ""}\n${identity()}`);
+  async admit(model: ServedModel, tokens: number): Promise<void> {
+    const { caller, identity } = this.#call;
+    const leave = this.#core.gate(this.entry.base, model).enter(tokens, identity);
     // Of an answer that was left, what was made of it is all that is known to be done.
     this.#closing.push((outcome) => leave(outcome === "completed" ? tokens : this.#made));
     await caller.spend(tokens);
@@ -122,6 +121,12 @@ export class Work {
     this.#result = { usage, finishReasons: sequences.map(({ finishReason }) => finishReason) };
   }
 
+  /** As {@link admit}, for texts whose tokens are known, which will be read. */
+  async take(model: ServedModel, tokens: number): Promise<void> {
+    await this.admit(model, tokens);
+    this.read(tokens);
+  }
+
   /** Tokens of texts that were read. */
   read(tokens: number): void {
     this.#core.metrics.read(this.entry.base, tokens);
@@ -160,8 +165,8 @@ export class Work {
   }
 
   /**
-   * A response of server-sent events. An error after its beginning is the last event: `{error}`, without what `last`
-   * adds. `failed` makes another form of it.
+   * A response of server-sent events. An error after its beginning is the last event: `{error}`, or what `failed` makes
+   * of it.
    */
   events(events: AsyncGenerator<string, void>, failed: (error: ApiError) => string = ({ body }) => event(body)): Response {
     const told = this.#told(events, failed);

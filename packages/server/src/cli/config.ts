@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
+import { DEFAULTS } from "../core.js";
 
 const positive = v.pipe(v.number(), v.integer(), v.minValue(1));
 const seconds = v.pipe(v.number(), v.minValue(0), v.maxValue(86_400));
@@ -47,10 +48,10 @@ const scalars = {
   threads: v.pipe(loading.threads, v.description("threads of each model")),
   kvCacheBytes: v.pipe(v.optional(positive), v.description("bytes for the keys and values of each GPT-2; kept prefixes fill them")),
   drain: v.pipe(v.optional(seconds, 30), v.description("seconds that running requests have after SIGTERM")),
-  maxWait: v.pipe(v.optional(v.pipe(seconds, v.minValue(0.1)), 10), v.description("seconds of work that may wait for a model; beyond it requests get 429")),
-  keepAlive: v.pipe(v.optional(seconds, 5), v.description("seconds of silence before a stream's keep-alive comment; 0 for none")),
-  stall: v.pipe(v.optional(seconds, 120), v.description("seconds after which a client that reads nothing is cut off; 0 for never")),
-  maxBodyBytes: v.pipe(v.optional(v.pipe(positive, v.maxValue(256 << 20)), 4 << 20), v.description("bytes of a request's body")),
+  maxWait: v.pipe(v.optional(v.pipe(seconds, v.minValue(0.1)), DEFAULTS.maxWaitMs / 1_000), v.description("seconds of work that may wait for a model; beyond it requests get 429")),
+  keepAlive: v.pipe(v.optional(seconds, DEFAULTS.keepAliveMs / 1_000), v.description("seconds of silence before a stream's keep-alive comment; 0 for none")),
+  stall: v.pipe(v.optional(seconds, DEFAULTS.stallMs / 1_000), v.description("seconds after which a client that reads nothing is cut off; 0 for never")),
+  maxBodyBytes: v.pipe(v.optional(v.pipe(positive, v.maxValue(256 << 20)), DEFAULTS.maxBodyBytes), v.description("bytes of a request's body")),
   maxConnections: v.pipe(v.optional(positive, 4_096), v.description("connections at once")),
   sharePrefixes: v.pipe(v.optional(v.boolean(), false), v.description("share prefixes of prompts between keys, whose owners can then time each other's")),
   allowTokenIds: v.pipe(v.optional(v.boolean(), false), v.description("take token ids for embeddings")),

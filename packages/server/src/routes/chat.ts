@@ -1,11 +1,11 @@
 /** `POST /v1/chat/completions`. */
-import { apiUsage, chatLogprobs, type ChatLogprob, DONE, event, piecesOf, type Reported, type TokenSource, wholePiece } from "candlewick/openai";
+import { apiUsage, chatLogprobs, type ChatLogprob, DONE, event, eventsOfPieces, type Reported, type TokenSource, wholePiece } from "candlewick/openai";
 import type { Call, Core } from "../core.js";
 import { invalid } from "../errors.js";
 import { type CommonOptions, plainMessages, samplingOptions, streamUsage } from "../generation.js";
 import type { Json } from "../json.js";
 import { chatSchema, type ChatRequest, parseRequest } from "../schemas.js";
-import { answerHead, checkReported, identityOf, roomOf } from "./common.js";
+import { answerHead, checkReported, roomOf } from "./common.js";
 
 export async function chatCompletions(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(chatSchema, json);
@@ -18,16 +18,13 @@ export async function chatCompletions(core: Core, call: Call, json: Json): Promi
   const messages = plainMessages(request.messages, "messages");
   const work = core.begin(call, "chat", entry, { max_tokens: maxNewTokens, temperature: request.temperature, top_p: request.top_p });
   try {
-    const { n = 1, stream = false } = request;
-    if (!stream) checkReported(n * (maxNewTokens ?? model.info.positions), request.logprobs === true ? (request.top_logprobs ?? 0) : undefined);
-    await work.admit(model, n * roomOf(model, messages, maxNewTokens), () => identityOf(json));
-    const options: CommonOptions = {
-      ...samplingOptions(request),
-      maxNewTokens,
-      logprobs: request.logprobs === true ? (request.top_logprobs ?? 0) : undefined,
-    };
+    const { n = 1, stream = false, top_logprobs = 0 } = request;
+    const reported = request.logprobs === true ? top_logprobs : undefined;
+    if (!stream) checkReported(n * (maxNewTokens ?? model.info.positions), reported);
+    await work.admit(model, n * roomOf(model, messages, maxNewTokens));
+    const options: CommonOptions = { ...samplingOptions(request), maxNewTokens, logprobs: reported };
     const source = await work.start((standing) => model.chat(messages, { ...options, ...standing }));
-    const vocabulary = request.logprobs === true ? await model.vocabulary() : undefined;
+    const vocabulary = reported !== undefined ? await model.vocabulary() : undefined;
     const logprobs = vocabulary && ((tokens: readonly Reported[]) => ({ content: chatLogprobs(vocabulary, tokens), refusal: null }));
     const fingerprint = core.models.fingerprint(entry.base, model);
     if (stream) return work.events(streamed(source, answerHead("chatcmpl", "chat.completion.chunk", entry, fingerprint), n, usage, logprobs));
@@ -65,16 +62,8 @@ async function* streamed(
   const chunk = (index: number, delta: object, tokens: readonly Reported[] = [], finish: string | null = null) =>
     event({ ...chunkHead, choices: [{ index, delta, logprobs: tokens.length > 0 ? logprobs!(tokens) : null, finish_reason: finish }] });
   for (let index = 0; index < n; index++) yield chunk(index, { role: "assistant", content: "", refusal: null });
-  const pieces = piecesOf(source);
-  for (;;) {
-    const { value, done } = await pieces.next();
-    if (!done) {
-      yield chunk(value.sequence, { content: value.text }, value.tokens);
-      continue;
-    }
-    for (const [index, { finishReason }] of value.sequences.entries()) yield chunk(index, {}, [], finishReason);
-    if (usage) yield event({ ...head, choices: [], usage: apiUsage(value.usage) });
-    break;
-  }
+  const { sequences, usage: counts } = yield* eventsOfPieces(source, ({ sequence, text, tokens }) => chunk(sequence, { content: text }, tokens));
+  for (const [index, { finishReason }] of sequences.entries()) yield chunk(index, {}, [], finishReason);
+  if (usage) yield event({ ...head, choices: [], usage: apiUsage(counts) });
   yield DONE;
 }

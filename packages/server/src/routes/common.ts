@@ -1,8 +1,7 @@
 /** What the routes of generations have in common. */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import type { AnswerHead } from "candlewick/openai";
 import { invalid } from "../errors.js";
-import type { Json } from "../json.js";
 import type { PlainMessage } from "../generation.js";
 import type { Entry, Generator } from "../models.js";
 
@@ -13,9 +12,6 @@ export const now = (): number => Math.floor(Date.now() / 1_000);
 export function answerHead(kind: string, object: string, { id }: Entry, fingerprint: string): AnswerHead {
   return { id: newId(kind), object, created: now(), model: id, system_fingerprint: fingerprint };
 }
-
-/** What was asked: equal for a request that is sent again. */
-export const identityOf = (json: Json): string => createHash("sha256").update(JSON.stringify(json)).digest("base64url");
 
 /** Bytes of a token of text, about. Before a prompt is tokenised its length must do. */
 const BYTES_OF_TOKEN = 4;

@@ -19,7 +19,7 @@ import type { Json } from "../json.js";
 import type { Generator } from "../models.js";
 import { completionSchema, type CompletionRequest, parseRequest } from "../schemas.js";
 import type { Work } from "../work.js";
-import { answerHead, checkChoices, checkReported, identityOf, tokensOf } from "./common.js";
+import { answerHead, checkChoices, checkReported, tokensOf } from "./common.js";
 
 /** OpenAI's default. */
 const MAX_TOKENS = 16;
@@ -27,7 +27,7 @@ const MAX_TOKENS = 16;
 export async function completions(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(completionSchema, json);
   const { entry, model } = core.models.generator(request.model);
-  const { stream = false, n = 1, best_of = n, max_tokens = MAX_TOKENS } = request;
+  const { stream = false, n = 1, best_of = n, max_tokens = MAX_TOKENS, echo = false, logprobs } = request;
   if (best_of < n) throw invalid('"best_of" must be at least "n".', "best_of");
   if (best_of > n && stream) throw invalid('"best_of" above "n" cannot be streamed: the best are known at the end.', "best_of");
   const usage = streamUsage(request);
@@ -35,22 +35,21 @@ export async function completions(core: Core, call: Call, json: Json): Promise<R
   const work = core.begin(call, "text_completion", entry, { max_tokens, temperature: request.temperature, top_p: request.top_p });
   try {
     const head = answerHead("cmpl", "text_completion", entry, core.models.fingerprint(entry.base, model));
-    const { echo = false, logprobs } = request;
     const read = tokensOf(prompts);
     const made = prompts.length * best_of * max_tokens;
     checkChoices(prompts.length * best_of);
     checkReported((echo ? read * n : 0) + (stream ? 0 : made), logprobs);
     // The prompts of an echo with log-probabilities are read once more, to be scored.
     const tokens = read * (echo && logprobs !== undefined ? 2 : 1) + made;
-    const answer = { core, work, model, request, prompts, head };
-    await work.admit(model, tokens, () => identityOf(json));
+    const answer = { work, model, request, prompts, head };
+    await work.admit(model, tokens);
     if (max_tokens === 0) return await withoutTokens(answer);
     const options: CommonOptions = {
       ...samplingOptions(request),
       n: best_of,
       maxNewTokens: max_tokens,
       // The best of several are those whose tokens are likeliest.
-      logprobs: request.logprobs ?? (best_of > n ? 0 : undefined),
+      logprobs: logprobs ?? (best_of > n ? 0 : undefined),
     };
     const source = await work.start((standing) => model.generate(request.prompt, { ...options, ...standing }));
     if (stream) return work.events(streamed(answer, source, usage));
@@ -63,7 +62,6 @@ export async function completions(core: Core, call: Call, json: Json): Promise<R
 }
 
 interface Answer {
-  readonly core: Core;
   readonly work: Work;
   readonly model: Generator;
   readonly request: CompletionRequest;
@@ -172,8 +170,10 @@ async function withoutTokens(answer: Answer): Promise<Response> {
   const total = counts.reduce((sum, count) => sum + count, 0);
   const usage: ApiUsage = { prompt_tokens: total, completion_tokens: 0, total_tokens: total, prompt_tokens_details: { cached_tokens: 0 } };
   work.read(total);
-  if (!stream) work.complete();
-  if (!stream) return Response.json({ ...head, choices, usage });
+  if (!stream) {
+    work.complete();
+    return Response.json({ ...head, choices, usage });
+  }
   const withUsage = streamUsage(request);
   return work.events(
     (async function* () {

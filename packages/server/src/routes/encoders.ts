@@ -4,8 +4,7 @@ import { type ApiError, contextExceeded, invalid } from "../errors.js";
 import type { Json } from "../json.js";
 import type { Encoder } from "../models.js";
 import { classifySchema, embeddingSchema, type EmbeddingRequest, parseRequest, rerankSchema } from "../schemas.js";
-import type { Work } from "../work.js";
-import { identityOf, newId, now } from "./common.js";
+import { newId, now } from "./common.js";
 
 export async function embeddings(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(embeddingSchema, json);
@@ -30,7 +29,7 @@ export async function embeddings(core: Core, call: Call, json: Json): Promise<Re
     const { vectors, promptTokens } = await work.run(async (signal) => {
       const inputs = texts ?? (await textsOfIds(model, request.input as number[] | number[][]));
       const promptTokens = await tokens(model, inputs, model.info.sentences.maxLength, truncate, "input", Array.isArray(request.input));
-      await take(work, model, promptTokens, json);
+      await work.take(model, promptTokens);
       return { vectors: await model.embed(inputs, { signal, truncate }), promptTokens };
     });
     const data = vectors.map((vector, index) => ({
@@ -89,12 +88,6 @@ async function tokens(model: Encoder, texts: readonly string[], most: number, cu
   return counts.reduce((sum, count) => sum + count, 0);
 }
 
-/** Its share of what the model may have under way. */
-async function take(work: Work, model: Encoder, count: number, json: Json): Promise<void> {
-  await work.admit(model, count, () => identityOf(json));
-  work.read(count);
-}
-
 /** As Cohere's and Jina's APIs. */
 export async function rerank(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(rerankSchema, json);
@@ -109,7 +102,7 @@ export async function rerank(core: Core, call: Call, json: Json): Promise<Respon
       const long = each.findIndex((tokens) => tokens + own > maxLength);
       if (long !== -1 && !truncate) throw contextExceeded(each[long]! + own, 0, maxLength, `documents[${long}]`);
       const count = each.reduce((sum, tokens) => sum + Math.min(tokens + own, maxLength), 0);
-      await take(work, model, count, json);
+      await work.take(model, count);
       return { ranked: await model.rerank({ query, documents }, { topK: top_n, truncate: truncate || undefined, signal }), count };
     });
     const results = ranked.map(({ index, score, document }) => ({
@@ -133,7 +126,7 @@ export async function classify(core: Core, call: Call, json: Json): Promise<Resp
   try {
     const { classes, count } = await work.run(async (signal) => {
       const count = await tokens(model, texts, model.info.maxLength, truncate, "input", Array.isArray(request.input));
-      await take(work, model, count, json);
+      await work.take(model, count);
       return { classes: await model.classify(texts, { topK: "all", truncate, signal }), count };
     });
     const { labels } = model.info;

@@ -1,30 +1,30 @@
 /** `POST /v1/responses`: text in, text out; nothing is kept, so that there is nothing to go on from. */
 import type { GenerationResult } from "candlewick";
-import { chatLogprobs, event, piecesOf, type Reported, type TokenSource, wholePiece } from "candlewick/openai";
+import { chatLogprobs, event, eventsOfPieces, type Reported, type TokenSource, wholePiece } from "candlewick/openai";
 import type { Call, Core } from "../core.js";
 import type { ApiError } from "../errors.js";
 import { type CommonOptions, plainMessages, samplingOptions, streamUsage } from "../generation.js";
 import type { Json } from "../json.js";
 import type { Entry } from "../models.js";
 import { parseRequest, responseSchema, type ResponseRequest } from "../schemas.js";
-import { checkReported, identityOf, newId, now, roomOf } from "./common.js";
+import { checkReported, newId, now, roomOf } from "./common.js";
 
 export async function responses(core: Core, call: Call, json: Json): Promise<Response> {
   const request = parseRequest(responseSchema, json);
   const { entry, model } = core.models.generator(request.model);
   streamUsage(request);
-  const { max_output_tokens: maxNewTokens, top_logprobs, include = [], stream = false } = request;
+  const { max_output_tokens: maxNewTokens, top_logprobs = 0, include = [], stream = false } = request;
   const given = typeof request.input === "string" ? [{ role: "user" as const, content: request.input }] : plainMessages(request.input, "input");
   const messages = request.instructions === undefined ? given : [{ role: "system" as const, content: request.instructions }, ...given];
-  const reported = include.length > 0;
+  const reported = include.length > 0 ? top_logprobs : undefined;
   const work = core.begin(call, "chat", entry, { max_tokens: maxNewTokens, temperature: request.temperature, top_p: request.top_p });
   try {
-    if (!stream) checkReported(maxNewTokens ?? model.info.positions, reported ? (top_logprobs ?? 0) : undefined);
-    await work.admit(model, roomOf(model, messages, maxNewTokens, request.truncation === "auto"), () => identityOf(json));
-    const options: CommonOptions = { ...samplingOptions(request), maxNewTokens, logprobs: reported ? (top_logprobs ?? 0) : undefined };
+    if (!stream) checkReported(maxNewTokens ?? model.info.positions, reported);
+    await work.admit(model, roomOf(model, messages, maxNewTokens, request.truncation === "auto"));
+    const options: CommonOptions = { ...samplingOptions(request), maxNewTokens, logprobs: reported };
     const truncate = request.truncation === "auto" ? ("turns" as const) : undefined;
     const source = await work.start((standing) => model.chat(messages, { ...options, ...standing, ...(truncate ? { truncate } : {}) }));
-    const vocabulary = reported ? await model.vocabulary() : undefined;
+    const vocabulary = reported !== undefined ? await model.vocabulary() : undefined;
     const answer = new Answer(request, entry, (tokens) => (vocabulary ? chatLogprobs(vocabulary, tokens) : []));
     if (!stream) {
       const whole = answer.whole(await source.result);
@@ -145,10 +145,5 @@ class Answer {
 
 async function* streamed(answer: Answer, source: TokenSource): AsyncGenerator<string, void> {
   yield* answer.begun();
-  const pieces = piecesOf(source);
-  for (;;) {
-    const { value, done } = await pieces.next();
-    if (done) return yield* answer.ended(value);
-    yield answer.delta(value.text, value.tokens);
-  }
+  yield* answer.ended(yield* eventsOfPieces(source, ({ text, tokens }) => answer.delta(text, tokens)));
 }

@@ -1,6 +1,12 @@
-/** A model that is there already, or that is loaded when it is first used. */
-import { basename } from "node:path";
-import { BERT, CandlewickError, GPT2, loadBERT, loadGPT2, type GPT2LoadOptions, type LoadOptions } from "candlewick";
+/**
+ * `candlewick/loadable`: a model that is there already, or that is loaded when it is first used. For packages that give
+ * models to other libraries.
+ */
+import { BERT, loadBERT } from "./bert.js";
+import { CandlewickError } from "./errors.js";
+import { GPT2, loadGPT2, type GPT2LoadOptions } from "./gpt2.js";
+import type { LoadOptions } from "./load.js";
+import { publicName } from "./public-name.js";
 
 /** A loaded GPT-2, or what `loadGPT2` takes, perhaps with its options. */
 export type LoadableGPT2 = GPT2 | string | ({ readonly source: string } & Omit<GPT2LoadOptions, "signal">);
@@ -10,6 +16,8 @@ export type LoadableBERT = BERT | string | ({ readonly source: string } & Omit<L
 export interface Source<Model> {
   /** By which logs and responses name the model; no path of this machine. */
   readonly modelId: string;
+  /** What the model is, or will be, loaded from. */
+  readonly source: string;
   /** The model. Aborting the signal ends the wait alone: others may wait for the same model. */
   get(signal?: AbortSignal): Promise<Model>;
   /** Closes the model, if it was loaded here. */
@@ -32,21 +40,23 @@ function placeOf<Options extends object>(given: string | ({ readonly source: str
 }
 
 /** The same model, which someone else closes. */
-export const borrowed = <Model>(source: Source<Model>): Source<Model> => ({
-  modelId: source.modelId,
-  get: (signal) => source.get(signal),
+export const borrowed = <Model>(lent: Source<Model>): Source<Model> => ({
+  modelId: lent.modelId,
+  source: lent.source,
+  get: (signal) => lent.get(signal),
   close: async () => {},
 });
 
 const existing = <Model extends GPT2 | BERT>(model: Model, modelId = publicName(model.source)): Source<Model> => ({
   modelId,
+  source: model.source,
   get: async () => model,
   close: async () => {},
 });
 
 class Lazy<Model extends AsyncDisposable, Options extends object> implements Source<Model> {
   readonly modelId: string;
-  readonly #source: string;
+  readonly source: string;
   readonly #options: Options;
   readonly #load: (source: string, options: Options) => Promise<Model>;
   #model: Promise<Model> | undefined;
@@ -54,19 +64,19 @@ class Lazy<Model extends AsyncDisposable, Options extends object> implements Sou
 
   constructor(place: { readonly source: string } & Options, load: (source: string, options: Options) => Promise<Model>, modelId?: string) {
     const { source, ...options } = place;
-    this.#source = source;
+    this.source = source;
     this.#options = options as unknown as Options;
     this.#load = load;
     this.modelId = modelId ?? publicName(source);
   }
 
   async get(signal?: AbortSignal): Promise<Model> {
-    if (this.#closed) throw new CandlewickError("MODEL_CLOSED", `The model ${this.#source} is closed`);
+    if (this.#closed) throw new CandlewickError("MODEL_CLOSED", `The model ${this.source} is closed`);
     return unlessAborted((this.#model ??= this.#begin()), signal);
   }
 
   #begin(): Promise<Model> {
-    const model = this.#load(this.#source, this.#options);
+    const model = this.#load(this.source, this.#options);
     // A load that has failed is tried again by the next call: what was missing may be there then.
     model.catch(() => (this.#model = undefined));
     return model;
@@ -91,9 +101,4 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefine
   } finally {
     signal.removeEventListener("abort", listener);
   }
-}
-
-/** A model's name without its path on this machine; a hub id has no such path. */
-function publicName(source: string): string {
-  return /^(\.|[/\\]|[a-z]:)/i.test(source) ? basename(source) : source;
 }
