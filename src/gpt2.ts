@@ -100,6 +100,7 @@ export class GPT2 extends Model {
   readonly tasks: TaskParameters;
   readonly #native: NativeGenerator;
   #vocabulary: Promise<Vocabulary> | undefined;
+  #templateEnd: Promise<number | null> | undefined;
 
   private constructor(source: string, generator: NativeGenerator, tasks: TaskParameters) {
     super(source, generator);
@@ -203,7 +204,8 @@ export class GPT2 extends Model {
   /** @internal The token that ends the assistant's turn in the model's chat template, if one does. */
   async templateEnd(): Promise<number | undefined> {
     this.checkOpen();
-    return (await call<number | null>((id) => this.#native.chatEnd(mailbox, id))) ?? undefined;
+    const find = () => call<number | null>((id) => this.#native.chatEnd(mailbox, id));
+    return (await (this.#templateEnd ??= find())) ?? undefined;
   }
 
   #checkLength(texts: readonly { readonly length: number }[]): void {

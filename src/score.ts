@@ -1,8 +1,9 @@
 /** The model's own log-probabilities of tokens that exist: the options of `score()`, and its results. */
 import { randomUUID } from "node:crypto";
+import { generateOptions } from "./generation-options.js";
 import { unpack } from "./inputs.js";
 import type { NativeGenerator, NativePrompts, PackedScores } from "./native.js";
-import { checks, type OptionTable } from "./options.js";
+import type { OptionTable } from "./options.js";
 import { abortable, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import type { TokenLogprob } from "./types.js";
@@ -46,14 +47,8 @@ export interface TextScore {
   readonly logprob: number;
 }
 
-export const scoreOptions: OptionTable<ScoreOptions> = {
-  topLogprobs: checks.integer(0, 20),
-  adapter: checks.string,
-  client: checks.string,
-  scope: checks.string,
-  priority: checks.oneOf("interactive", "batch"),
-  signal: checks.signal,
-};
+const { logprobs, adapter, client, scope, priority, signal } = generateOptions;
+export const scoreOptions: OptionTable<ScoreOptions> = { topLogprobs: logprobs, adapter, client, scope, priority, signal };
 
 /** Objects that are made between two turns of the event loop: about a millisecond. */
 const OBJECTS = 4096;

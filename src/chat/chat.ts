@@ -7,7 +7,7 @@ import { checkOptions, checks, isPlainObject, type OptionTable } from "../option
 import type { TokenStream } from "../stream.js";
 import { useOf, type TaskParameters } from "../task-parameters.js";
 import type { GenerateOptions } from "../types.js";
-import { isSystem, readConversation, type Conversation, type Message } from "./messages.js";
+import { checkAnswerable, checkSaid, isSystem, readConversation, type Conversation, type Message } from "./messages.js";
 import { firstKept, historyRoom, joined, Joiner, REPLIES } from "./turns.js";
 
 /**
@@ -80,9 +80,7 @@ export async function chatPrompt(model: GPT2, input: Conversation, options: Chat
 export function chat(model: GPT2, input: Conversation, options: ChatOptions): TokenStream {
   const { truncate, ...given } = checkOptions("chat", options, chatOptions);
   const messages = readConversation("chat", input);
-  if (messages.at(-1)!.role === "assistant") {
-    throw new CandlewickError("INPUT_INVALID", "chat: the last message must be one to be answered, the user's");
-  }
+  checkAnswerable("chat", messages);
   model.checkOpen();
   const format = chatFormat(model);
   format.check("chat", messages);
@@ -121,7 +119,7 @@ function turnsFormat(model: GPT2): ChatFormat {
         const problem = "was trained on a dialogue's turns, which have no place for a message of the system's or the developer's";
         throw new CandlewickError("INPUT_INVALID", `${where}: ${model.source} ${problem}`);
       }
-      if (messages.at(-1)!.content.trim() === "") throw new CandlewickError("PROMPT_EMPTY", `${where}: the last message is empty`);
+      checkSaid(where, messages);
     },
     async ids(messages, { most, signal }) {
       const turns = await joiner.turns(messages, signal);
@@ -130,9 +128,6 @@ function turnsFormat(model: GPT2): ChatFormat {
     ends: async () => ({ stop: joiner.stop }),
   };
 }
-
-/** What a template's assistant ends its turns with is found once for each model. */
-const templateEnds = new WeakMap<GPT2, Promise<Ends>>();
 
 /** A conversation of which the turns before `first` are forgotten, but for the system's messages at its beginning. */
 export interface Fitted {
@@ -157,14 +152,9 @@ export function templateFormat(model: GPT2): TemplateFormat {
       most === undefined
         ? model.templateIds(messages, addGenerationPrompt, signal)
         : (await fit(messages, most, most, signal)).ids,
-    ends() {
-      let ends = templateEnds.get(model);
-      if (!ends) {
-        const { eosTokenIds } = model.info;
-        ends = model.templateEnd().then((id) => (id === undefined || eosTokenIds.includes(id) ? {} : { stopTokenId: id }));
-        templateEnds.set(model, ends);
-      }
-      return ends;
+    async ends() {
+      const id = await model.templateEnd();
+      return id === undefined || model.info.eosTokenIds.includes(id) ? {} : { stopTokenId: id };
     },
   };
 }

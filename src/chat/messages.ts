@@ -34,14 +34,22 @@ export function readConversation(name: string, input: unknown): Message[] {
   return messages;
 }
 
-/** A conversation that ends with a turn to be answered. */
+/** Throws `INPUT_INVALID` if a conversation does not end with a turn to be answered. */
+export function checkAnswerable(name: string, messages: readonly Message[]): void {
+  if (messages.at(-1)!.role !== "assistant") return;
+  throw new CandlewickError("INPUT_INVALID", `${name}: the last message must be one to be answered, the user's`);
+}
+
+/** Throws `PROMPT_EMPTY` if nothing is said last. */
+export function checkSaid(name: string, messages: readonly Message[]): void {
+  if (messages.at(-1)!.content.trim() === "") throw new CandlewickError("PROMPT_EMPTY", `${name}: the last message is empty`);
+}
+
+/** A conversation that ends with a turn to be answered, in which something is said. */
 export function readMessages(name: string, input: unknown): Message[] {
   const messages = readConversation(name, input);
-  const last = messages.at(-1)!;
-  if (last.role === "assistant") {
-    throw new CandlewickError("INPUT_INVALID", `${name}: the last message must be one to be answered, the user's`);
-  }
-  if (last.content.trim() === "") throw new CandlewickError("PROMPT_EMPTY", `${name}: the last message is empty`);
+  checkAnswerable(name, messages);
+  checkSaid(name, messages);
   return messages;
 }
 

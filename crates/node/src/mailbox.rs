@@ -36,6 +36,21 @@ pub struct Settled {
     pub index: Option<u32>,
 }
 
+impl Settled {
+    /// The call goes on.
+    fn progress(id: u32, progress: Vec<f64>) -> Self {
+        Self {
+            id,
+            progress: Some(progress),
+            value: None,
+            code: None,
+            message: None,
+            retry_after_ms: None,
+            index: None,
+        }
+    }
+}
+
 /// The queue of one environment. TypeScript makes one when it is loaded and gives it to every asynchronous call.
 #[napi]
 pub struct Mailbox {
@@ -133,16 +148,7 @@ impl Mailbox {
     pub(crate) fn note(&self, id: u32) -> Box<dyn Fn(f64) + Send> {
         let shared = self.shared.clone();
         Box::new(move |note| {
-            let progress = Some(vec![note]);
-            drop(shared.lock().post(Settled {
-                id,
-                progress,
-                value: None,
-                code: None,
-                message: None,
-                retry_after_ms: None,
-                index: None,
-            }));
+            drop(shared.lock().post(Settled::progress(id, vec![note])));
         })
     }
 
@@ -212,23 +218,15 @@ impl Shared {
     }
 
     fn report(&self, id: u32, LoadProgress { done, total }: LoadProgress) {
-        let progress = Some(vec![done as f64, total as f64]);
+        let progress = vec![done as f64, total as f64];
         let mut state = self.lock();
         match state
             .settled
             .iter_mut()
             .find(|settled| settled.id == id && settled.progress.as_ref().is_some_and(|p| p.len() == 2))
         {
-            Some(settled) => settled.progress = progress,
-            None => drop(state.post(Settled {
-                id,
-                progress,
-                value: None,
-                code: None,
-                message: None,
-                retry_after_ms: None,
-                index: None,
-            })),
+            Some(settled) => settled.progress = Some(progress),
+            None => drop(state.post(Settled::progress(id, progress))),
         }
     }
 

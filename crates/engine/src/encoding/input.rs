@@ -4,7 +4,7 @@ use candlewick_models::{Cut, EncoderInfo, EncoderInput, ModelError, Truncation, 
 
 use crate::error::{EngineError, Result};
 use crate::runtime::cancel::CancelToken;
-use crate::runtime::codec::{Codec, need};
+use crate::runtime::codec::{Codec, need, read_each};
 
 /// What an encoder reads.
 #[derive(Debug, Clone)]
@@ -67,11 +67,7 @@ impl InputLimits {
         cancel: &CancelToken,
     ) -> Result<Vec<EncoderInput>> {
         self.check()?;
-        let input = |(index, text)| match cancel.is_cancelled() {
-            true => Err(EngineError::Aborted),
-            false => self.input(codec, text).map_err(|error| error.of_input(index)),
-        };
-        texts.into_iter().enumerate().map(input).collect()
+        read_each(texts, cancel, |text| self.input(codec, text))
     }
 
     pub fn tokens(
@@ -82,14 +78,10 @@ impl InputLimits {
     ) -> Result<Vec<Tokenised>> {
         self.check()?;
         let (codec, cut) = (need(codec)?, self.cut(None));
-        let tokenise = |(index, text)| {
-            let windows = |text: &str, pair: Option<&str>| {
-                codec.text.windows(text, pair, &cut).map_err(|error| EngineError::from(error).of_input(index))
-            };
+        read_each(texts, cancel, |text| {
             let windows = match text {
-                _ if cancel.is_cancelled() => return Err(EngineError::Aborted),
-                EncoderText::Single(text) => windows(&text, None)?,
-                EncoderText::Pair(text, pair) => windows(&text, Some(&pair))?,
+                EncoderText::Single(text) => codec.text.windows(&text, None, &cut)?,
+                EncoderText::Pair(text, pair) => codec.text.windows(&text, Some(&pair), &cut)?,
                 EncoderText::Ids(_) => {
                     return Err(EngineError::option("returnTokens", "needs text, not ids"));
                 }
@@ -98,8 +90,7 @@ impl InputLimits {
             let tokens =
                 window.ids.iter().map(|id| codec.text.id_to_token(*id).unwrap_or_default()).collect();
             Ok(Tokenised { window, tokens })
-        };
-        texts.into_iter().enumerate().map(tokenise).collect()
+        })
     }
 
     /// Whether there can be texts of such a length.

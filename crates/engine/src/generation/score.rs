@@ -14,7 +14,7 @@ use crate::generation::sampling::sample::Logprobs;
 use crate::logits::{check, max};
 use crate::runtime::admission::Ticket;
 use crate::runtime::cancel::{CancelToken, HookGuard};
-use crate::runtime::codec::{Codec, need};
+use crate::runtime::codec::{Codec, need, read_each};
 use crate::runtime::reply::Reply;
 
 /// A token of a sequence, as the model saw it coming from those before.
@@ -75,9 +75,8 @@ pub(crate) fn read_all(
         true => Ok(()),
         false => Err(EngineError::ContextOverflow { prompt, requested: 0, limit: n_positions }),
     };
-    let read = |prompt| {
+    read_each(prompts, cancel, |prompt| {
         let ids = match prompt {
-            _ if cancel.is_cancelled() => return Err(EngineError::Aborted),
             Prompt::Text(text) => {
                 let codec = need(codec)?;
                 fits(codec.least_tokens(&text))?;
@@ -90,9 +89,7 @@ pub(crate) fn read_all(
             Some(id) => Err(unknown_id(*id)),
             None => fits(ids.len()).map(|()| ids),
         }
-    };
-    let read = |(index, prompt)| read(prompt).map_err(|error| error.of_input(index));
-    prompts.into_iter().enumerate().map(read).collect()
+    })
 }
 
 pub(crate) fn unknown_id(id: u32) -> EngineError {

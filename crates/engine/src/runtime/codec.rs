@@ -187,6 +187,19 @@ pub(crate) fn vocabulary(codec: Option<&Codec>, size: u32) -> Result<Vec<Vec<u8>
     Ok((0..size).map(|id| codec.bytes(id)).collect())
 }
 
+/// Reads each of a call's inputs until the call is cancelled. An error that is one input's says which one.
+pub(crate) fn read_each<T, U>(
+    inputs: impl IntoIterator<Item = T>,
+    cancel: &CancelToken,
+    mut read: impl FnMut(T) -> Result<U>,
+) -> Result<Vec<U>> {
+    let read = |(index, input)| match cancel.is_cancelled() {
+        true => Err(EngineError::Aborted),
+        false => read(input).map_err(|error| error.of_input(index)),
+    };
+    inputs.into_iter().enumerate().map(read).collect()
+}
+
 /// The three calls that generators and encoders have in common, as jobs for a text thread.
 pub(crate) fn decode_all(codec: Option<&Codec>, ids: &[Vec<u32>], skip_special: bool) -> Result<Vec<String>> {
     let codec = need(codec)?;

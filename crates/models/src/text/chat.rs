@@ -1,6 +1,7 @@
 //! A model's chat template: where it lies in the files, and conversations to ids by it, as transformers'
 //! `apply_chat_template` does with `sanitize_control_tokens`.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde_json::Value;
@@ -23,26 +24,9 @@ const WORK_A_MESSAGE: u64 = 256;
 /// Text that a template may write of its own, beside 64 bytes for each position and four for each byte of the messages.
 const OUTPUT: usize = 64 << 10;
 
-/// Pairs of characters that no text has (Unicode calls them noncharacters). One marks the names of special tokens in
-/// messages while the template moves the text about; the first that neither messages nor template have.
-const MARKS: [(char, char); 16] = [
-    ('\u{fdd0}', '\u{fdd1}'),
-    ('\u{fdd2}', '\u{fdd3}'),
-    ('\u{fdd4}', '\u{fdd5}'),
-    ('\u{fdd6}', '\u{fdd7}'),
-    ('\u{fdd8}', '\u{fdd9}'),
-    ('\u{fdda}', '\u{fddb}'),
-    ('\u{fddc}', '\u{fddd}'),
-    ('\u{fdde}', '\u{fddf}'),
-    ('\u{fde0}', '\u{fde1}'),
-    ('\u{fde2}', '\u{fde3}'),
-    ('\u{fde4}', '\u{fde5}'),
-    ('\u{fde6}', '\u{fde7}'),
-    ('\u{fde8}', '\u{fde9}'),
-    ('\u{fdea}', '\u{fdeb}'),
-    ('\u{fdec}', '\u{fded}'),
-    ('\u{fdee}', '\u{fdef}'),
-];
+/// Characters that no text has (Unicode calls them noncharacters). Two of them, the first that neither messages nor
+/// template have, mark the names of special tokens in messages while the template moves the text about.
+const MARKS: RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatMessage {
@@ -136,8 +120,8 @@ impl ChatTemplate {
         }
         let free =
             |mark: &char| !self.source.contains(*mark) && !contents().any(|content| content.contains(*mark));
-        let marks = MARKS.iter().find(|(begin, end)| free(begin) && free(end)).copied();
-        let marks = marks.ok_or_else(|| {
+        let mut free = MARKS.filter(free);
+        let marks = free.next().zip(free.next()).ok_or_else(|| {
             ModelError::Input(
                 "messages with the name of a special token and all of Unicode's noncharacters".into(),
             )

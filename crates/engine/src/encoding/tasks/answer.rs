@@ -7,8 +7,8 @@ use super::utf16::Utf16;
 use super::{inputs_of, softmax};
 use crate::encoding::handle::{Control, EncoderHandle};
 use crate::encoding::input::{EncodeOptions, InputLimits};
-use crate::error::{EngineError, Result};
-use crate::runtime::codec::Codec;
+use crate::error::EngineError;
+use crate::runtime::codec::{Codec, read_each};
 use crate::runtime::reply::Done;
 
 #[derive(Debug, Clone)]
@@ -63,11 +63,7 @@ impl EncoderHandle {
             let windows_of = |asked: &Question| {
                 codec.text.windows(&asked.question, Some(&asked.context), &cut).map_err(EngineError::from)
             };
-            let read = |(index, asked)| match cancel.is_cancelled() {
-                true => Err(EngineError::Aborted),
-                false => windows_of(asked).map_err(|error| error.of_input(index)),
-            };
-            let windows = questions.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+            let windows = read_each(&questions, cancel, windows_of)?;
             let inputs = inputs_of(&windows, &limits)?;
             Ok((inputs, Plan { questions, windows, options }))
         };

@@ -8,7 +8,7 @@ use super::{argmax, inputs_of, softmax};
 use crate::encoding::handle::{Control, EncoderHandle};
 use crate::encoding::input::{EncodeOptions, InputLimits};
 use crate::error::{EngineError, Result};
-use crate::runtime::codec::Codec;
+use crate::runtime::codec::{Codec, read_each};
 use crate::runtime::reply::Done;
 
 /// How tokens become entities.
@@ -77,11 +77,7 @@ impl EncoderHandle {
             }
             let cut = limits.cut(stride);
             let windows_of = |text: &String| codec.text.windows(text, None, &cut).map_err(EngineError::from);
-            let read = |(index, text): (usize, &String)| match cancel.is_cancelled() {
-                true => Err(EngineError::Aborted),
-                false => windows_of(text).map_err(|error| error.of_input(index)),
-            };
-            let windows = texts.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+            let windows = read_each(&texts, cancel, windows_of)?;
             let inputs = inputs_of(&windows, &limits)?;
             Ok((inputs, Plan { texts, windows, labels: info.labels, aggregation, ignore }))
         };
