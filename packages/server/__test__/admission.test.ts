@@ -56,6 +56,26 @@ describe("the gate", () => {
     assert.deepEqual([status, code], [400, "too_many_tokens"]);
   });
 
+  test("what is above the bound is shared out among callers: many bodies of one leave the others theirs", () => {
+    const { gate: own, wait, measure } = gate();
+    measure(1_000);
+    own.enter(own.bound, () => "all");
+    for (let i = 0; i < 60; i++) refusal(() => own.enter(1_000, () => `many ${i}`, "greedy"));
+    refusal(() => own.enter(1_000, () => "one", "modest"));
+    wait(59_000);
+    let entered = 0;
+    for (let i = 0; i < 60; i++) {
+      try {
+        own.enter(1_000, () => `many ${i}`, "greedy");
+        entered++;
+      } catch {
+        // Told to wait again.
+      }
+    }
+    assert.ok(entered >= 10 && entered <= 20, String(entered));
+    own.enter(1_000, () => "one", "modest");
+  });
+
   test("says when to come again: from 1 to 59 seconds, never in the same instant", () => {
     const { gate: own, measure } = gate();
     measure(900);

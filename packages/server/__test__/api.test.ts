@@ -260,6 +260,13 @@ describe("counts of tokens", () => {
   }
 });
 
+test("a response's metadata comes back with it, streamed and not", async () => {
+  const request = { model: "talk", input: "hello", max_output_tokens: 2, metadata: { order: "17", 客: "x" } };
+  assert.deepEqual((await answer(url, "/v1/responses", request))["metadata"], request.metadata);
+  const events = await stream("/v1/responses", request);
+  assert.deepEqual(events.at(-1)!["response"].metadata, request.metadata);
+});
+
 describe("how an answer ended", () => {
   const said = after(RECITED, 1);
   const bytes = Buffer.byteLength(said);

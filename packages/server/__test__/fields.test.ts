@@ -129,6 +129,10 @@ const routes: readonly Route[] = [
       top_logprobs: whole(0, 20, 20),
       include: [[[], ["message.output_text.logprobs"]], [["reasoning.encrypted_content"], "x", [1]]],
       truncation: choice("auto", "disabled"),
+      metadata: [
+        [{}, { a: "b" }],
+        [1, "a", { a: 1 }, { a: "x".repeat(513) }, { ["k".repeat(65)]: "x" }, Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`k${i}`, "x"]))],
+      ],
       stream_options: streamOptions,
       seed: sampling["seed"]!,
       ...responseSampling,

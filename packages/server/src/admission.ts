@@ -19,6 +19,7 @@ export interface GateOptions {
 
 /** A promise to one who was refused. */
 interface Appointment {
+  readonly caller: string;
   readonly from: number;
   readonly until: number;
   readonly tokens: number;
@@ -46,6 +47,8 @@ export class Gate {
   /** Tokens of requests that are under way. */
   #tokens = 0;
   #appointments = new Map<string, Appointment>();
+  /** Of each caller that has something under way or a place: tokens under way, and places. */
+  readonly #callers = new Map<string, { tokens: number; places: number }>();
   /** Tokens a second that were finished, while there was work; 0: not known yet. */
   #speed = 0;
   #finished = 0;
@@ -75,11 +78,12 @@ export class Gate {
 
   /**
    * Lets a request in; returns what must be called when it has ended, with the tokens of it that were done, by default
-   * all. `identity` recognises it when it comes again: who asked, and what.
+   * all. `identity` recognises it when it comes again: who asked, and what. What may be under way above the bound, and
+   * the places, are shared out among callers: many requests of one leave the others theirs.
    *
    * @throws {ApiError} 429, with when to come again; 400 if it costs more than may ever be under way.
    */
-  enter(tokens: number, identity: () => string): (done?: number) => void {
+  enter(tokens: number, identity: () => string, caller = ""): (done?: number) => void {
     const now = this.#now();
     const { mostOfOne } = this.#options;
     if (tokens > mostOfOne) {
@@ -93,20 +97,26 @@ export class Gate {
     const idle = this.#tokens + tokens <= this.bound / 2;
     const promised = due || idle ? 0 : this.#promised();
     const most = due ? this.bound * OVER : this.bound;
-    if (this.#tokens > 0 && this.#tokens + promised + tokens > most) {
-      throw busy("Too much is asked of this model at present.", this.#appoint(now, tokens, name ?? identity(), own));
+    const full = this.#tokens + promised + tokens > most;
+    const above = this.#tokens + tokens > this.bound;
+    const part = Math.max(this.bound, most / Math.max(1, this.#callers.size));
+    const greedy = due && above && (this.#callers.get(caller)?.tokens ?? 0) + tokens > part;
+    if (this.#tokens > 0 && (full || greedy)) {
+      throw busy("Too much is asked of this model at present.", this.#appoint(now, tokens, name ?? identity(), caller));
     }
     if (own !== undefined) {
-      this.#appointments.delete(name!);
+      this.#withdraw(name!, own);
       this.#came(1);
     }
     this.#begin(now);
     this.#tokens += tokens;
+    this.#count(caller, tokens, 0);
     let inside = true;
     return (done = tokens) => {
       if (!inside) return;
       inside = false;
       this.#tokens -= tokens;
+      this.#count(caller, -tokens, 0);
       this.#finish(Math.min(done, tokens));
     };
   }
@@ -122,26 +132,42 @@ export class Gate {
     this.#kept = Math.max(LEAST_SHARE, this.#kept + (came - this.#kept) * LAST_COUNTS);
   }
 
+  #count(caller: string, tokens: number, places: number): void {
+    const own = this.#callers.get(caller) ?? { tokens: 0, places: 0 };
+    own.tokens += tokens;
+    own.places += places;
+    if (own.tokens > 0 || own.places > 0) this.#callers.set(caller, own);
+    else this.#callers.delete(caller);
+  }
+
+  #withdraw(name: string, { caller }: Appointment): void {
+    this.#appointments.delete(name);
+    this.#count(caller, 0, -1);
+  }
+
   /** Milliseconds after which there will be a place. */
-  #appoint(now: number, tokens: number, name: string, before: Appointment | undefined): number {
+  #appoint(now: number, tokens: number, name: string, caller: string): number {
+    const before = this.#appointments.get(name);
     // One who comes too early keeps the place that was promised.
     if (before && now < before.from) return before.from - now;
-    this.#appointments.delete(name);
+    if (before) this.#withdraw(name, before);
     const ahead = this.#tokens + this.#promised() + tokens - this.bound;
     const speed = this.#tokensPerSecond || this.#options.leastTokens / 10;
     // Not all who are told the longest wait come at once.
     const longest = LONGEST_WAIT_MS * (0.8 + 0.2 * Math.random());
     const wait = Math.min(Math.max((ahead / speed) * 1_000, 1_000), longest);
-    if (this.#appointments.size < MOST_APPOINTMENTS) {
-      this.#appointments.set(name, { from: now + wait, until: now + wait * 1.2 + KEPT_MS, tokens });
+    const most = MOST_APPOINTMENTS / Math.max(1, this.#callers.size);
+    if ((this.#callers.get(caller)?.places ?? 0) < most) {
+      this.#appointments.set(name, { caller, from: now + wait, until: now + wait * 1.2 + KEPT_MS, tokens });
+      this.#count(caller, 0, 1);
     }
     return wait;
   }
 
   #forget(now: number): void {
-    for (const [name, { until }] of this.#appointments) {
-      if (until >= now) continue;
-      this.#appointments.delete(name);
+    for (const [name, appointment] of this.#appointments) {
+      if (appointment.until >= now) continue;
+      this.#withdraw(name, appointment);
       this.#came(0);
     }
   }

@@ -97,6 +97,12 @@ export const chatSchema = v.strictObject({
 });
 export type ChatRequest = v.InferOutput<typeof chatSchema>;
 
+/** OpenAI's bounds. */
+const metadata = v.pipe(
+  v.record(v.pipe(v.string(), v.maxLength(64, "must have keys of at most 64 characters")), v.pipe(v.string("must have strings for values"), v.maxLength(512, "must have values of at most 512 characters")), object),
+  v.maxEntries(16, "must have at most 16 entries"),
+);
+
 const { n: _n, stop: _stop, presence_penalty: _presence, frequency_penalty: _frequency, logit_bias: _bias, seed: _seed, ...responseSampling } = sampling;
 export const responseSchema = v.strictObject({
   model,
@@ -106,6 +112,7 @@ export const responseSchema = v.strictObject({
   top_logprobs: v.optional(integer(0, 20)),
   include: v.optional(v.array(v.picklist(["message.output_text.logprobs"], 'may have "message.output_text.logprobs" alone'), "must be a list")),
   truncation: v.optional(v.picklist(["auto", "disabled"], 'must be "auto" or "disabled"')),
+  metadata: v.optional(metadata),
   ...responseSampling,
   seed: sampling.seed,
   ...extensions,

@@ -57,7 +57,7 @@ export class Work {
    */
   async admit(model: ServedModel, tokens: number): Promise<void> {
     const { caller, identity } = this.#call;
-    const leave = this.#core.gate(this.entry.base, model).enter(tokens, identity);
+    const leave = this.#core.gate(this.entry.base, model).enter(tokens, identity, caller.name);
     // Of an answer that was left, what was made of it is all that is known to be done.
     this.#closing.push((outcome) => leave(outcome === "completed" ? tokens : this.#made));
     await caller.spend(tokens);

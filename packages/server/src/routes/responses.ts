@@ -55,7 +55,7 @@ class Answer {
 
   /** The fields that are known before the end. */
   #response(status: string, rest: object = {}): object {
-    const { instructions = null, max_output_tokens = null, temperature = null, top_p = null, top_logprobs = 0, truncation = "disabled" } = this.#request;
+    const { instructions = null, max_output_tokens = null, temperature = null, top_p = null, top_logprobs = 0, truncation = "disabled", metadata = {} } = this.#request;
     return {
       id: this.#id,
       object: "response",
@@ -79,7 +79,7 @@ class Answer {
       top_p,
       truncation,
       usage: null,
-      metadata: {},
+      metadata,
       ...rest,
     };
   }
