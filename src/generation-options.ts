@@ -54,7 +54,9 @@ const badWords: Check = (value) => {
 const suppressed: Check = (value) =>
   isIds(value) && value.length <= MOST_SUPPRESSED ? undefined : `must be at most ${MOST_SUPPRESSED} token ids`;
 
-const isIds = (value: unknown): value is TokenIds => value instanceof Uint32Array || (Array.isArray(value) && value.every((id) => !TOKEN_ID(id)));
+/** A list within a list keeps its holes, which are no ids. */
+const isIds = (value: unknown): value is TokenIds =>
+  value instanceof Uint32Array || (Array.isArray(value) && Array.from(value).every((id) => !TOKEN_ID(id)));
 
 const continueFrom: Check = (value) =>
   isIds(value) || (Array.isArray(value) && value.every(isIds)) ? undefined : "must be token ids, or an array of token ids for each sequence";
