@@ -1,10 +1,14 @@
-/** Where a text ends and what is never said: as transformers has it on a model in whose texts special tokens stand everywhere. */
+/**
+ * Where a text ends and what is never said: as transformers has it, on a model in whose texts special tokens stand
+ * everywhere.
+ */
 import assert from "node:assert/strict";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, test } from "vitest";
 import { type GenerateOptions, type GeneratedSequence, type GPT2, loadGPT2, pipeline, type TokenIds } from "../index.js";
 import { hasCode } from "./support/assertions.js";
+import { candlewick } from "./support/cli.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder } from "./support/models.js";
 
@@ -105,6 +109,25 @@ describe("stop strings", () => {
     assert.equal((await dialogue("once more", { ...options, stop })).content, text.trim());
   });
 
+  test("and ids and bans of the command line", async () => {
+    const command = (...args: string[]) => candlewick(["generate", "-m", folder, "--threads", "1", "--temperature", "0", "--max-new-tokens", "20", "--json", "once", ...args]);
+    const options: GenerateOptions = { maxNewTokens: 20, temperature: 0 };
+    const free = await lm.generate("once", options).result;
+    const [third, fifth] = [free.tokens[2]!, free.tokens[4]!];
+    const cases: [string[], GenerateOptions][] = [
+      [["--stop-token", String(third.id), "--stop-token", "1"], { stop: [third.id, 1] }],
+      [["--bad-word", third.text.trim(), "--bad-word", "the"], { badWords: [third.text.trim(), "the"] }],
+      [["--suppress-token", String(third.id), "--suppress-token", String(fifth.id)], { suppressTokens: [third.id, fifth.id] }],
+      [["--stop", "<sep>", "--stop", "</s>"], { stop: ["<sep>", "</s>"] }],
+    ];
+    for (const [args, more] of cases) {
+      const { code, stdout } = await command(...args);
+      const { text, finishReason } = await lm.generate("once", { ...options, ...more }).result;
+      assert.deepEqual([code, JSON.parse(stdout).text, JSON.parse(stdout).finishReason], [0, text, finishReason], args.join(" "));
+    }
+    assert.equal((await command("--stop-token", "100000")).code, 1);
+  });
+
   test("that no text can have are refused at once", () => {
     const half = ["\ud800", "a\udc00", "\ude00\ud83d"];
     for (const stop of [...half, "", "x".repeat(1025)]) assert.throws(() => lm.generate("a", { stop }), hasCode("OPTION_INVALID"));
@@ -142,7 +165,9 @@ describe("what is never said", () => {
   test("is what transformers never says, in a greedy and in a beam search", async () => {
     assert.ok(banning.some(({ numBeams, badWords }) => numBeams > 1 && badWords) && banning.some(({ badWords }) => typeof badWords?.[0] === "string"));
     const found = await Promise.all(
-      banning.map(({ prompt, numBeams, tokens: _, ...bans }) => said(prompt, { ...searching(numBeams), ...bans })),
+      banning.map(({ prompt, numBeams, badWords = [], suppressTokens = [], beginSuppressTokens = [] }) =>
+        said(prompt, { ...searching(numBeams), badWords, suppressTokens, beginSuppressTokens }),
+      ),
     );
     for (const [index, one] of banning.entries()) assert.deepEqual(ids(found[index]!), one.tokens, JSON.stringify(one));
   });

@@ -64,8 +64,8 @@ const KEYS = ["text", "textPair", "ids", "pairIds", "typeIds"];
 
 /**
  * Throws `OPTION_INVALID` for what is no text, pair or ids and for several kinds in one call, `OPTION_UNKNOWN` for a
- * key that none has, `INPUT_INVALID` for an object that is a pair and ids at once, has types beside a pair of ids, or has
- * not as many types as ids.
+ * key that none has, `INPUT_INVALID` for an object that is a pair and ids at once, that has types beside a pair of ids,
+ * or not as many types as ids.
  */
 export function checkInputs(where: string, input: TextInput | readonly TextInput[]): CheckedInput[] {
   const inputs: readonly unknown[] = Array.isArray(input) ? input : [input];

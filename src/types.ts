@@ -158,7 +158,7 @@ export interface Accepted {
   readonly promptTokens: number;
 }
 
-/** `"stop"`: an end token, a stop string or a stop id. `"length"`: `maxNewTokens`. `"aborted"`: cancelled by its reader. */
+/** `"stop"`: an end token, a stop string, a stop id. `"length"`: `maxNewTokens`. `"aborted"`: ended by its reader. */
 export type FinishReason = "stop" | "length" | "aborted";
 
 /** One continuation. */

@@ -108,8 +108,17 @@ function generationOf(options: Arguments, model: GPT2, own: boolean): GenerateOp
   const length = learned.maxNewTokens ?? learned.maxLength;
   return {
     maxNewTokens: maxNewTokens ?? (length === undefined ? LENGTH : undefined),
-    ...{ temperature, topK, topP, minP, repetitionPenalty, stop, seed, signal },
-    ...{ stopTokenIds: stopToken, badWords: badWord, suppressTokens: suppressToken },
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    badWords: badWord,
+    suppressTokens: suppressToken,
+    stop,
+    stopTokenIds: stopToken,
+    seed,
+    signal,
   };
 }
 
