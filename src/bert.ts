@@ -284,10 +284,10 @@ export class BERT extends Model {
   }
 
   /** Ids and token types of a text or pair, or of each of several, with special tokens. */
-  encode(text: string | TextPair, options?: BERTEncodeOptions): Promise<Encoding>;
-  encode(texts: readonly (string | TextPair)[], options?: BERTEncodeOptions): Promise<Encoding[]>;
+  encode(text: string | TextPair | IdPairInput, options?: BERTEncodeOptions): Promise<Encoding>;
+  encode(texts: readonly (string | TextPair | IdPairInput)[], options?: BERTEncodeOptions): Promise<Encoding[]>;
   async encode(
-    input: string | TextPair | readonly (string | TextPair)[],
+    input: string | TextPair | IdPairInput | readonly (string | TextPair | IdPairInput)[],
     options: BERTEncodeOptions = {},
   ): Promise<Encoding | Encoding[]> {
     const { signal, ...limits } = checkOptions("encode", options, encodeOptions);

@@ -94,7 +94,10 @@ fn whatever_else_is_asked_a_text_ends_at_the_same_place() {
             let stream = model.generate(on).unwrap();
             read(&stream).unwrap();
             let found = wait(|done| stream.result(done)).unwrap().sequences.swap_remove(0);
-            assert_eq!((found.text, found.stop_sequence), (expected.text.clone(), expected.stop_sequence.clone()));
+            assert_eq!(
+                (found.text, found.stop_sequence),
+                (expected.text.clone(), expected.stop_sequence.clone())
+            );
         }
     }
 }
@@ -146,7 +149,8 @@ fn a_stop_id_ends_a_text_and_is_told() {
     });
     let both = both.unwrap();
     assert_eq!((both.text.as_str(), both.stop_token_id), ("on", None));
-    let length = run_one(&says(&STORY).start(), ">", |o| (o.stop_token_ids, o.max_new_tokens) = (vec![0], Some(3)));
+    let length =
+        run_one(&says(&STORY).start(), ">", |o| (o.stop_token_ids, o.max_new_tokens) = (vec![0], Some(3)));
     assert_eq!(length.unwrap().stop_token_id, None);
 }
 
@@ -214,18 +218,17 @@ fn letters(said: &'static [u32]) -> Generator {
 
 #[test]
 fn special_tokens_are_seen_as_a_decoder_writes_them() {
-    let cases: [(&str, &str); 5] = [
-        ("[SEP]", "ab c"),
-        ("c [SEP]", "ab "),
-        ("[SEP] 好", "ab c"),
-        ("P] 好d", "ab c"),
-        ("c 好", "ab "),
-    ];
+    let cases: [(&str, &str); 5] =
+        [("[SEP]", "ab c"), ("c [SEP]", "ab "), ("[SEP] 好", "ab c"), ("P] 好d", "ab c"), ("c 好", "ab ")];
     for (stop, text) in cases {
         let prompt = vec![Prompt::Ids(vec![1])];
         let result = run(&letters(&[0, 1, 3, 2, 4, 1]), request(prompt, stopping(&[stop]))).unwrap();
         let sequence = &result.sequences[0];
-        assert_eq!((sequence.text.trim_start(), sequence.finish_reason), (text, FinishReason::Stop), "{stop:?}");
+        assert_eq!(
+            (sequence.text.trim_start(), sequence.finish_reason),
+            (text, FinishReason::Stop),
+            "{stop:?}"
+        );
         assert_eq!(sequence.stop_sequence.as_deref(), Some(stop));
     }
 }
@@ -234,7 +237,10 @@ fn special_tokens_are_seen_as_a_decoder_writes_them() {
 fn a_stop_string_that_no_text_can_have_is_refused() {
     let model = letters(&[]);
     let with = |stop: &str| {
-        model.generate(request(vec![Prompt::Ids(vec![1])], stopping(&[stop]))).map(|_| ()).map_err(|e| e.code())
+        model
+            .generate(request(vec![Prompt::Ids(vec![1])], stopping(&[stop])))
+            .map(|_| ())
+            .map_err(|e| e.code())
     };
     for never in ["x", "abx", "ab 坏", "é", "[SEP]!", "\u{FFFD}", "A"] {
         assert_eq!(with(never), Err("OPTION_INVALID"), "{never:?}");
@@ -268,7 +274,8 @@ fn bad_words_are_banned_in_both_spellings() {
     assert_eq!(said(&["abad word"], &[" bad"], |_| {}), "abad word...", "with the space that was given");
     assert_eq!(said(&["xbadx bad"], &["bad"], |_| {}), "xba\0x ba\0...");
     assert_eq!(said(&["one two"], &["t", "absent"], |_| {}), "one \0wo.....");
-    let ids = |o: &mut GenerateOptions| o.bad_word_ids = vec![vec![b'o'.into(), b'n'.into()], vec![b'w'.into()]];
+    let ids =
+        |o: &mut GenerateOptions| o.bad_word_ids = vec![vec![b'o'.into(), b'n'.into()], vec![b'w'.into()]];
     assert_eq!(said(&["one two on"], &[], ids), "o\0e t\0o o\0..");
     // The prompt's end counts.
     let after = |o: &mut GenerateOptions| o.bad_word_ids = vec![vec![b'>'.into(), b'o'.into()]];

@@ -213,7 +213,9 @@ impl Request {
             prompt: sequence as usize / self.plan.width(),
             text: tokens.iter().map(|token| token.text.as_str()).collect(),
             stop_token_id: tokens.last().map(|token| token.id).filter(|id| {
-                reason == FinishReason::Stop && stop.is_none() && self.plan.options.stop_token_ids.contains(id)
+                reason == FinishReason::Stop
+                    && stop.is_none()
+                    && self.plan.options.stop_token_ids.contains(id)
             }),
             tokens,
             finish_reason: reason,

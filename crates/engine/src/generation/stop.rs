@@ -274,9 +274,8 @@ mod tests {
     /// Against the definition: the first end of a stop string in either text.
     #[test]
     fn random_texts_with_special_tokens_end_where_either_text_first_has_a_stop_string() {
-        let pick = |i: u64, n: usize| {
-            (crate::generation::sampling::rng::uniform(12, i, 0) * n as f64) as usize
-        };
+        let pick =
+            |i: u64, n: usize| (crate::generation::sampling::rng::uniform(12, i, 0) * n as f64) as usize;
         let marked = |from: u64, longest: usize| -> Vec<&str> {
             let kinds = ["a", "b", "好", "<e>", "<f>"];
             (0..1 + pick(from, longest)).map(|k| kinds[pick(from + 1 + k as u64, 5)]).collect()
@@ -311,8 +310,9 @@ mod tests {
                     }
                     place + left
                 };
-                let ends = |text: &str, scanned: usize| find(
-                    &stops.iter().map(ToString::to_string).collect::<Vec<_>>(), text, scanned);
+                let ends = |text: &str, scanned: usize| {
+                    find(&stops.iter().map(ToString::to_string).collect::<Vec<_>>(), text, scanned)
+                };
                 let in_full = ends(&full, before.0);
                 let in_read = ends(&read, before.1).map(|found| Found {
                     start: place(found.start, true),
