@@ -8,6 +8,7 @@ export type {
   Encoding,
   ForwardOptions,
   ForwardOutput,
+  IdPairInput,
   IdsInput,
   Matrix,
   PoolingName,

@@ -46,6 +46,11 @@ describe("classify", () => {
     assert.deepEqual(await json(["classify", ...model("classify"), "--from", "jsonl", "-k", "2"], JSON.stringify(pair)), [
       { ...pair, labels: await bert.classify(pair, { topK: 2 }) },
     ]);
+    const given = await json(["classify", ...model("classify"), texts[0]!, "-l", "travel", "-l", "体育", "-k", "2", "--entailment-label", "joy"]);
+    const { labels, scores } = await bert.zeroShot(texts[0]!, { candidateLabels: ["travel", "体育"], entailmentLabel: "joy" });
+    assert.deepEqual(given[0].labels, labels.map((label, i) => ({ label, score: scores[i] })));
+    assert.equal((await candlewick(["classify", ...model("classify"), "a", "-l", "travel"])).code, 1, "none of its labels means entailment");
+    assert.equal((await candlewick(["classify", ...model("classify"), "a", "--entailment-label", "joy"])).code, 2, "without labels to choose from");
     const [row] = await json(["classify", ...model("nli"), texts[0]!, "-l", "travel", "-l", "体育", "--top-k", "2"]);
     assert.equal(row.method, "entailment");
     assert.deepEqual(row.labels.map(({ label }: { label: string }) => label).sort(), ["travel", "体育"]);

@@ -17,9 +17,12 @@ interface Case {
 }
 
 /** A call's options in our names. */
-function ourCall({ do_sample, num_beams, top_k, max_new_tokens, repetition_penalty, temperature }: Record<string, unknown> = {}): GenerateOptions {
+function ourCall({ do_sample, num_beams, top_k, max_new_tokens, repetition_penalty, temperature, ...lists }: Record<string, unknown> = {}): GenerateOptions {
   const greedy = do_sample === false && num_beams === undefined ? { temperature: 0 } : {};
-  const options = { ...greedy, numBeams: num_beams, topK: top_k, maxNewTokens: max_new_tokens, repetitionPenalty: repetition_penalty };
+  const options = {
+    ...greedy, numBeams: num_beams, topK: top_k, maxNewTokens: max_new_tokens, repetitionPenalty: repetition_penalty,
+    suppressTokens: lists["suppress_tokens"], beginSuppressTokens: lists["begin_suppress_tokens"], badWords: lists["bad_words_ids"],
+  };
   return JSON.parse(JSON.stringify(temperature === undefined ? options : { ...options, temperature })) as GenerateOptions;
 }
 
@@ -37,7 +40,9 @@ describe("transformers' reading", () => {
         minNewTokens: options.minNewTokens ?? 0,
         maxNewTokens: options.maxNewTokens ?? options.wishedNewTokens ?? null,
         maxLength: options.maxNewTokens === undefined ? (options.wishedLength ?? null) : null,
-        suppressed: Object.keys(options.logitBias ?? {}).map(Number),
+        suppressed: Array.from(options.suppressTokens ?? []).sort((a, b) => a - b),
+        beginSuppressed: options.beginSuppressTokens ?? [],
+        badWords: options.badWords ?? [],
         stop: options.stop ?? null,
         sequences: options.n ?? options.numReturnSequences ?? 1,
       };
@@ -106,7 +111,7 @@ describe("a model's defaults", () => {
   });
 
   test("that cannot be are refused by name when the model is loaded", async () => {
-    for (const wrong of [{ temperature: -1 }, { top_p: 2 }, { max_length: 0 }, { do_sample: "yes" }, { suppress_tokens: ["a"] }, { num_return_sequences: 3 }, { eos_token_id: "end" }]) {
+    for (const wrong of [{ temperature: -1 }, { top_p: 2 }, { max_length: 0 }, { do_sample: "yes" }, { suppress_tokens: ["a"] }, { suppress_tokens: [-1] }, { begin_suppress_tokens: 3 }, { bad_words_ids: [3] }, { bad_words_ids: ["word"] }, { bad_words_ids: [[]] }, { stop_strings: [3] }, { num_return_sequences: 3 }, { eos_token_id: "end" }]) {
       const [key] = Object.keys(wrong);
       const named = (error: Error) => hasCode("CONFIG_INVALID")(error) && error.message.includes(key!) && error.message.includes("generation_config.json");
       await assert.rejects(loadGPT2(modelWith(wrong), { threads: 1 }), named, key);
@@ -117,13 +122,13 @@ describe("a model's defaults", () => {
     const warnings: Error[] = [];
     const listener = (warning: Error) => warnings.push(warning);
     process.on("warning", listener);
-    const model = modelWith({ do_sample: true, typical_p: 0.2, num_beam_groups: 1, bad_words_ids: [[1, 2]], epsilon_cutoff: 0 });
+    const model = modelWith({ do_sample: true, typical_p: 0.2, num_beam_groups: 1, sequence_bias: [[[1, 2], 3]], epsilon_cutoff: 0 });
     for (let i = 0; i < 2; i++) await (await loadGPT2(model, { threads: 1 })).close();
     await new Promise(setImmediate);
     process.off("warning", listener);
     const own = warnings.filter((warning) => (warning as { code?: string }).code === "CANDLEWICK_GENERATION_CONFIG");
     assert.equal(own.length, 1);
-    assert.match(own[0]!.message, /typical_p 0\.2, bad_words_ids \[\[1,2\]\]$/);
+    assert.match(own[0]!.message, /typical_p 0\.2, sequence_bias \[\[\[1,2\],3\]\]$/);
   });
 });
 

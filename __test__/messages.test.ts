@@ -123,7 +123,7 @@ describe("names of other libraries", () => {
     ["maxTokens", /did you mean maxNewTokens\?/], ["max_tokens", /maxNewTokens/], ["max_new_tokens", /maxNewTokens/], ["max_completion_tokens", /maxNewTokens/],
     ["max_length", /maxNewTokens/], ["n_predict", /maxNewTokens/], ["do_sample", /temperature: 0 is greedy/], ["stream", /every generation streams/],
     ["best_of", /did you mean n\?/], ["num_return_sequences", /numReturnSequences/], ["top_k", /topK/], ["topp", /topP/], ["repeat_penalty", /repetitionPenalty/],
-    ["frequency_penalty", /frequencyPenalty/], ["stop_sequences", /did you mean stop\?/], ["logit_bias", /logitBias/], ["eos_token_id", /stopTokenIds/],
+    ["frequency_penalty", /frequencyPenalty/], ["stop_sequences", /did you mean stop\?/], ["logit_bias", /logitBias/], ["logitsProcessor", /logitBias, badWords, suppressTokens/], ["logits_processor", /continueFrom/], ["bad_words_ids", /did you mean badWords\?/], ["begin_suppress_tokens", /beginSuppressTokens/], ["eos_token_id", /stopTokenIds/],
     ["pad_token_id", /leave it out/], ["return_full_text", /text-generation/], ["messages", /dialogue/], ["typical_p", /not supported/],
   ];
   for (const [name, says] of generation) {

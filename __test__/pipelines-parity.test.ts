@@ -1,6 +1,6 @@
 /** Every BERT task says what Python's pipelines say: labels, spans and orders, and scores within 1e-4. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "vitest";
 import {
@@ -17,7 +17,9 @@ import {
   type TextPair,
   type TokenEntity,
 } from "../index.js";
+import { hasCode } from "./support/assertions.js";
 import { fixturePath, readSafetensors, realModel } from "./support/fixtures.js";
+import { newFolder } from "./support/models.js";
 import { testUnless } from "./support/skip.js";
 
 const TOLERANCE = 1e-4;
@@ -79,6 +81,47 @@ test("zero-shot classification by entailment", async () => {
       }
     }
   }
+});
+
+test("zero-shot classification by a classifier whose labels are numbers", async () => {
+  interface Case {
+    text: string;
+    entailmentLabel: string;
+    multiLabel: boolean;
+    labels: string[];
+    scores: number[];
+  }
+  const { cases, candidateLabels } = expected<{ cases: Case[]; candidateLabels: string[] }>("nli-labels");
+  const numbered = newFolder("nli-labels");
+  cpSync(folder("nli"), numbered, { recursive: true });
+  const path = join(numbered, "config.json");
+  const { id2label: _, label2id: __, ...config } = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
+  const names = ["LABEL_0", "LABEL_1", "LABEL_2"];
+  const label2id = Object.fromEntries(names.map((name, id) => [name, id]));
+  writeFileSync(path, JSON.stringify({ ...config, id2label: { ...names }, label2id }));
+  await using bert = await loadBERT(numbered, { threads: 1 });
+  assert.deepEqual(bert.info.labels, names);
+  for (const { text, labels, scores, ...options } of cases) {
+    const one = await bert.zeroShot(text, { candidateLabels, ...options });
+    assert.deepEqual([one.labels, one.method], [labels, "entailment"], `${text} ${options.entailmentLabel}`);
+    scores.forEach((score, i) => near(one.scores[i]!, score, `${text} ${labels[i]}`));
+  }
+  // transformers takes the last; here the caller says it.
+  await assert.rejects(bert.zeroShot("a", { candidateLabels }), hasCode("TASK_UNSUPPORTED"));
+  await assert.rejects(pipeline("zero-shot-classification", numbered), hasCode("TASK_UNSUPPORTED"));
+  for (const entailmentLabel of ["entailment", "LABEL_3", "label_2"]) {
+    await assert.rejects(bert.zeroShot("a", { candidateLabels, entailmentLabel }), hasCode("OPTION_INVALID"));
+  }
+  for (const entailmentLabel of ["", 2, null]) {
+    await assert.rejects(bert.zeroShot("a", { candidateLabels, entailmentLabel: entailmentLabel as never }), hasCode("OPTION_INVALID"));
+  }
+  const task = await pipeline("zero-shot-classification", bert, { entailmentLabel: "LABEL_2", candidateLabels });
+  assert.deepEqual(await task(cases[2]!.text), await bert.zeroShot(cases[2]!.text, { entailmentLabel: "LABEL_2", candidateLabels }));
+  await using named = await loadBERT(folder("nli"), { threads: 1 });
+  const [given, found] = [{ candidateLabels, entailmentLabel: "neutral" }, { candidateLabels }];
+  assert.notDeepEqual(await named.zeroShot("a ship", given), await named.zeroShot("a ship", found), "a name that is given comes first");
+  await using vectors = await loadBERT(folder("sentences"), { threads: 1 });
+  await assert.rejects(vectors.zeroShot("a", { candidateLabels, entailmentLabel: "LABEL_2" }), hasCode("OPTION_INVALID"));
 });
 
 describe("fill-mask", () => {

@@ -125,15 +125,24 @@ export interface IdsInput {
   readonly typeIds?: TokenIds;
 }
 
-/** One text, pair, or list of ids with its special tokens. */
-export type TextInput = string | TextPair | IdsInput;
+/**
+ * The ids of two texts, without special tokens, which are put to them as to a {@link TextPair}, as are the token types;
+ * and it is cut as one.
+ */
+export interface IdPairInput {
+  readonly ids: TokenIds;
+  readonly pairIds: TokenIds;
+}
+
+/** One text, pair, pair of ids, or list of ids with its special tokens. */
+export type TextInput = string | TextPair | IdPairInput | IdsInput;
 
 export interface BERTEncodeOptions {
   /** Most tokens per text, special ones included. Default: the model's `positions`. */
   maxLength?: number;
   /**
    * Whether longer texts are cut, on the right and of a pair the longer one first; else they fail with
-   * `CONTEXT_OVERFLOW`. Default true. Ids are never cut.
+   * `CONTEXT_OVERFLOW`. Default true. A list of ids with its special tokens is never cut.
    */
   truncate?: boolean;
   /** Aborting it ends the call by the next layer, with code `ABORTED`. */
@@ -275,10 +284,10 @@ export class BERT extends Model {
   }
 
   /** Ids and token types of a text or pair, or of each of several, with special tokens. */
-  encode(text: string | TextPair, options?: BERTEncodeOptions): Promise<Encoding>;
-  encode(texts: readonly (string | TextPair)[], options?: BERTEncodeOptions): Promise<Encoding[]>;
+  encode(text: string | TextPair | IdPairInput, options?: BERTEncodeOptions): Promise<Encoding>;
+  encode(texts: readonly (string | TextPair | IdPairInput)[], options?: BERTEncodeOptions): Promise<Encoding[]>;
   async encode(
-    input: string | TextPair | readonly (string | TextPair)[],
+    input: string | TextPair | IdPairInput | readonly (string | TextPair | IdPairInput)[],
     options: BERTEncodeOptions = {},
   ): Promise<Encoding | Encoding[]> {
     const { signal, ...limits } = checkOptions("encode", options, encodeOptions);

@@ -22,7 +22,9 @@ export interface GenerationDefaults
     | "minP"
     | "repetitionPenalty"
     | "noRepeatNgramSize"
-    | "logitBias"
+    | "badWords"
+    | "suppressTokens"
+    | "beginSuppressTokens"
     | "stop"
     | "n"
     | "numBeams"
@@ -49,7 +51,18 @@ const NAMES = {
   length_penalty: "lengthPenalty",
   early_stopping: "earlyStopping",
   stop_strings: "stop",
+  bad_words_ids: "badWords",
+  suppress_tokens: "suppressTokens",
+  begin_suppress_tokens: "beginSuppressTokens",
 } as const satisfies Record<string, keyof GenerateOptions>;
+
+/** What a file may not say although the option may: strings among ids, ids among strings. */
+const LISTS: Readonly<Record<string, (value: unknown) => boolean>> = {
+  stop_strings: (value) => [value].flat().every((one) => typeof one === "string"),
+  bad_words_ids: (value) => Array.isArray(value) && value.every(Array.isArray),
+  suppress_tokens: Array.isArray,
+  begin_suppress_tokens: Array.isArray,
+};
 
 /** Keys that change what is generated and that Candlewick does not have, with the values that change nothing. */
 const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
@@ -65,12 +78,10 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
   dola_layers: [],
   encoder_repetition_penalty: [1],
   encoder_no_repeat_ngram_size: [0],
-  bad_words_ids: [],
   force_words_ids: [],
   constraints: [],
   forced_bos_token_id: [],
   forced_eos_token_id: [],
-  begin_suppress_tokens: [],
   exponential_decay_length_penalty: [],
   remove_invalid_values: [false],
   renormalize_logits: [false],
@@ -84,7 +95,7 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
  * Sampling and searching keys: where `config.json` has one of them, and there is no `generation_config.json`, it is
  * read for all.
  */
-const GENERATION_KEYS = [...Object.keys(NAMES), ...Object.keys(UNSUPPORTED), "do_sample", "max_length", "suppress_tokens"];
+const GENERATION_KEYS = [...Object.keys(NAMES), ...Object.keys(UNSUPPORTED), "do_sample", "max_length"];
 
 /** transformers' default of `top_k`, for a file that says to sample but gives no `top_k`. */
 const TOP_K_OF_TRANSFORMERS = 50;
@@ -110,9 +121,10 @@ export function convertGeneration(file: string, json: Json): Converted {
     const value = given(theirs);
     if (value === undefined) continue;
     // A model's file may turn sampling off by a top_k of 0 and a top_p of 1, as transformers does.
-    const problem = generateOptions[ours](value);
+    const problem = LISTS[theirs]?.(value) === false ? `must be a list of ${theirs === "stop_strings" ? "strings" : "token ids"}` : generateOptions[ours](value);
     if (problem) throw wrong(theirs, problem);
-    options[ours] = value;
+    // An empty list bans nothing.
+    if (!Array.isArray(value) || value.length > 0) options[ours] = value;
   }
   const unsupported = Object.entries(UNSUPPORTED).flatMap(([name, neutral]) => {
     const value = given(name);
@@ -123,12 +135,6 @@ export function convertGeneration(file: string, json: Json): Converted {
   if (maxLength !== undefined) {
     if (!Number.isInteger(maxLength) || (maxLength as number) < 1) throw wrong("max_length", "must be an integer of at least 1");
     if (options["maxNewTokens"] === undefined) options["maxLength"] = maxLength;
-  }
-  const suppressed = given("suppress_tokens");
-  if (suppressed !== undefined) {
-    const bias = Array.isArray(suppressed) ? Object.fromEntries(suppressed.map((id) => [String(id), -Infinity])) : suppressed;
-    if (generateOptions.logitBias(bias)) throw wrong("suppress_tokens", "must be a list of token ids");
-    if (Object.keys(bias as object).length > 0) options["logitBias"] = bias;
   }
 
   const samples = given("do_sample") ?? false;
@@ -205,7 +211,6 @@ export function overDefaults(given: GenerateOptions, defaults: GenerationDefault
   const { maxNewTokens: wishedNewTokens, maxLength: wishedLength, ...rest } = defaults;
   const fitting = Object.fromEntries(Object.entries(rest).filter(([name]) => !idle.has(name)));
   const options: ResolvedOptions = { ...fitting, ...given, numBeams };
-  if (defaults.logitBias && given.logitBias) options.logitBias = { ...defaults.logitBias, ...given.logitBias };
   if (given.maxNewTokens === undefined) return { ...options, wishedNewTokens, wishedLength };
   if (given.minNewTokens === undefined && options.minNewTokens !== undefined) {
     options.minNewTokens = Math.min(options.minNewTokens, given.maxNewTokens);

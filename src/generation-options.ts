@@ -20,7 +20,43 @@ const logitBias: Check = (value) => {
   return wrong && `must have token ids as keys and numbers or -Infinity as values (not ${wrong[0]}: ${show(wrong[1])})`;
 };
 
-const isIds = (value: unknown) => value instanceof Uint32Array || (Array.isArray(value) && value.every((id) => !TOKEN_ID(id)));
+/** Stop strings and ids, at the limits that `GenerateOptions.stop` states. */
+const MOST_STOPS = 64;
+const MOST_STOP_IDS = 1_024;
+const MOST_BAD_WORDS = 10_000;
+/** Of a stop string or a bad word, in characters; of a bad word's ids. */
+const LONGEST_WORD = 1_024;
+const MOST_SUPPRESSED = 100_000;
+
+/** A string of 1 to 1,024 characters without half a surrogate pair, which no text has. */
+const word: Check = (value) =>
+  typeof value === "string" && value.length > 0 && value.length <= LONGEST_WORD && !/\p{Surrogate}/u.test(value)
+    ? undefined
+    : `must be a string of 1 to ${LONGEST_WORD} characters, all of them whole`;
+
+const stop: Check = (value) => {
+  const all: readonly unknown[] = Array.isArray(value) ? value : [value];
+  if (all.filter((one) => typeof one === "string").length > MOST_STOPS) return `must have at most ${MOST_STOPS} strings`;
+  if (all.length > MOST_STOPS + MOST_STOP_IDS) return `must have at most ${MOST_STOP_IDS} token ids`;
+  const problem = all.map((one) => (typeof one === "number" ? TOKEN_ID(one) : word(one))).find(Boolean);
+  return problem && `${problem}, or a token id, or an array of such`;
+};
+
+const badWords: Check = (value) => {
+  if (typeof value === "string") return word(value);
+  if (!Array.isArray(value)) return "must be a word, or an array of words and of token ids";
+  if (value.length > MOST_BAD_WORDS) return `must be at most ${MOST_BAD_WORDS} words`;
+  const fits = (one: unknown) => (isIds(one) ? one.length > 0 && one.length <= LONGEST_WORD : word(one) === undefined);
+  const wrong = value.findIndex((one) => !fits(one));
+  return wrong === -1 ? undefined : `must be words of 1 to ${LONGEST_WORD} characters or token ids; number ${wrong} (${show(value[wrong])}) is none`;
+};
+
+const suppressed: Check = (value) =>
+  isIds(value) && value.length <= MOST_SUPPRESSED ? undefined : `must be at most ${MOST_SUPPRESSED} token ids`;
+
+/** A list within a list keeps its holes, which are no ids. */
+const isIds = (value: unknown): value is TokenIds =>
+  value instanceof Uint32Array || (Array.isArray(value) && Array.from(value).every((id) => !TOKEN_ID(id)));
 
 const continueFrom: Check = (value) =>
   isIds(value) || (Array.isArray(value) && value.every(isIds)) ? undefined : "must be token ids, or an array of token ids for each sequence";
@@ -40,8 +76,12 @@ export const generateOptions: OptionTable<GenerateOptions> = {
   frequencyPenalty: finite,
   noRepeatNgramSize: count,
   logitBias,
-  stop: checks.oneOrMore(checks.string),
-  stopTokenIds: (value) => (Array.isArray(value) ? checks.oneOrMore(TOKEN_ID)(value) : "must be an array of token ids"),
+  badWords,
+  suppressTokens: suppressed,
+  beginSuppressTokens: suppressed,
+  stop,
+  stopTokenIds: (value) =>
+    Array.isArray(value) && value.length <= MOST_STOP_IDS ? checks.oneOrMore(TOKEN_ID)(value) : `must be an array of at most ${MOST_STOP_IDS} token ids`,
   ignoreEos: checks.boolean,
   seed: checks.integer(0),
   logprobs: checks.integer(0, 20),
@@ -69,13 +109,19 @@ export type ResolvedOptions = GenerateOptions & { wishedNewTokens?: number; wish
 
 /** Of options that were checked. */
 export function nativeOptions(options: ResolvedOptions): NativeGenerateOptions {
-  const { signal: _, logitBias, stop, stopTokenIds, earlyStopping, continueFrom, speculation, ...rest } = options;
+  const { signal: _, logitBias, badWords, suppressTokens, beginSuppressTokens, stop, stopTokenIds, earlyStopping, continueFrom, speculation, ...rest } = options;
+  const stops = [stop ?? []].flat();
+  const words = [badWords ?? []].flat() as readonly (string | TokenIds)[];
   return {
     ...rest,
     logitBiasIds: logitBias && Object.keys(logitBias).map(Number),
     logitBiasValues: logitBias && Object.values(logitBias),
-    stop: typeof stop === "string" ? [stop] : stop?.slice(),
-    stopTokenIds: stopTokenIds?.slice(),
+    badWords: words.filter((one) => typeof one === "string"),
+    badWordIds: words.filter((one) => typeof one !== "string").map((ids) => Uint32Array.from(ids)),
+    suppressTokens: suppressTokens && Array.from(suppressTokens),
+    beginSuppressTokens: beginSuppressTokens && Array.from(beginSuppressTokens),
+    stop: stops.filter((one) => typeof one === "string"),
+    stopTokenIds: [...stops.filter((one) => typeof one === "number"), ...(stopTokenIds ?? [])],
     continueFrom: continueFrom && sequencesOf(continueFrom),
     speculation: speculation === false ? "off" : undefined,
     earlyStopping: earlyStopping === undefined ? undefined : (String(earlyStopping) as "true" | "false" | "never"),

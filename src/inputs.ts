@@ -45,6 +45,11 @@ export function nativeTexts(where: string, text: unknown): string[] {
   return texts as string[];
 }
 
+interface NativeIdPair {
+  readonly ids: Uint32Array;
+  readonly pairIds: Uint32Array;
+}
+
 interface NativeIds {
   readonly ids: Uint32Array;
   /** None: all are 0. */
@@ -52,19 +57,20 @@ interface NativeIds {
 }
 
 /** What was checked, copied from what the user gave. */
-export type CheckedInput = string | TextPair | NativeIds;
+export type CheckedInput = string | TextPair | NativeIds | NativeIdPair;
 
-const FORMS = "must be strings, or {text, textPair}, or {ids, typeIds?}, all of one kind";
-const KEYS = ["text", "textPair", "ids", "typeIds"];
+const FORMS = "must be strings, or {text, textPair}, or {ids, pairIds}, or {ids, typeIds?}, all of one kind";
+const KEYS = ["text", "textPair", "ids", "pairIds", "typeIds"];
 
 /**
  * Throws `OPTION_INVALID` for what is no text, pair or ids and for several kinds in one call, `OPTION_UNKNOWN` for a
- * key that none has, `INPUT_INVALID` for an object that is a pair and ids at once, or has not as many types as ids.
+ * key that none has, `INPUT_INVALID` for an object that is a pair and ids at once, that has types beside a pair of ids,
+ * or not as many types as ids.
  */
 export function checkInputs(where: string, input: TextInput | readonly TextInput[]): CheckedInput[] {
   const inputs: readonly unknown[] = Array.isArray(input) ? input : [input];
   const checked = Array.from(inputs, (one) => checkInput(where, one));
-  if (checked.every(isText) || checked.every(isPair) || checked.every(isIds)) return checked;
+  if (checked.every(isText) || checked.every(isPair) || checked.every(isIdPair) || checked.every(isIds)) return checked;
   throw invalid(where, "the input", FORMS, input);
 }
 
@@ -78,10 +84,12 @@ function checkInput(where: string, input: unknown): CheckedInput {
   if (ofPair && names.some((name) => !name.startsWith("text"))) {
     throw new CandlewickError("INPUT_INVALID", `${where}: the input is either {text, textPair} or {ids, typeIds?}, not both`);
   }
-  const { text, textPair, ids, typeIds } = given;
+  const { text, textPair, ids, pairIds, typeIds } = given;
   if (typeof text === "string" && typeof textPair === "string") return { text, textPair };
   if (ofPair || typeof ids !== "object") throw invalid(where, "the input", FORMS, input);
-  return checkIds(where, ids, typeIds);
+  if (pairIds === undefined) return checkIds(where, ids, typeIds);
+  if (typeIds !== undefined) throw new CandlewickError("INPUT_INVALID", `${where}: the types of a pair of ids follow from it; leave typeIds out`);
+  return { ids: nativeIds(where, "ids", ids), pairIds: nativeIds(where, "pairIds", pairIds) };
 }
 
 function checkIds(where: string, ids: unknown, typeIds: unknown): NativeIds {
@@ -97,13 +105,15 @@ function checkIds(where: string, ids: unknown, typeIds: unknown): NativeIds {
 export function nativeInputs(inputs: readonly CheckedInput[]): NativeTexts {
   if (inputs.every(isText)) return { texts: inputs.slice() };
   if (inputs.every(isPair)) return { texts: inputs.map(({ text }) => text), pairs: inputs.map(({ textPair }) => textPair) };
+  if (inputs.every(isIdPair)) return { ids: inputs.map(({ ids }) => ids), pairIds: inputs.map(({ pairIds }) => pairIds) };
   const lists = inputs.filter(isIds);
   return { ids: lists.map(({ ids }) => ids), typeIds: lists.map(({ typeIds }) => typeIds) };
 }
 
 const isText = (input: CheckedInput): input is string => typeof input === "string";
 const isPair = (input: CheckedInput): input is TextPair => typeof input === "object" && "text" in input;
-const isIds = (input: CheckedInput): input is NativeIds => typeof input === "object" && "ids" in input;
+const isIds = (input: CheckedInput): input is NativeIds => typeof input === "object" && "typeIds" in input;
+const isIdPair = (input: CheckedInput): input is NativeIdPair => typeof input === "object" && "pairIds" in input;
 
 interface Packed<A> {
   readonly data: A;

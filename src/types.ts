@@ -41,9 +41,26 @@ export interface GenerateOptions {
   noRepeatNgramSize?: number;
   /** Added to the logits, by token id; `-Infinity` bans a token. */
   logitBias?: Readonly<Record<number, number>>;
-  /** The text ends before the first of these. They may span tokens. At most 64. */
-  stop?: string | readonly string[];
-  /** Token ids that end a sequence, beside the model's own end tokens. */
+  /**
+   * What is not said: words, and sequences of token ids. A sequence is not completed: its last token is banned where
+   * the others stand before it, the prompt's included; an end token by itself is no word (`suppressTokens` bans it). A
+   * word is banned as the tokenizer writes it at the beginning of a text and after a space; one that begins with a
+   * space or a line's end, only as it is. Other spellings are other words: `"Word"`, `"words"`. At most 10,000, each of
+   * at most 1,024 characters or ids. Default: none.
+   */
+  badWords?: string | readonly (string | TokenIds)[];
+  /** Token ids that are not generated, at most 100,000. Default: none. */
+  suppressTokens?: TokenIds;
+  /** Token ids with which no continuation begins, at most 100,000. Default: none. */
+  beginSuppressTokens?: TokenIds;
+  /**
+   * The text ends before the first of these strings, which may span tokens, and in which special tokens have their
+   * names (`"<|eot|>"`); so it does where one comes about between the tokens that are not written. At most 64, each of
+   * at most 1,024 characters; one with a character that no token of the vocabulary has is `OPTION_INVALID`. Numbers are
+   * token ids that end a sequence, as in `stopTokenIds`. Default: none.
+   */
+  stop?: string | number | readonly (string | number)[];
+  /** Token ids that end a sequence, beside the model's own end tokens; with those in `stop` at most 1,024. */
   stopTokenIds?: readonly number[];
   /** Go on after the model's own end tokens. Default false. */
   ignoreEos?: boolean;
@@ -141,7 +158,7 @@ export interface Accepted {
   readonly promptTokens: number;
 }
 
-/** `"stop"`: an end token or a stop string. `"length"`: `maxNewTokens`. `"aborted"`: cancelled by its reader. */
+/** `"stop"`: an end token, a stop string, a stop id. `"length"`: `maxNewTokens`. `"aborted"`: ended by its reader. */
 export type FinishReason = "stop" | "length" | "aborted";
 
 /** One continuation. */
@@ -154,6 +171,8 @@ export interface GeneratedSequence {
   readonly finishReason: FinishReason;
   /** The stop string that ended it; it is not in `text`. */
   readonly stopSequence?: string;
+  /** The id of `stop` or `stopTokenIds` that ended it, its last token; absent where a stop string ends before it. */
+  readonly stopTokenId?: number;
   /** Beam search: what it was ranked by. */
   readonly score?: number;
 }

@@ -16,6 +16,7 @@ interface Arguments extends RowArguments {
   label?: string[];
   template?: string;
   multiLabel?: boolean;
+  entailmentLabel?: string;
 }
 
 export function addClassify(program: Command): void {
@@ -31,10 +32,13 @@ export function addClassify(program: Command): void {
     .option("-l, --label <name>", "a label that a text may have; may be repeated", several(String))
     .option("--template <text>", 'with --label: a sentence with {} for the label (default: "This example is {}.")')
     .option("--multi-label", "with --label: several labels may hold")
+    .option("--entailment-label <name>", 'with --label: which of the model\'s own labels means that the sentence holds (default: the one that begins with "entail")')
     .addHelpText("after", '\nJSON lines may hold pairs: {"text": …, "textPair": …}.\nFor instance: candlewick classify -m ./my-bert "I loved it" --top-k 2');
   withRowOptions(command, "text-classification").action((texts: string[], options: Arguments) => {
     if (options.label) return zeroShot(texts, options);
-    if (options.template !== undefined || options.multiLabel) command.error("error: --template and --multi-label need --label");
+    if (options.template !== undefined || options.multiLabel || options.entailmentLabel !== undefined) {
+      command.error("error: --template, --multi-label and --entailment-label need --label");
+    }
     return classify(texts, options, "text-classification");
   });
 }
@@ -66,14 +70,14 @@ function classify(texts: string[], options: Arguments, shipped: ShippedTask): Pr
 }
 
 function zeroShot(texts: string[], options: Arguments): Promise<void> {
-  const { topK = 1, label: candidateLabels = [], template: hypothesisTemplate, multiLabel } = options;
+  const { topK = 1, label: candidateLabels = [], template: hypothesisTemplate, multiLabel, entailmentLabel } = options;
   const labelsOf = ({ labels, scores }: ZeroShotResult) => labels.slice(0, topK).map((label, i) => ({ label, score: scores[i]! }));
   return runRows<string, ZeroShotResult>({
     texts,
     options,
     read: textOf,
     shipped: "zero-shot-classification",
-    task: (model) => ({ stream: (inputs, call) => model.zeroShot.stream(inputs, { ...call, candidateLabels, hypothesisTemplate, multiLabel }) }),
+    task: (model) => ({ stream: (inputs, call) => model.zeroShot.stream(inputs, { ...call, candidateLabels, hypothesisTemplate, multiLabel, entailmentLabel }) }),
     text: (result, text) => line(text, labelsOf(result)),
     json: (result, text) => ({ text, labels: labelsOf(result), method: result.method }),
   });

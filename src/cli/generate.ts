@@ -31,6 +31,9 @@ interface Arguments extends LoadArguments, InputArguments {
   repetitionPenalty?: number;
   seed?: number;
   stop?: string[];
+  stopToken?: number[];
+  badWord?: string[];
+  suppressToken?: number[];
   draft?: string;
   draftDtype?: Dtype;
   /** False: the new text alone. */
@@ -57,7 +60,10 @@ export function addGenerate(program: Command): void {
     .option("--top-p <x>", "choose among the likeliest tokens that make up this probability", number)
     .option("--min-p <x>", "leave out tokens less likely than this share of the likeliest", number)
     .option("--repetition-penalty <x>", "above 1, words that were said become less likely", number)
-    .option("--stop <text>", "end before this text; may be repeated", several(String))
+    .option("--stop <text>", "end before this text, or at the special token of this name; may be repeated", several(String))
+    .option("--stop-token <id>", "end at this token; may be repeated", several(number))
+    .option("--bad-word <text>", "never say this; may be repeated", several(String))
+    .option("--suppress-token <id>", "never choose this token; may be repeated", several(number))
     .option("--seed <n>", "the same seed gives the same text (default: a random one, which is told)", number)
     .option("--draft <path>", "a smaller model of the same vocabulary, or the same model, that guesses tokens: the same text, sooner")
     .addOption(new Option("--draft-dtype <type>", "how the draft's weights are held").choices(DTYPES))
@@ -97,10 +103,23 @@ async function generate(words: string[], options: Arguments): Promise<void> {
 }
 
 function generationOf(options: Arguments, model: GPT2, own: boolean): GenerateOptions {
-  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed = own ? OWN_SEED : undefined } = options;
+  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, stopToken, badWord, suppressToken, seed = own ? OWN_SEED : undefined } = options;
   const learned = model.info.generationDefaults;
   const length = learned.maxNewTokens ?? learned.maxLength;
-  return { maxNewTokens: maxNewTokens ?? (length === undefined ? LENGTH : undefined), temperature, topK, topP, minP, repetitionPenalty, stop, seed, signal };
+  return {
+    maxNewTokens: maxNewTokens ?? (length === undefined ? LENGTH : undefined),
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    badWords: badWord,
+    suppressTokens: suppressToken,
+    stop,
+    stopTokenIds: stopToken,
+    seed,
+    signal,
+  };
 }
 
 /** One prompt of the words; else what the files or standard input hold, whole unless they are rows. */

@@ -23,6 +23,11 @@ export interface ZeroShotOptions extends TaskOptions {
   hypothesisTemplate?: string;
   /** Whether several labels may hold: each then has a probability of its own. Default false. By entailment only. */
   multiLabel?: boolean;
+  /**
+   * Which of the classifier's labels (`model.info.labels`) says that the hypothesis follows from the text. Default: the
+   * first that begins with "entail"; a classifier without one (`LABEL_0`, …) needs it. By entailment only.
+   */
+  entailmentLabel?: string;
 }
 
 export interface ZeroShotResult {
@@ -49,27 +54,40 @@ const options: OptionTable<ZeroShotOptions> = {
   candidateLabels: labelsCheck,
   hypothesisTemplate: template,
   multiLabel: checks.boolean,
+  entailmentLabel: checks.string,
 };
 
-const entailment = (model: BERT): number => model.info.labels.findIndex((label) => label.toLowerCase().startsWith("entail"));
-const byEntailment = (model: BERT): boolean => model.info.head === "sequence-classification" && model.info.labels.length > 1 && entailment(model) !== -1;
+/** The number of the label of entailment; -1: none is. */
+const entailment = (model: BERT, name?: string): number =>
+  model.info.labels.findIndex((label) => (name === undefined ? label.toLowerCase().startsWith("entail") : label === name));
+const isClassifier = ({ info }: BERT): boolean => info.head === "sequence-classification" && info.labels.length > 1;
+const MOST_SHOWN = 12;
+/** The model's labels, for messages. */
+const labelsOf = ({ info: { labels } }: BERT): string =>
+  labels.slice(0, MOST_SHOWN).join(", ") + (labels.length > MOST_SHOWN ? `, and ${labels.length - MOST_SHOWN} more` : "");
 
 export const zeroShot: TaskDefinition<string, ZeroShotOptions, ZeroShotResult> = {
   name: "zeroShot",
   options,
   fits(model) {
-    if (byEntailment(model) || model.info.head === undefined) return;
-    throw unfit(model, "zero-shot classification", "a classifier with a label that begins with \"entail\", or a model of embeddings");
+    if (isClassifier(model) || model.info.head === undefined) return;
+    throw unfit(model, "zero-shot classification", "a classifier of entailment, or a model of embeddings");
   },
-  check(model, { multiLabel }) {
-    if (multiLabel !== undefined && !byEntailment(model)) {
-      throw invalid("zeroShot", "multiLabel", "has no effect on similarities", multiLabel);
+  check(model, { multiLabel, entailmentLabel }) {
+    if (!isClassifier(model)) {
+      if (multiLabel !== undefined) throw invalid("zeroShot", "multiLabel", "has no effect on similarities", multiLabel);
+      if (entailmentLabel !== undefined) throw invalid("zeroShot", "entailmentLabel", "has no effect on similarities", entailmentLabel);
+    } else if (entailment(model, entailmentLabel) === -1) {
+      if (entailmentLabel !== undefined) throw invalid("zeroShot", "entailmentLabel", `must be one of the model's labels, ${labelsOf(model)}`, entailmentLabel);
+      // transformers takes the last label, with a warning.
+      const needs = `a label that begins with "entail", or entailmentLabel, which says which of ${labelsOf(model)} means it`;
+      throw unfit(model, "zero-shot classification", needs);
     }
   },
   read: readText("zeroShot"),
   async run(model, texts, { candidateLabels, ...rest }) {
     if (!candidateLabels) throw new CandlewickError("OPTION_INVALID", `zeroShot: candidateLabels ${labelsCheck(undefined)}`);
-    const [method, scores] = byEntailment(model)
+    const [method, scores] = isClassifier(model)
       ? (["entailment", await entailments(model, texts, candidateLabels, rest)] as const)
       : (["similarity", await similarities(model, texts, candidateLabels, rest)] as const);
     return mapInTurns(texts, (sequence, index) => {
@@ -82,12 +100,12 @@ export const zeroShot: TaskDefinition<string, ZeroShotOptions, ZeroShotResult> =
 type Rest = Omit<ZeroShotOptions, "candidateLabels">;
 
 async function entailments(model: BERT, texts: readonly string[], labels: readonly string[], rest: Rest): Promise<number[][]> {
-  const { hypothesisTemplate = "This example is {}.", multiLabel = false, onProgress, ...call } = rest;
+  const { hypothesisTemplate = "This example is {}.", multiLabel = false, entailmentLabel, onProgress, ...call } = rest;
   const hypotheses = labels.map((label) => hypothesisTemplate.replaceAll("{}", () => label));
   const pairs = texts.flatMap((text) => hypotheses.map((textPair) => ({ text, textPair })));
   const progress = onProgress && (({ done }: { done: number }) => onProgress({ done: done / labels.length, total: texts.length }));
   // The hypothesis stays whole: of a long pair the text is cut.
-  const yes = entailment(model);
+  const yes = entailment(model, entailmentLabel);
   const no = yes === 0 ? model.info.labels.length - 1 : 0;
   const reading = fromLogits(model, pairs, { ...call, onProgress: progress }, (row) => [row[no]!, row[yes]!] as const, "first");
   const textOf = (pair: number) => (texts.length === 1 ? undefined : Math.floor(pair / labels.length));
@@ -100,7 +118,7 @@ async function entailments(model: BERT, texts: readonly string[], labels: readon
 }
 
 async function similarities(model: BERT, texts: readonly string[], labels: readonly string[], rest: Rest): Promise<number[][]> {
-  const { hypothesisTemplate = "{}", multiLabel: _none, ...call } = rest;
+  const { hypothesisTemplate = "{}", multiLabel: _none, entailmentLabel: _no, ...call } = rest;
   const sentences = labels.map((label) => hypothesisTemplate.replaceAll("{}", () => label));
   const { onProgress: _progress, ...quiet } = call;
   // A label is none of the inputs.

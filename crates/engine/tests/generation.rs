@@ -461,7 +461,18 @@ fn wrong_options_are_refused_at_once_and_by_name() {
         ("logitBias", set(|o| o.logit_bias = vec![(1, f32::INFINITY)])),
         ("stop", set(|o| o.stop = vec![String::new()])),
         ("stop", set(|o| o.stop = vec!["x".into(); 65])),
+        ("stop", set(|o| o.stop = vec!["x".repeat(4097)])),
         ("stopTokenIds", set(|o| o.stop_token_ids = vec![257])),
+        ("stopTokenIds", set(|o| o.stop_token_ids = vec![1; 1025])),
+        ("badWords", set(|o| o.bad_words = vec![String::new()])),
+        ("badWords", set(|o| o.bad_words = vec!["x".into(); 10_001])),
+        ("badWords", set(|o| o.bad_words = vec!["x".repeat(1025)])),
+        ("badWords", set(|o| o.bad_word_ids = vec![vec![]])),
+        ("badWords", set(|o| o.bad_word_ids = vec![vec![1, 257]])),
+        ("badWords", set(|o| o.bad_word_ids = vec![vec![1; 1025]])),
+        ("suppressTokens", set(|o| o.suppress_tokens = vec![257])),
+        ("suppressTokens", set(|o| o.suppress_tokens = vec![1; 100_001])),
+        ("beginSuppressTokens", set(|o| o.begin_suppress_tokens = vec![1, 257])),
     ];
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         type Setter = fn(&mut GenerateOptions, f32);

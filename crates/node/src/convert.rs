@@ -110,6 +110,10 @@ pub struct GenerateOptions {
     pub no_repeat_ngram_size: Option<u32>,
     pub logit_bias_ids: Option<Vec<u32>>,
     pub logit_bias_values: Option<Vec<f64>>,
+    pub bad_words: Option<Vec<String>>,
+    pub bad_word_ids: Option<Vec<Uint32Array>>,
+    pub suppress_tokens: Option<Vec<u32>>,
+    pub begin_suppress_tokens: Option<Vec<u32>>,
     pub stop: Option<Vec<String>>,
     pub stop_token_ids: Option<Vec<u32>>,
     pub ignore_eos: Option<bool>,
@@ -157,6 +161,10 @@ impl From<GenerateOptions> for engine::GenerateOptions {
             frequency_penalty: number(from.frequency_penalty, default.frequency_penalty),
             no_repeat_ngram_size: count(from.no_repeat_ngram_size, default.no_repeat_ngram_size),
             logit_bias: bias_ids.zip(bias_values).collect(),
+            bad_words: from.bad_words.unwrap_or_default(),
+            bad_word_ids: from.bad_word_ids.into_iter().flatten().map(|ids| ids.to_vec()).collect(),
+            suppress_tokens: from.suppress_tokens.unwrap_or_default(),
+            begin_suppress_tokens: from.begin_suppress_tokens.unwrap_or_default(),
             stop: from.stop.unwrap_or_default(),
             stop_token_ids: from.stop_token_ids.unwrap_or_default(),
             ignore_eos: from.ignore_eos.unwrap_or(default.ignore_eos),
@@ -213,13 +221,14 @@ impl ScoreOptions {
     }
 }
 
-/// Columns, so that a thousand texts are a few arrays: texts, or texts with as many pairs, or ids with as many type
-/// ids.
+/// Columns, so that a thousand texts are a few arrays: texts, or texts with as many pairs, or ids with as many pairs
+/// or type ids.
 #[napi(object, object_to_js = false)]
 pub struct Texts {
     pub texts: Option<Vec<String>>,
     pub pairs: Option<Vec<String>>,
     pub ids: Option<Vec<Uint32Array>>,
+    pub pair_ids: Option<Vec<Uint32Array>>,
     pub type_ids: Option<Vec<Uint32Array>>,
 }
 
@@ -227,6 +236,10 @@ impl From<Texts> for Vec<EncoderText> {
     fn from(from: Texts) -> Self {
         let texts = from.texts.unwrap_or_default().into_iter();
         let ids = from.ids.unwrap_or_default().into_iter().map(|ids| ids.to_vec());
+        if let Some(pairs) = from.pair_ids {
+            let pairs = pairs.iter().map(|pair| pair.to_vec());
+            return ids.zip(pairs).map(|(ids, pair)| EncoderText::IdPair(ids, pair)).collect();
+        }
         match (from.pairs, from.type_ids) {
             (Some(pairs), _) => texts.zip(pairs).map(|(text, pair)| EncoderText::Pair(text, pair)).collect(),
             (None, Some(types)) => ids

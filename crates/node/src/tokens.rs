@@ -28,6 +28,7 @@ pub struct GeneratedSequence {
     #[napi(ts_type = "'stop' | 'length' | 'aborted'")]
     pub finish_reason: String,
     pub stop_sequence: Option<String>,
+    pub stop_token_id: Option<u32>,
     pub score: Option<f64>,
 }
 
@@ -82,6 +83,7 @@ impl From<engine::SequenceResult> for GeneratedSequence {
             tokens: sequence.tokens.into_iter().map(Token::from).collect(),
             finish_reason: sequence.finish_reason.as_str().to_string(),
             stop_sequence: sequence.stop_sequence,
+            stop_token_id: sequence.stop_token_id,
             score: sequence.score.map(f64::from),
         }
     }

@@ -218,8 +218,8 @@ const UNKNOWN: Usage = {
   outputTokens: { total: undefined, text: undefined, reasoning: undefined },
 };
 
-function metadata({ seed, timings, stopSequence, tokens }: GenerationResult): Metadata {
+function metadata({ seed, timings, stopSequence, stopTokenId, tokens }: GenerationResult): Metadata {
   const reported = tokens.some(({ topLogprobs }) => topLogprobs !== undefined);
   const logprobs = tokens.map(({ id, text, logprob, topLogprobs = [] }) => ({ id, text, logprob, topLogprobs: topLogprobs.map((top) => ({ ...top })) }));
-  return { [PROVIDER]: { seed, timings: { ...timings }, ...(stopSequence !== undefined && { stopSequence }), ...(reported && { logprobs }) } };
+  return { [PROVIDER]: { seed, timings: { ...timings }, ...(stopSequence !== undefined && { stopSequence }), ...(stopTokenId !== undefined && { stopTokenId }), ...(reported && { logprobs }) } };
 }

@@ -61,7 +61,7 @@ export class ChatCandlewick extends BaseChatModel<ChatCandlewickCallOptions> imp
       ls_model_name: this.#source.source,
       ls_temperature: temperature,
       ls_max_tokens: maxNewTokens,
-      ls_stop: stop === undefined ? undefined : [stop].flat(),
+      ls_stop: stop === undefined ? undefined : [stop].flat().map(String),
     };
   }
 

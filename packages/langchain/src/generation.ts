@@ -39,7 +39,7 @@ export function settingsOf(fields: object): GenerateOptions {
 const CALL_OPTIONS = ["maxConcurrency", "maxRetries", "outputVersion", "promptIndex", "stream", "timeout"];
 const TOOLS = ["tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "response_format"];
 /** Settings whose values are objects. */
-const OBJECTS = ["logitBias", "signal", "speculation", "stop", "stopTokenIds"];
+const OBJECTS = ["badWords", "beginSuppressTokens", "logitBias", "signal", "speculation", "stop", "stopTokenIds", "suppressTokens"];
 
 /**
  * The settings among a call's options. What frameworks put beside them (a store, a writer) is left out: these are
@@ -105,12 +105,13 @@ export function tokenUsage(results: readonly GenerationResult[]) {
 }
 
 /** How a generation ended and what it took. */
-export function infoOf({ finishReason, stopSequence, seed, timings, tokens }: GenerationResult): Record<string, unknown> {
+export function infoOf({ finishReason, stopSequence, stopTokenId, seed, timings, tokens }: GenerationResult): Record<string, unknown> {
   const reported = tokens.some(({ topLogprobs }) => topLogprobs !== undefined);
   const logprobs = tokens.map(({ id, text, logprob, topLogprobs }) => ({ id, text, logprob, topLogprobs }));
   return {
     finish_reason: finishReason,
     ...(stopSequence !== undefined && { stop_sequence: stopSequence }),
+    ...(stopTokenId !== undefined && { stop_token_id: stopTokenId }),
     seed,
     timings,
     ...(reported && { logprobs }),

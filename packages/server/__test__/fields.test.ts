@@ -52,6 +52,7 @@ const extensions: Record<string, Field> = {
   no_repeat_ngram_size: whole(0, TOKENS, 3),
   min_tokens: whole(0, TOKENS, 1),
   ignore_eos: yes,
+  bad_words: [[[], ["bad", " worse"]], [[""], [1], "bad", ["x".repeat(1_025)], Array.from({ length: 1_025 }, () => "x")]],
   stop_token_ids: [[[], [1, 2]], [[-1], ["1"], [0.5], 1, Array.from({ length: 1_025 }, () => 1)]],
   priority: choice("interactive", "batch"),
 };

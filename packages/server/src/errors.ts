@@ -77,6 +77,7 @@ export interface ErrorPlace {
 
 /** The library's names of options, and the fields that they are made of. */
 const FIELDS: Readonly<Record<string, string>> = {
+  badWords: "bad_words",
   logitBias: "logit_bias",
   maxNewTokens: "max_tokens",
   minNewTokens: "min_tokens",

@@ -18,6 +18,7 @@ export interface SamplingFields {
   readonly no_repeat_ngram_size?: number;
   readonly min_tokens?: number;
   readonly ignore_eos?: boolean;
+  readonly bad_words?: readonly string[];
   readonly stop_token_ids?: readonly number[];
   readonly logit_bias?: Readonly<Record<string, number>>;
   readonly priority?: "interactive" | "batch";
@@ -49,6 +50,7 @@ export function samplingOptions(fields: SamplingFields): CommonOptions {
     noRepeatNgramSize: fields.no_repeat_ngram_size,
     minNewTokens: fields.min_tokens,
     ignoreEos: fields.ignore_eos,
+    badWords: fields.bad_words,
     stopTokenIds: fields.stop_token_ids,
     logitBias: fields.logit_bias,
     priority: fields.priority,

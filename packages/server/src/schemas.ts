@@ -53,6 +53,7 @@ const extensions = {
   no_repeat_ngram_size: v.optional(integer(0, TOKENS)),
   min_tokens: v.optional(integer(0, TOKENS)),
   ignore_eos: v.optional(flag),
+  bad_words: v.optional(v.pipe(v.array(v.pipe(text, v.minLength(1, "must not be empty"), v.maxLength(1_024, "must be at most 1024 characters")), "must be a list of words"), v.maxLength(1_024, "must be at most 1024 words"))),
   stop_token_ids: v.optional(v.pipe(v.array(id, "must be token ids"), v.maxLength(1_024, "must be at most 1024 token ids"))),
   priority: v.optional(v.picklist(["interactive", "batch"], 'must be "interactive" or "batch"')),
 } as const;

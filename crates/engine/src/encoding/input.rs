@@ -12,6 +12,8 @@ pub enum EncoderText {
     Single(String),
     /// A question and its context, a query and a passage.
     Pair(String, String),
+    /// The ids of two texts, to which special tokens and token types are put as to two texts.
+    IdPair(Vec<u32>, Vec<u32>),
     /// Ids with their special tokens. Empty `type_ids` stand for zeros.
     Ids(EncoderInput),
 }
@@ -82,7 +84,7 @@ impl InputLimits {
             let windows = match text {
                 EncoderText::Single(text) => codec.text.windows(&text, None, &cut)?,
                 EncoderText::Pair(text, pair) => codec.text.windows(&text, Some(&pair), &cut)?,
-                EncoderText::Ids(_) => {
+                EncoderText::IdPair(..) | EncoderText::Ids(_) => {
                     return Err(EngineError::option("returnTokens", "needs text, not ids"));
                 }
             };
@@ -112,6 +114,7 @@ impl InputLimits {
         let input = match text {
             EncoderText::Single(text) => need(codec)?.text.encode_pair(&text, None, &cut)?,
             EncoderText::Pair(text, pair) => need(codec)?.text.encode_pair(&text, Some(&pair), &cut)?,
+            EncoderText::IdPair(ids, pair) => need(codec)?.text.pair_of_ids(&ids, &pair, &cut)?,
             EncoderText::Ids(input) => input,
         };
         self.accept(input)

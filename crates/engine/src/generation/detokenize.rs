@@ -48,10 +48,27 @@ impl Detokenizer {
         Self { decoder, stops: StopMatcher::new(stops) }
     }
 
-    /// Adds a token. Stop strings are looked for if `may_stop`; text before does not count towards one.
+    /// Adds a token. Stop strings are looked for if `may_stop`; text before does not count towards one. They see the
+    /// names of special tokens, which are not part of the text.
     pub fn push(&mut self, id: u32, may_stop: bool) -> Result<Piece> {
+        if self.decoder.is_special(id) {
+            return self.push_hidden(id, may_stop);
+        }
         let text = self.decoder.push(id)?;
         Ok(self.release(&text, may_stop))
+    }
+
+    /// As [`push`](Self::push), of a token whose text is not part of the output: stop strings see it.
+    pub fn push_hidden(&mut self, id: u32, may_stop: bool) -> Result<Piece> {
+        if self.stops.is_idle() {
+            return Ok(Piece::default());
+        }
+        if !may_stop {
+            return Ok(Piece { text: self.stops.finish(), stop: None });
+        }
+        let name = self.decoder.name(id)?;
+        let (text, stop) = self.stops.push_hidden(&name);
+        Ok(Piece { text, stop })
     }
 
     /// What was held back, when no token follows. The first bytes of a character that never came are dropped: a text
@@ -76,12 +93,30 @@ impl Detokenizer {
 }
 
 impl Decoder {
+    fn is_special(&self, id: u32) -> bool {
+        match self {
+            Self::Silent => false,
+            Self::Bytes { codec, .. } | Self::Window { codec, .. } => codec.text.is_special(id),
+        }
+    }
+
+    /// What a token adds to a text in which special tokens are written out.
+    fn name(&self, id: u32) -> Result<String> {
+        match self {
+            Self::Silent => Ok(String::new()),
+            Self::Bytes { codec, .. } => Ok(codec.show(id)),
+            Self::Window { codec, ids, prefix, read } => {
+                let before = codec.text.decode(&ids[*prefix..*read], false)?;
+                let now = codec.text.decode(&[&ids[*prefix..*read], &[id]].concat(), false)?;
+                Ok(now.get(before.len()..).unwrap_or_default().to_owned())
+            }
+        }
+    }
+
+    /// The text of a token that is not special.
     fn push(&mut self, id: u32) -> Result<String> {
         match self {
             Self::Silent => Ok(String::new()),
-            Self::Bytes { codec, .. } | Self::Window { codec, .. } if codec.text.is_special(id) => {
-                Ok(String::new())
-            }
             Self::Bytes { codec, pending } => {
                 pending.extend(codec.text.token_bytes(id).unwrap_or_default());
                 Ok(take_characters(pending))

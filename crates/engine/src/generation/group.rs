@@ -250,7 +250,11 @@ impl SequenceGroup {
         })?;
         if search.is_done() {
             output.retired.append(&mut self.sequences);
-            for ended in self.hypotheses(|reason| reason) {
+            let found = self.hypotheses(|reason| reason);
+            if found.is_empty() {
+                return Err(banned(plan));
+            }
+            for ended in found {
                 output.events.extend(ended.tokens.iter().cloned());
                 output.ended.push(ended);
             }
@@ -287,6 +291,10 @@ impl SequenceGroup {
     }
 }
 
+fn banned(plan: &Plan) -> EngineError {
+    EngineError::option(plan.processors.banning(), "every token is banned")
+}
+
 /// The token after `tokens`, and what was asked of log-probabilities. Overwrites `scores`.
 fn draw(
     plan: &Plan,
@@ -300,6 +308,6 @@ fn draw(
     // The raw logits are needed after the choice only where it may differ from them.
     let raw = logprobs.is_some().then(|| scores.to_vec());
     let id = choose(&plan.processors, scores, tokens, prompt, (plan.seed, lane), scratch)
-        .ok_or_else(|| EngineError::option("logitBias", "every token is banned"))?;
+        .ok_or_else(|| banned(plan))?;
     Ok((id, logprobs.zip(raw).map(|(all, raw)| (all.at(raw[id as usize]), all))))
 }

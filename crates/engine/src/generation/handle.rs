@@ -14,6 +14,7 @@ use crate::generation::batch::Priority;
 use crate::generation::kv::prefix::Realm;
 use crate::generation::options::{GenerateOptions, Prompt, Truncate};
 use crate::generation::request::{Deadline, Job};
+use crate::generation::sampling::bans::{Bans, spellings};
 use crate::generation::scheduler::{Command, Scheduler};
 use crate::generation::score::{ScoreJob, ScoreOptions, Scores, read_all, unknown_id};
 use crate::generation::speculative::Speculation;
@@ -158,7 +159,7 @@ impl Generator {
             return Err(EngineError::Closed);
         }
         let GenerateRequest { prompts, options } = request;
-        options.validate(&inner.info, inner.vocabulary.is_some())?;
+        options.validate(&inner.info, inner.codec.as_ref())?;
         options.check_continued(prompts.len())?;
         if let Speculation::Draft(draft) = &options.speculation {
             draft.check(&inner.info, &inner.closing)?;
@@ -169,7 +170,10 @@ impl Generator {
         let submitted = Instant::now();
         // Ids need no tokenizing, so they skip the queue of the text thread.
         let is_drafted = matches!(options.speculation, Speculation::Draft(_));
-        let needs_text = is_drafted || prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
+        let needs_text = is_drafted
+            || !options.bad_words.is_empty()
+            || prompts.iter().any(|prompt| matches!(prompt, Prompt::Text(_)));
+        let end_ids = options.end_ids(&inner.info);
         let wake = waker(&inner.commands);
         let (stream, producer) =
             TokenStream::new(options.cancel.clone(), inner.closing.clone(), wake, self.clone());
@@ -189,6 +193,10 @@ impl Generator {
             }
         };
         let tokenise = move |codec: Option<&Codec>| {
+            let bans = match bans(&options, &end_ids, codec, &producer) {
+                Ok(bans) => bans,
+                Err(error) => return producer.finish(Err(error)),
+            };
             if let Speculation::Draft(draft) = &options.speculation
                 && let Err(error) = draft.check_tokens(codec)
             {
@@ -212,7 +220,7 @@ impl Generator {
                     if producer.stop().is_none() {
                         producer.accept(tokens);
                     }
-                    let job = Job { producer, options, prompts, submitted, client, ticket, deadline };
+                    let job = Job { producer, options, bans, prompts, submitted, client, ticket, deadline };
                     // A model that closed meanwhile drops the job, and its stream says so.
                     queue.arrives();
                     let _ = commands.send(Command::Start(Box::new(job)));
@@ -409,6 +417,23 @@ fn waker(commands: &mpsc::Sender<Command>) -> impl Fn() + Clone + Send + Sync + 
     move || {
         let _ = commands.send(Command::Wake);
     }
+}
+
+/// The sequences of tokens that the options ban.
+fn bans(
+    options: &GenerateOptions,
+    end_ids: &[u32],
+    codec: Option<&Codec>,
+    producer: &Producer,
+) -> Result<Bans> {
+    let mut sequences = options.bad_word_ids.clone();
+    for word in &options.bad_words {
+        if producer.stop().is_some() {
+            break;
+        }
+        sequences.extend(spellings(need(codec)?, word)?);
+    }
+    Ok(Bans::new(&sequences, end_ids))
 }
 
 /// A prompt as ids, truncated to fit, and the number of tokens that may follow.

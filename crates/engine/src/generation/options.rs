@@ -8,6 +8,7 @@ use crate::error::{EngineError, Result};
 use crate::generation::batch::Priority;
 use crate::generation::speculative::Speculation;
 use crate::runtime::cancel::CancelToken;
+use crate::runtime::codec::Codec;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
@@ -67,7 +68,16 @@ pub struct GenerateOptions {
     pub no_repeat_ngram_size: usize,
     /// Added to the logits; minus infinity bans a token.
     pub logit_bias: Vec<(u32, f32)>,
-    /// A sequence ends before the first of these in its text.
+    /// Words that are not generated, in each spelling that `spellings` gives them.
+    pub bad_words: Vec<String>,
+    /// Sequences of tokens that are not completed. One that is an end token alone has no effect.
+    pub bad_word_ids: Vec<Vec<u32>>,
+    /// Tokens that are not generated.
+    pub suppress_tokens: Vec<u32>,
+    /// Tokens with which no continuation begins.
+    pub begin_suppress_tokens: Vec<u32>,
+    /// A sequence ends before the first of these in its text, in which special tokens have their names; nor does one of
+    /// them come about where these are left out.
     pub stop: Vec<String>,
     /// A sequence ends at these as it does at the model's own end tokens.
     pub stop_token_ids: Vec<u32>,
@@ -121,6 +131,10 @@ impl Default for GenerateOptions {
             frequency_penalty: 0.0,
             no_repeat_ngram_size: 0,
             logit_bias: Vec::new(),
+            bad_words: Vec::new(),
+            bad_word_ids: Vec::new(),
+            suppress_tokens: Vec::new(),
+            begin_suppress_tokens: Vec::new(),
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             ignore_eos: false,
@@ -148,6 +162,13 @@ impl Default for GenerateOptions {
 pub const MAX_SEQUENCES_PER_PROMPT: usize = 64;
 pub const MAX_LOGPROBS: usize = 20;
 pub const MAX_STOPS: usize = 64;
+/// Bytes of a stop string: each token compares all of them.
+const MAX_STOP_LENGTH: usize = 4096;
+pub const MAX_STOP_TOKENS: usize = 1024;
+pub const MAX_BAD_WORDS: usize = 10_000;
+/// Tokens of a bad word, or bytes.
+const MAX_BAD_WORD_LENGTH: usize = 1024;
+pub const MAX_SUPPRESSED: usize = 100_000;
 const DEFAULT_NEW_TOKENS: usize = 256;
 /// A larger bias has no further effect, and divided by a small temperature it overflows f32.
 const MAX_BIAS: f32 = 1e6;
@@ -156,7 +177,7 @@ const MIN_TEMPERATURE: f32 = 1e-6;
 
 impl GenerateOptions {
     /// Refuses values out of range, and options that would have no effect.
-    pub fn validate(&self, info: &CausalInfo, has_tokenizer: bool) -> Result<()> {
+    pub(crate) fn validate(&self, info: &CausalInfo, codec: Option<&Codec>) -> Result<()> {
         let refuse = |option, reason: &str| Err(EngineError::option(option, reason));
         let number = |option, value: f32, range: std::ops::RangeInclusive<f32>| match value {
             x if x.is_finite() && range.contains(&x) => Ok(()),
@@ -208,14 +229,36 @@ impl GenerateOptions {
         if let Some(id) = existing.find(|id| **id as usize >= info.vocab_size) {
             return refuse("continueFrom", &format!("token {id} is not in the vocabulary"));
         }
-        if let Some(id) = self.stop_token_ids.iter().find(|id| **id as usize >= info.vocab_size) {
-            return refuse("stopTokenIds", &format!("token {id} is not in the vocabulary"));
+        let unknown = |ids: &[u32]| ids.iter().copied().find(|id| *id as usize >= info.vocab_size);
+        let unknown = [
+            ("stopTokenIds", unknown(&self.stop_token_ids)),
+            ("badWords", self.bad_word_ids.iter().find_map(|ids| unknown(ids))),
+            ("suppressTokens", unknown(&self.suppress_tokens)),
+            ("beginSuppressTokens", unknown(&self.begin_suppress_tokens)),
+        ];
+        if let Some((option, Some(id))) = unknown.into_iter().find(|(_, id)| id.is_some()) {
+            return refuse(option, &format!("token {id} is not in the vocabulary"));
         }
         count("stop", self.stop.len(), 0..=MAX_STOPS)?;
-        if self.stop.iter().any(String::is_empty) {
-            return refuse("stop", "an empty string is found everywhere");
+        count("stopTokenIds", self.stop_token_ids.len(), 0..=MAX_STOP_TOKENS)?;
+        count("badWords", self.bad_words.len() + self.bad_word_ids.len(), 0..=MAX_BAD_WORDS)?;
+        count("suppressTokens", self.suppress_tokens.len(), 0..=MAX_SUPPRESSED)?;
+        count("beginSuppressTokens", self.begin_suppress_tokens.len(), 0..=MAX_SUPPRESSED)?;
+        for stop in &self.stop {
+            self.validate_stop(stop, codec)?;
         }
-        if !self.stop.is_empty() && !has_tokenizer {
+        let lengths = self.bad_words.iter().map(String::len).chain(self.bad_word_ids.iter().map(Vec::len));
+        for length in lengths {
+            match length {
+                0 => return refuse("badWords", "an empty word is everywhere"),
+                1..=MAX_BAD_WORD_LENGTH => {}
+                _ => {
+                    let reason = format!("a word has at most {MAX_BAD_WORD_LENGTH} tokens or bytes");
+                    return refuse("badWords", &reason);
+                }
+            }
+        }
+        if !self.bad_words.is_empty() && codec.is_none() {
             return Err(EngineError::TokenizerMissing);
         }
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
@@ -223,6 +266,35 @@ impl GenerateOptions {
         }
         adapter_index(self.adapter.as_deref(), info)?;
         self.validate_beams()
+    }
+
+    /// Refuses a stop string that no text of this vocabulary holds.
+    fn validate_stop(&self, stop: &str, codec: Option<&Codec>) -> Result<()> {
+        let refuse = |reason: String| Err(EngineError::option("stop", reason));
+        if stop.is_empty() {
+            return refuse("an empty string is found everywhere".into());
+        }
+        if stop.len() > MAX_STOP_LENGTH {
+            return refuse(format!("a string of {} bytes; at most {MAX_STOP_LENGTH}", stop.len()));
+        }
+        let Some(codec) = codec else { return Err(EngineError::TokenizerMissing) };
+        match codec.lacks(stop) {
+            Some(character) => {
+                let shown: String = stop.chars().take(40).collect();
+                refuse(format!("{shown:?} is never found: no token of the vocabulary has {character:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The ids at which a sequence ends: those that were asked for, and the model's own.
+    pub(crate) fn end_ids(&self, info: &CausalInfo) -> Vec<u32> {
+        let model_ends = if self.ignore_eos { &[][..] } else { &info.eos_token_ids };
+        let mut end_ids: Vec<u32> = self.stop_token_ids.iter().chain(model_ends).copied().collect();
+        end_ids.retain(|id| (*id as usize) < info.vocab_size);
+        end_ids.sort_unstable();
+        end_ids.dedup();
+        end_ids
     }
 
     /// Whether `continue_from` is empty, or of as many sequences as `prompts` prompts give.

@@ -6,6 +6,7 @@ use candlewick_models::CausalInfo;
 
 use crate::generation::options::{GenerateOptions, adapter_index};
 use crate::generation::result::{FinishReason, TokenEvent};
+use crate::generation::sampling::bans::Bans;
 use crate::generation::sampling::beam::BeamSettings;
 use crate::generation::sampling::processors::Processors;
 use crate::generation::sampling::rng::fresh_seed;
@@ -25,17 +26,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn new(mut options: GenerateOptions, info: &CausalInfo, codec: Option<Codec>) -> Self {
-        let model_ends = if options.ignore_eos { &[][..] } else { &info.eos_token_ids };
-        let mut end_ids: Vec<u32> = options.stop_token_ids.iter().chain(model_ends).copied().collect();
-        end_ids.retain(|id| (*id as usize) < info.vocab_size);
-        end_ids.sort_unstable();
-        end_ids.dedup();
+    /// `bans`: of `options`.
+    pub fn new(mut options: GenerateOptions, bans: Bans, info: &CausalInfo, codec: Option<Codec>) -> Self {
+        let end_ids = options.end_ids(info);
         let stops = std::mem::take(&mut options.stop).into();
         let seed = options.seed.unwrap_or_else(fresh_seed);
         // Names that are not known were refused before the request was queued.
         let adapter = adapter_index(options.adapter.as_deref(), info).ok().flatten();
-        let processors = Processors::new(&options, end_ids.clone());
+        let processors = Processors::new(&options, bans, end_ids.clone());
         Self { processors, options, stops, end_ids, seed, adapter, codec }
     }
 

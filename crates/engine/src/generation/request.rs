@@ -14,6 +14,7 @@ use crate::generation::kv::prefix::{Prefixes, Realm};
 use crate::generation::options::GenerateOptions;
 use crate::generation::plan::{Ended, Plan};
 use crate::generation::result::{FinishReason, GenerationResult, SequenceResult, Timings, TokenEvent, Usage};
+use crate::generation::sampling::bans::Bans;
 use crate::generation::sampling::processors::Scratch;
 use crate::generation::stream::{Producer, Stop};
 use crate::runtime::admission::Ticket;
@@ -23,6 +24,8 @@ use crate::runtime::codec::Codec;
 pub(crate) struct Job {
     pub producer: Producer,
     pub options: GenerateOptions,
+    /// Those of the options.
+    pub bans: Bans,
     pub prompts: Vec<(Vec<u32>, usize)>,
     pub submitted: Instant,
     /// With whom its turns are shared.
@@ -92,7 +95,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub fn new(job: Job, info: &CausalInfo, codec: Option<Codec>) -> Self {
-        let mut plan = Plan::new(job.options, info, codec);
+        let mut plan = Plan::new(job.options, job.bans, info, codec);
         let usage =
             Usage { prompt_tokens: job.prompts.iter().map(|(ids, _)| ids.len()).sum(), ..Usage::default() };
         let results = (0..job.prompts.len() * plan.width()).map(|_| None).collect();
@@ -209,6 +212,11 @@ impl Request {
         self.results[sequence as usize] = Some(SequenceResult {
             prompt: sequence as usize / self.plan.width(),
             text: tokens.iter().map(|token| token.text.as_str()).collect(),
+            stop_token_id: tokens.last().map(|token| token.id).filter(|id| {
+                reason == FinishReason::Stop
+                    && stop.is_none()
+                    && self.plan.options.stop_token_ids.contains(id)
+            }),
             tokens,
             finish_reason: reason,
             stop_sequence: stop.map(|which| self.plan.stops[which].clone()),
@@ -246,6 +254,7 @@ impl Request {
             tokens: Vec::new(),
             finish_reason: FinishReason::Aborted,
             stop_sequence: None,
+            stop_token_id: None,
             score: None,
         };
         let results = std::mem::take(&mut self.results).into_iter().enumerate();

@@ -46,6 +46,8 @@ pub struct SequenceResult {
     pub finish_reason: FinishReason,
     /// The stop string that ended it; it is not in `text`.
     pub stop_sequence: Option<String>,
+    /// The one of `stop_token_ids` that ended it: the last of `tokens`.
+    pub stop_token_id: Option<u32>,
     /// Beam search: sum of logprobs / length ^ `length_penalty`.
     pub score: Option<f32>,
 }

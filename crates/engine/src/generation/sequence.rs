@@ -195,17 +195,17 @@ impl Growth {
     ) -> Result<Option<FinishReason>> {
         let count = self.tokens.len() + 1;
         let may_stop = count >= plan.options.min_new_tokens;
-        let mut end = plan.end_ids.contains(&id).then_some(FinishReason::Stop);
-        let mut text = String::new();
-        if end.is_none() {
-            let piece = self.text.push(id, may_stop)?;
-            text = piece.text;
-            self.stop = piece.stop;
-            end = match piece.stop {
-                Some(_) => Some(FinishReason::Stop),
-                None => (count >= max_new_tokens).then_some(FinishReason::Length),
-            };
-        }
+        let ends = plan.end_ids.contains(&id);
+        let piece = match ends {
+            true => self.text.push_hidden(id, may_stop)?,
+            false => self.text.push(id, may_stop)?,
+        };
+        let mut text = piece.text;
+        self.stop = piece.stop;
+        let mut end = match ends || piece.stop.is_some() {
+            true => Some(FinishReason::Stop),
+            false => (count >= max_new_tokens).then_some(FinishReason::Length),
+        };
         if end.is_some() && self.stop.is_none() {
             let rest = self.text.finish(may_stop)?;
             text += &rest.text;

@@ -1,19 +1,30 @@
-//! Stop strings in a text that arrives in pieces.
+//! Stop strings in a text that arrives in pieces, some of which nobody reads: the names of special tokens.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Finds the stop string that ends first (of several that end at one place the longest), wherever the pieces are cut,
 /// and holds back only text that may still become part of one.
+///
+/// A stop string is found in the text with the names of special tokens in their places, and in the text as it is read,
+/// without them.
 #[derive(Clone)]
 pub(crate) struct StopMatcher {
     stops: Arc<[String]>,
-    /// Not released yet: a proper prefix of at least one stop string, or empty.
+    /// Not released yet: from where a stop string may begin.
     held: String,
+    /// Where in `held` the names of special tokens are, in their order.
+    hidden: Vec<Range<usize>>,
 }
 
 impl StopMatcher {
     pub fn new(stops: Arc<[String]>) -> Self {
-        Self { stops, held: String::new() }
+        Self { stops, held: String::new(), hidden: Vec::new() }
+    }
+
+    /// Whether there is anything to look for.
+    pub fn is_idle(&self) -> bool {
+        self.stops.is_empty()
     }
 
     /// Text that is certain to be part of the output and, if one was found, which stop string follows it.
@@ -23,53 +34,127 @@ impl StopMatcher {
         }
         let scanned = self.held.len();
         self.held.push_str(piece);
-        if let Some((start, which)) = self.find(scanned) {
-            self.held.truncate(start);
-            return (std::mem::take(&mut self.held), Some(which));
+        self.release(scanned)
+    }
+
+    /// As [`push`](Self::push), of a special token's name, which is not part of the output.
+    pub fn push_hidden(&mut self, name: &str) -> (String, Option<usize>) {
+        if self.stops.is_empty() || name.is_empty() {
+            return (String::new(), None);
         }
-        let keep = self.may_continue();
-        let held = self.held.split_off(keep);
-        (std::mem::replace(&mut self.held, held), None)
+        let scanned = self.held.len();
+        self.held.push_str(name);
+        self.hidden.push(scanned..self.held.len());
+        self.release(scanned)
     }
 
     /// Text that no stop string may begin in, released at once.
     pub fn pass(&mut self, piece: &str) -> String {
-        let mut text = std::mem::take(&mut self.held);
+        let mut text = self.finish();
         text.push_str(piece);
         text
     }
 
     /// The text that was held back, at the end of the sequence.
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        self.take(self.held.len())
     }
 
-    /// Start and index of the stop string with the first end after byte `scanned`.
-    fn find(&self, scanned: usize) -> Option<(usize, usize)> {
-        let mut best: Option<(usize, usize, usize)> = None;
-        for (which, stop) in self.stops.iter().enumerate() {
-            let mut from = (scanned + 1).saturating_sub(stop.len());
-            while !self.held.is_char_boundary(from) {
-                from += 1;
+    fn release(&mut self, scanned: usize) -> (String, Option<usize>) {
+        let mut found = find(&self.stops, &self.held, scanned);
+        let mut keep = may_continue(&self.stops, &self.held);
+        if let Some((text, scanned)) = &self.as_read(scanned) {
+            let places = find(&self.stops, text, *scanned).map(|at| Found {
+                start: self.place(at.start, true),
+                end: self.place(at.end, false),
+                ..at
+            });
+            found = found.into_iter().chain(places).min();
+            keep = keep.min(self.place(may_continue(&self.stops, text), true));
+        }
+        match found {
+            Some(Found { start, which, .. }) => {
+                let text = self.take(start);
+                self.held.clear();
+                self.hidden.clear();
+                (text, Some(which))
             }
-            if let Some(at) = self.held[from..].find(stop.as_str()) {
-                let (start, end) = (from + at, from + at + stop.len());
-                if best.is_none_or(|(best_end, best_start, _)| (end, start) < (best_end, best_start)) {
-                    best = Some((end, start, which));
-                }
+            None => (self.take(keep), None),
+        }
+    }
+
+    /// Takes the first `end` bytes off what is held, without what is hidden in them.
+    fn take(&mut self, end: usize) -> String {
+        let rest = self.held.split_off(end);
+        let taken = std::mem::replace(&mut self.held, rest);
+        if self.hidden.is_empty() {
+            return taken;
+        }
+        let (mut text, mut from) = (String::new(), 0);
+        for name in self.hidden.iter().take_while(|name| name.start < end) {
+            text += &taken[from..name.start];
+            from = name.end.min(end);
+        }
+        text += &taken[from..];
+        let left = |name: &Range<usize>| name.start.saturating_sub(end)..name.end.saturating_sub(end);
+        self.hidden = self.hidden.iter().map(left).filter(|name| !name.is_empty()).collect();
+        text
+    }
+
+    /// What is held without what is hidden in it, and how much of that was looked at when `held` was `scanned` bytes
+    /// long; `None`: nothing is hidden.
+    fn as_read(&self, scanned: usize) -> Option<(String, usize)> {
+        let last = self.hidden.last()?.end;
+        let (mut text, mut from) = (String::new(), 0);
+        for name in &self.hidden {
+            text += &self.held[from..name.start];
+            from = name.end;
+        }
+        text += &self.held[last..];
+        let before = self.hidden.iter().filter(|name| name.end <= scanned).map(Range::len);
+        Some((text, scanned - before.sum::<usize>()))
+    }
+
+    /// Where in `held` a byte of the text as it is read is. Between two bytes that a name parts, the place `after` the
+    /// name or before it.
+    fn place(&self, at: usize, after: bool) -> usize {
+        let mut place = at;
+        for name in &self.hidden {
+            if name.start < place || after && name.start == place {
+                place += name.len();
             }
         }
-        best.map(|(_, start, which)| (start, which))
+        place
     }
+}
 
-    /// Where the longest suffix begins that is a proper prefix of a stop string.
-    fn may_continue(&self) -> usize {
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(1) - 1;
-        let from = self.held.len().saturating_sub(longest);
-        let mut starts = (from..self.held.len()).filter(|at| self.held.is_char_boundary(*at));
-        let held = &self.held;
-        starts.find(|at| self.stops.iter().any(|stop| stop.starts_with(&held[*at..]))).unwrap_or(held.len())
-    }
+/// The lesser is the one that counts.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    end: usize,
+    start: usize,
+    which: usize,
+}
+
+/// The stop string in `text` with the first end after byte `scanned`.
+fn find(stops: &[String], text: &str, scanned: usize) -> Option<Found> {
+    let found = stops.iter().enumerate().filter_map(|(which, stop)| {
+        let mut from = (scanned + 1).saturating_sub(stop.len());
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        let start = from + text.get(from..)?.find(stop.as_str())?;
+        Some(Found { end: start + stop.len(), start, which })
+    });
+    found.min()
+}
+
+/// Where the longest suffix of `text` begins that is a proper prefix of a stop string.
+fn may_continue(stops: &[String], text: &str) -> usize {
+    let longest = stops.iter().map(String::len).max().unwrap_or(1) - 1;
+    let from = text.len().saturating_sub(longest);
+    let mut starts = (from..text.len()).filter(|at| text.is_char_boundary(*at));
+    starts.find(|at| stops.iter().any(|stop| stop.starts_with(&text[*at..]))).unwrap_or(text.len())
 }
 
 #[cfg(test)]
@@ -141,6 +226,112 @@ mod tests {
             for pieces in all {
                 assert_eq!(run(&pieces, &stops), expected, "{pieces:?} {stops:?}");
             }
+        }
+    }
+
+    /// As `run`; a piece in brackets is a special token's name.
+    fn run_marked(pieces: &[&str], stops: &[&str]) -> (String, Option<usize>) {
+        let mut matcher = StopMatcher::new(stops.iter().map(ToString::to_string).collect());
+        let mut out = String::new();
+        for piece in pieces {
+            let hidden = piece.starts_with('<') && piece.ends_with('>');
+            let (text, stop) = if hidden { matcher.push_hidden(piece) } else { matcher.push(piece) };
+            out += &text;
+            if stop.is_some() {
+                return (out, stop);
+            }
+        }
+        (out + &matcher.finish(), None)
+    }
+
+    #[test]
+    fn special_tokens_are_seen_and_not_read() {
+        let cases: &[(&[&str], &[&str], &str, Option<usize>)] = &[
+            (&["ab", "<e>", "cd"], &["<e>"], "ab", Some(0)),
+            (&["ab", "<e>", "cd"], &["b<e>"], "a", Some(0)),
+            (&["ab", "<e>", "cd"], &["<e>c"], "ab", Some(0)),
+            (&["ab", "<e>", "cd"], &["e>c"], "ab", Some(0)),
+            (&["ab", "<e>", "cd"], &["b<e>cd"], "a", Some(0)),
+            (&["ab", "<e>", "cd"], &["b<"], "a", Some(0)),
+            (&["ab", "<e>", "cd"], &["<e>d"], "abcd", None),
+            // As it is read: the name between is no part of the text.
+            (&["ab", "<e>", "cd"], &["bc"], "a", Some(0)),
+            (&["ab", "<e>", "<e>", "cd"], &["bc"], "a", Some(0)),
+            (&["ab", "<e>", "<e>", "cd"], &["<e><e>"], "ab", Some(0)),
+            (&["ab", "<e>", "<f>", "cd"], &["<e>c", "<f>c"], "ab", Some(1)),
+            (&["<e>", "ab"], &["<e>b", "b"], "a", Some(1)),
+            (&["<e>", "<e>"], &["<e><f>"], "", None),
+            (&["a", "<e>", "b", "<e>", "c"], &["ab<e>x", "abcd"], "abc", None),
+            (&["a", "<e>", "b", "<e>", "c"], &["bc", "b<e>c"], "a", Some(0)),
+            (&["a<", "<e>", "b"], &["<<e"], "a", Some(0)),
+            (&["好", "<e>", "好"], &["<e>好"], "好", Some(0)),
+        ];
+        for (pieces, stops, expected, stop) in cases {
+            assert_eq!(run_marked(pieces, stops), (expected.to_string(), *stop), "{pieces:?} {stops:?}");
+        }
+    }
+
+    /// Against the definition: the first end of a stop string in either text.
+    #[test]
+    fn random_texts_with_special_tokens_end_where_either_text_first_has_a_stop_string() {
+        let pick =
+            |i: u64, n: usize| (crate::generation::sampling::rng::uniform(12, i, 0) * n as f64) as usize;
+        let marked = |from: u64, longest: usize| -> Vec<&str> {
+            let kinds = ["a", "b", "好", "<e>", "<f>"];
+            (0..1 + pick(from, longest)).map(|k| kinds[pick(from + 1 + k as u64, 5)]).collect()
+        };
+        for case in 0..3000u64 {
+            let pieces = marked(case * 200, 9);
+            let count = 1 + pick(case * 200 + 20, 3);
+            let stops: Vec<String> = (0..count)
+                .map(|k| {
+                    let whole = marked(case * 200 + 30 + 20 * k as u64, 4).concat();
+                    let skip = pick(case * 200 + 150 + k as u64, 2);
+                    whole.chars().skip(if whole.chars().count() > 1 { skip } else { 0 }).collect()
+                })
+                .collect();
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            let is_name = |piece: &&&str| piece.starts_with('<');
+            let (mut full, mut read, mut expected) = (String::new(), String::new(), None);
+            for (at, piece) in pieces.iter().enumerate() {
+                let before = (full.len(), read.len());
+                full += piece;
+                read += if is_name(&piece) { "" } else { piece };
+                // Places in the text as it is read become places in the full one.
+                let place = |byte: usize, after: bool| {
+                    let (mut left, mut place) = (byte, 0);
+                    for piece in &pieces[..=at] {
+                        let hidden = is_name(&piece);
+                        if left == 0 && !(after && hidden) || !hidden && left < piece.len() {
+                            break;
+                        }
+                        place += piece.len();
+                        left -= if hidden { 0 } else { piece.len() };
+                    }
+                    place + left
+                };
+                let ends = |text: &str, scanned: usize| {
+                    find(&stops.iter().map(ToString::to_string).collect::<Vec<_>>(), text, scanned)
+                };
+                let in_full = ends(&full, before.0);
+                let in_read = ends(&read, before.1).map(|found| Found {
+                    start: place(found.start, true),
+                    end: place(found.end, false),
+                    ..found
+                });
+                if let Some(Found { start, which, .. }) = in_full.into_iter().chain(in_read).min() {
+                    let (mut kept, mut from) = (String::new(), 0);
+                    for piece in &pieces[..=at] {
+                        let upto = start.saturating_sub(from).min(piece.len());
+                        kept += if is_name(&piece) { "" } else { &piece[..upto] };
+                        from += piece.len();
+                    }
+                    expected = Some((kept, Some(which)));
+                    break;
+                }
+            }
+            let expected = expected.unwrap_or((read, None));
+            assert_eq!(run_marked(&pieces, &stops), expected, "{pieces:?} {stops:?}");
         }
     }
 

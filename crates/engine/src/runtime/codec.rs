@@ -1,6 +1,7 @@
 //! Text to ids and back, on a thread of its own: a 1 MB line takes a second, and neither the caller nor the model
 //! waits.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,11 @@ pub trait TextCodec: Send + Sync {
     fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError>;
     /// A text or a pair with its special tokens.
     fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError>;
-    /// The same with offsets, in as many windows as the cut asks for.
+    /// The ids of two texts, without special tokens, as a pair.
+    fn pair_of_ids(&self, _ids: &[u32], _pair: &[u32], _cut: &Cut) -> Result<EncoderInput, ModelError> {
+        Err(ModelError::Tokenizer("a tokenizer without pairs".into()))
+    }
+    /// A text or a pair with offsets, in as many windows as the cut asks for.
     fn windows(&self, _text: &str, _pair: Option<&str>, _cut: &Cut) -> Result<Vec<Window>, ModelError> {
         Err(ModelError::Tokenizer("a tokenizer without offsets".into()))
     }
@@ -53,6 +58,11 @@ impl TextCodec for Tokenizer {
 
     fn encode_pair(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<EncoderInput, ModelError> {
         let Encoded { ids, type_ids } = Tokenizer::encode_pair(self, text, pair, *cut)?;
+        Ok(EncoderInput { ids, type_ids, ..EncoderInput::default() })
+    }
+
+    fn pair_of_ids(&self, ids: &[u32], pair: &[u32], cut: &Cut) -> Result<EncoderInput, ModelError> {
+        let Encoded { ids, type_ids } = Tokenizer::pair_of_ids(self, ids, pair, *cut)?;
         Ok(EncoderInput { ids, type_ids, ..EncoderInput::default() })
     }
 
@@ -105,6 +115,8 @@ pub(crate) struct Codec {
     pub byte_level: bool,
     /// Bytes of the longest token of a byte-level vocabulary.
     longest: usize,
+    /// What its texts are made of.
+    alphabet: Arc<OnceLock<Alphabet>>,
     fingerprint: Arc<OnceLock<u64>>,
 }
 
@@ -117,7 +129,7 @@ impl Codec {
         let bytes = |id| text.token_bytes(id).map_or(0, |bytes| bytes.len());
         let longest =
             if byte_level { (0..text.vocab_size() as u32).map(bytes).max().unwrap_or(0) } else { 0 };
-        Self { text, byte_level, longest, fingerprint: Arc::default() }
+        Self { text, byte_level, longest, alphabet: Arc::default(), fingerprint: Arc::default() }
     }
 
     /// A number that two vocabularies share only if the same ids stand for the same tokens. Found once, in
@@ -128,6 +140,50 @@ impl Codec {
             (0..self.text.vocab_size() as u32).for_each(|id| self.text.id_to_token(id).hash(&mut hasher));
             hasher.finish()
         })
+    }
+
+    /// The first character of `text` that no text of this vocabulary holds, special tokens' names included: one of
+    /// whose bytes no token has, or, where tokens are no bytes, one that is in no token and that the tokenizer does not
+    /// write either when it reads `text`.
+    pub fn lacks(&self, text: &str) -> Option<char> {
+        match self.alphabet.get_or_init(|| self.alphabet()) {
+            Alphabet::Bytes(bytes) => {
+                // Bytes that are no character are read as U+FFFD.
+                let torn = bytes[0x80..].contains(&true);
+                let is_missing = |c: &char| {
+                    let whole = c.encode_utf8(&mut [0; 4]).bytes().all(|byte| bytes[byte as usize]);
+                    !whole && !(torn && *c == char::REPLACEMENT_CHARACTER)
+                };
+                text.chars().find(is_missing)
+            }
+            Alphabet::Unknown => None,
+            Alphabet::Characters(known) => {
+                let missing = text.chars().find(|c| !known.contains(c))?;
+                let again = self.text.encode(text, false).and_then(|ids| self.text.decode(&ids, false));
+                again.map_or(Some(missing), |again| {
+                    text.chars().find(|c| !known.contains(c) && !again.contains(*c))
+                })
+            }
+        }
+    }
+
+    /// Milliseconds, once.
+    fn alphabet(&self) -> Alphabet {
+        let ids = 0..self.text.vocab_size() as u32;
+        if self.byte_level {
+            let mut bytes = [false; 256];
+            ids.flat_map(|id| self.bytes(id)).for_each(|byte| bytes[byte as usize] = true);
+            return Alphabet::Bytes(Box::new(bytes));
+        }
+        let tokens = ids.filter_map(|id| self.text.id_to_token(id));
+        let mut characters = HashSet::new();
+        tokens.for_each(|token| characters.extend(token.chars()));
+        if characters.is_empty() {
+            return Alphabet::Unknown;
+        }
+        // Decoders put it between words.
+        characters.insert(' ');
+        Alphabet::Characters(characters)
     }
 
     /// Tokens that `text` has at the least, known without tokenising it: so that a prompt of megabytes, which cannot
@@ -150,6 +206,16 @@ impl Codec {
     pub fn show(&self, id: u32) -> String {
         String::from_utf8_lossy(&self.bytes(id)).into_owned()
     }
+}
+
+/// What the texts of a vocabulary are made of.
+enum Alphabet {
+    /// Whether any token has the byte.
+    Bytes(Box<[bool; 256]>),
+    /// Those of all tokens.
+    Characters(HashSet<char>),
+    /// Tokens have no names.
+    Unknown,
 }
 
 type Job = Box<dyn FnOnce(Option<&Codec>) + Send>;

@@ -54,14 +54,23 @@ pub(crate) fn cut_pair(
     encode: impl Fn(&str) -> Result<Encoding>,
 ) -> Result<Encoding> {
     let pair = pair.filter(|pair| !pair.is_empty());
-    let mut first = encode(text)?;
-    let mut second = pair.map(encode).transpose()?;
+    let (first, second) = (encode(text)?, pair.map(encode).transpose()?);
+    cut_encodings(tokenizer, first, second, cut)
+}
+
+/// The same of what was tokenised already.
+pub(crate) fn cut_encodings(
+    tokenizer: &tokenizers::Tokenizer,
+    mut first: Encoding,
+    mut second: Option<Encoding>,
+    cut: &Cut,
+) -> Result<Encoding> {
     if let Some(second) = &mut second {
         // Of the windows behind the first nothing else would say whose tokens they have.
         second.set_type_ids(vec![1; second.get_ids().len()]);
     }
     if let Some(max_length) = cut.max_length {
-        let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
+        let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(second.is_some()));
         let room = max_length.checked_sub(added).ok_or_else(|| {
             ModelError::Input(format!(
                 "a maximum of {max_length} tokens leaves no room for {added} special ones"

@@ -16,13 +16,13 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
     AddedToken, DecoderWrapper, Encoding, Model, NormalizedString, Normalizer, OffsetType,
-    PreTokenizedString, PreTokenizer, decoders,
+    PreTokenizedString, PreTokenizer, Token, decoders,
 };
 
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::files::reading::{file_name, read_json};
-use crate::text::encoding::{Cut, cut_pair, guarded, invalid};
+use crate::text::encoding::{Cut, cut_encodings, cut_pair, guarded, invalid};
 use crate::{ModelError, Result};
 
 /// A tokenizer, shared by reference: cloning it is free.
@@ -187,6 +187,16 @@ impl Tokenizer {
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
             Ok(Encoded::from(&cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?))
+        })
+    }
+
+    /// The ids of two texts, without special tokens, as a pair: with these, and cut as one.
+    pub fn pair_of_ids(&self, ids: &[u32], pair: &[u32], cut: impl Into<Cut>) -> Result<Encoded> {
+        let token = |id: &u32| Token::new(*id, self.id_to_token(*id).unwrap_or_default(), (0, 0));
+        let encoding = |ids: &[u32]| Encoding::from_tokens(ids.iter().map(token).collect(), 0);
+        guarded(|| {
+            let (first, second) = (encoding(ids), Some(encoding(pair)));
+            Ok(Encoded::from(&cut_encodings(&self.inner.tokenizer, first, second, &cut.into())?))
         })
     }
 

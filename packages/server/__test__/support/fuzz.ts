@@ -47,7 +47,7 @@ const ODD: readonly Value[] = [
 ];
 const FIELDS = [
   "model", "prompt", "messages", "input", "max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "min_p", "n", "best_of", "stop", "seed", "stream", "stream_options",
-  "logprobs", "top_logprobs", "logit_bias", "echo", "suffix", "tools", "tool_choice", "response_format", "user", "metadata", "priority", "min_tokens", "ignore_eos", "stop_token_ids", "presence_penalty",
+  "logprobs", "top_logprobs", "logit_bias", "echo", "suffix", "tools", "tool_choice", "response_format", "user", "metadata", "priority", "min_tokens", "ignore_eos", "stop_token_ids", "bad_words", "presence_penalty",
   "frequency_penalty", "repetition_penalty", "no_repeat_ngram_size", "encoding_format", "dimensions", "truncate", "query", "documents", "top_n", "tokens", "instructions", "truncation", "include", "__proto__", "constructor", "toString", "nobody-knows-this",
 ];
 const STATUSES = new Set([200, 400, 401, 404, 405, 408, 413, 415, 421, 429, 431, 503]);

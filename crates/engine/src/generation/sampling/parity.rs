@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::generation::options::GenerateOptions;
+use crate::generation::sampling::bans::Bans;
 use crate::generation::sampling::processors::{Processors, Scratch};
 
 fn floats(value: &Value) -> Vec<f32> {
@@ -29,6 +30,10 @@ fn options(case: &Value) -> GenerateOptions {
             "presencePenalty" => options.presence_penalty = number(),
             "frequencyPenalty" => options.frequency_penalty = number(),
             "noRepeatNgramSize" => options.no_repeat_ngram_size = count(),
+            "badWords" => options.bad_word_ids = value.as_array().unwrap().iter().map(ids).collect(),
+            "minNewTokens" => options.min_new_tokens = count(),
+            "suppressTokens" => options.suppress_tokens = ids(value),
+            "beginSuppressTokens" => options.begin_suppress_tokens = ids(value),
             "temperature" => options.temperature = number(),
             "topK" => options.top_k = count(),
             "topP" => options.top_p = number(),
@@ -52,7 +57,9 @@ fn processors_do_what_transformers_do() {
         let history = &fixture["histories"][case["history"].as_str().unwrap()];
         let prompt = ids(&history["prompt"]);
         let tokens = [&prompt[..], &ids(&history["generated"])].concat();
-        let processors = Processors::new(&options(case), Vec::new());
+        let end_ids = case.get("endIds").map(ids).unwrap_or_default();
+        let options = options(case);
+        let processors = Processors::new(&options, Bans::new(&options.bad_word_ids, &end_ids), end_ids);
         processors.adjust(&mut scores, &tokens, prompt.len(), &mut scratch);
         processors.warp(&mut scores, &mut scratch);
         let mut expected = floats(&case["expected"]);

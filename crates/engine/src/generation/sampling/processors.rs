@@ -1,8 +1,9 @@
 //! What the options do to a token's scores, in the order of transformers' `_get_logits_processor`: logit bias,
-//! repetition penalty, presence and frequency penalty (OpenAI's), n-gram ban, minimal length; then, when sampling,
-//! temperature, top-k, top-p, min-p. A token that is out has the score minus infinity.
+//! repetition penalty, presence and frequency penalty (OpenAI's), n-gram ban, bad words, minimal length, suppressed
+//! tokens; then, when sampling, temperature, top-k, top-p, min-p. A token that is out has the score minus infinity.
 
 use crate::generation::options::GenerateOptions;
+use crate::generation::sampling::bans::Bans;
 use crate::logits::{self, Entry, largest};
 
 const BANNED: f32 = f32::NEG_INFINITY;
@@ -18,9 +19,13 @@ pub struct Processors {
     presence_penalty: f32,
     frequency_penalty: f32,
     no_repeat_ngram_size: usize,
+    bans: Bans,
     min_new_tokens: usize,
     /// Banned until `min_new_tokens`.
     end_ids: Vec<u32>,
+    suppress_tokens: Vec<u32>,
+    /// As the first token of the continuation.
+    begin_suppress_tokens: Vec<u32>,
     temperature: f32,
     top_k: usize,
     top_p: f32,
@@ -39,15 +44,18 @@ pub struct Scratch {
 }
 
 impl Processors {
-    pub fn new(options: &GenerateOptions, end_ids: Vec<u32>) -> Self {
+    pub fn new(options: &GenerateOptions, bans: Bans, end_ids: Vec<u32>) -> Self {
         Self {
             logit_bias: options.logit_bias.clone(),
             repetition_penalty: options.repetition_penalty,
             presence_penalty: options.presence_penalty,
             frequency_penalty: options.frequency_penalty,
             no_repeat_ngram_size: options.no_repeat_ngram_size,
+            bans,
             min_new_tokens: options.min_new_tokens,
             end_ids,
+            suppress_tokens: options.suppress_tokens.clone(),
+            begin_suppress_tokens: options.begin_suppress_tokens.clone(),
             temperature: options.temperature,
             top_k: options.top_k,
             top_p: options.top_p,
@@ -68,7 +76,21 @@ impl Processors {
             && self.presence_penalty == 0.0
             && self.frequency_penalty == 0.0
             && self.no_repeat_ngram_size == 0
+            && self.bans.is_empty()
             && tokens - prompt >= self.min_new_tokens
+            && self.suppress_tokens.is_empty()
+            && (self.begin_suppress_tokens.is_empty() || tokens > prompt)
+    }
+
+    /// The option to name where no token is left.
+    pub fn banning(&self) -> &'static str {
+        match self {
+            _ if self.logit_bias.iter().any(|(_, bias)| *bias == BANNED) => "logitBias",
+            _ if !self.suppress_tokens.is_empty() => "suppressTokens",
+            _ if !self.begin_suppress_tokens.is_empty() => "beginSuppressTokens",
+            _ if !self.bans.is_empty() => "badWords",
+            _ => "noRepeatNgramSize",
+        }
     }
 
     /// What acts on logits when sampling or greedy, and on log-probabilities in beam search. `tokens` are prompt and
@@ -95,8 +117,13 @@ impl Processors {
         if self.no_repeat_ngram_size > 0 {
             ban_ngrams(scores, tokens, self.no_repeat_ngram_size);
         }
+        self.bans.after(tokens, |id| scores[id as usize] = BANNED);
         if tokens.len() - prompt < self.min_new_tokens {
             self.end_ids.iter().for_each(|id| scores[*id as usize] = BANNED);
+        }
+        self.suppress_tokens.iter().for_each(|id| scores[*id as usize] = BANNED);
+        if tokens.len() == prompt {
+            self.begin_suppress_tokens.iter().for_each(|id| scores[*id as usize] = BANNED);
         }
     }
 
@@ -211,7 +238,8 @@ mod tests {
     fn processors(change: impl FnOnce(&mut GenerateOptions)) -> Processors {
         let mut options = GenerateOptions::default();
         change(&mut options);
-        Processors::new(&options, vec![0])
+        let bans = Bans::new(&options.bad_word_ids, &[0]);
+        Processors::new(&options, bans, vec![0])
     }
 
     fn kept(scores: &[f32]) -> Vec<usize> {
@@ -272,15 +300,19 @@ mod tests {
         assert!(takes(|_| {}, 2));
         // What only shapes a distribution does not move its largest value.
         assert!(takes(|o| (o.top_k, o.top_p, o.min_p) = (5, 0.5, 0.1), 2));
-        let changes: [fn(&mut GenerateOptions); 6] = [
+        let changes: [fn(&mut GenerateOptions); 9] = [
             |o| o.temperature = 1.0,
             |o| o.logit_bias = vec![(3, 1.0)],
             |o| o.repetition_penalty = 1.1,
             |o| o.presence_penalty = 0.1,
             |o| o.frequency_penalty = 0.1,
             |o| o.no_repeat_ngram_size = 2,
+            |o| o.bad_word_ids = vec![vec![1, 2]],
+            |o| o.suppress_tokens = vec![3],
+            |o| o.begin_suppress_tokens = vec![3],
         ];
         assert!(changes.iter().all(|change| !takes(*change, 2)));
+        assert!(takes(|o| o.begin_suppress_tokens = vec![3], 3), "only the first token is another one");
         assert!(!takes(|o| o.min_new_tokens = 2, 3) && takes(|o| o.min_new_tokens = 2, 4));
     }
 
