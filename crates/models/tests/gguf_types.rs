@@ -1,5 +1,5 @@
-//! GGUF files of every type that is read: values by the gguf package, logits by PyTorch, ids, texts and greedy tokens by
-//! llama.cpp (`tools/fixtures/gguf_types.py`, `gguf_llama.mjs`).
+//! GGUF files of every type that is read: logits by PyTorch; ids, texts and greedy tokens by llama.cpp
+//! (`tools/fixtures/gguf_types.py`, `gguf_llama.mjs`).
 
 mod support;
 
@@ -49,8 +49,7 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
 fn logits_equal_pytorch_on_what_each_file_holds() {
     let fixture = Fixture::open("gguf-types");
     for (name, held) in HELD {
-        let ids: Vec<Vec<u32>> =
-            serde_json::from_value(fixture.expected["input_ids"][name].clone()).unwrap();
+        let ids: Vec<Vec<u32>> = serde_json::from_value(fixture.expected["input_ids"][name].clone()).unwrap();
         let expected = fixture.row(&format!("logits.{name}"), 0, None);
         let mut exact = load(&file(name), Some(Dtype::F32)).unwrap().model;
         fixture.check(name, &all_logits(exact.as_mut(), &ids[0]), &expected);
@@ -183,8 +182,9 @@ fn a_template_names_the_files_tokens() {
     let loaded = written(&file).unwrap();
     let message = ChatMessage { role: "user".into(), content: "he".into() };
     let request = ChatRequest { messages: vec![message], add_generation_prompt: true, now: 0 };
-    let ids = loaded.chat.unwrap().text(loaded.tokenizer.as_ref().unwrap(), &request, 16).unwrap();
-    assert_eq!(ids.ids(loaded.tokenizer.as_ref().unwrap()).unwrap(), [256, 260, 261]);
+    let tokenizer = loaded.tokenizer.unwrap();
+    let text = loaded.chat.unwrap().text(&tokenizer, &request, 16).unwrap();
+    assert_eq!(text.ids(&tokenizer).unwrap(), [256, 260, 261]);
     file.set("tokenizer.chat_template", Value::U32(1));
     assert!(matches!(written(&file).err(), Some(ModelError::Tokenizer(_))));
 }

@@ -1,8 +1,8 @@
 //! ggml's blocks of quantised values as f32: a function a format, from the bytes of one block to its values.
 //!
 //! Each does what ggml's reference (`dequantize_row_*` in `ggml-quants.c`) does, operation by operation, so the values
-//! are equal to the bit. `d` is a block's scale, `m` its offset, `q` a value's integer; fields lie in the order in which
-//! each function takes them. A "super-block" is 256 values, in parts with scales of their own.
+//! are equal to the bit. `d` is a block's scale, `m` its offset, `q` a value's integer. Blocks of 256 values come in
+//! parts with scales of their own.
 //!
 //! Cost: one core decodes about 1 to 3 GB of f32 a second, so that reading the file takes as long.
 
@@ -82,7 +82,7 @@ pub fn q2_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Where values of two bits are that come as four times 32 in 32 bytes: the first byte of the part of 16, and the shift.
+/// Where values of two bits are that come as four times 32 in 32 bytes: the first byte of a part of 16, and the shift.
 fn two_bits(part: usize) -> (usize, usize) {
     (part / 8 * 32 + part % 2 * 16, part % 8 / 2 * 2)
 }
@@ -188,7 +188,7 @@ pub fn tq1_0(block: &[u8], out: &mut [f32]) {
         let mut power = 1u8;
         for _ in 0..digits {
             for (byte, out) in bytes.iter().zip(&mut values) {
-                let digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
                 *out = d * (f32::from(digit) - 1.0);
             }
             power = power.wrapping_mul(3);

@@ -125,7 +125,9 @@ impl Gguf {
         }
         match self.metadata.size_if_any("split.count")? {
             None | Some(0 | 1) => {}
-            Some(count) => return refuse(format!("one of {count} parts (llama-gguf-split --merge joins them)")),
+            Some(count) => {
+                return refuse(format!("one of {count} parts (llama-gguf-split --merge joins them)"));
+            }
         }
         let quantised = self.tensors.values().find(|extent| extent.kind.is_quantised());
         match (self.metadata.size_if_any("general.quantization_version")?, quantised) {
@@ -183,8 +185,7 @@ impl Gguf {
             let (source, bytes, place) = match extent.kind.reading {
                 Reading::As(source) => (Some(source), extent.bytes, Place::File(file.clone(), extent.begin)),
                 _ => {
-                    // Of its f32 values: a few times what the file has, so it fits wherever addresses have 64 bits; else
-                    // a read of it fails.
+                    // Of its f32 values, which may be more than 32 bits can count: then a read of it fails.
                     let bytes = (extent.bytes / extent.kind.bytes).saturating_mul(4 * extent.kind.values);
                     let source = Some(candlewick_kernels::SourceType::F32);
                     (source, bytes, Place::Blocks(file.clone(), extent.begin, extent.kind))
@@ -274,5 +275,32 @@ mod tests {
                 assert_eq!(flat(&found), flat(&expected), "{kind}: {name}");
             }
         }
+    }
+
+    /// Of each type the values by the gguf package, to the bit.
+    #[test]
+    fn blocks_become_the_values_of_the_gguf_package() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures/gguf-types");
+        let blocks = candle_core::safetensors::load(path.join("blocks.safetensors"), &Device::Cpu).unwrap();
+        let mut decoded = 0;
+        for code in 0..64 {
+            let Some(kind) = GgmlType::of(code) else { continue };
+            let Reading::Decoded(decode) = kind.reading else { continue };
+            let expected = blocks[&format!("{}.values", kind.name)].flatten_all().unwrap();
+            let expected = expected.to_vec1::<f32>().unwrap();
+            let bytes = blocks[&format!("{}.bytes", kind.name)].to_vec2::<u8>().unwrap();
+            let mut found = vec![f32::NAN; kind.values];
+            for (bytes, expected) in bytes.iter().zip(expected.chunks_exact(kind.values)) {
+                assert_eq!(bytes.len(), kind.bytes, "{}", kind.name);
+                decode(bytes, &mut found);
+                assert!(
+                    found.iter().map(|x| x.to_bits()).eq(expected.iter().map(|x| x.to_bits())),
+                    "{}",
+                    kind.name
+                );
+            }
+            decoded += bytes.len();
+        }
+        assert_eq!(decoded, 15 * 5);
     }
 }

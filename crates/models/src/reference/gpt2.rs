@@ -96,7 +96,9 @@ impl Config {
             // Its tensors' shapes say it too.
             n_inner: metadata.size_if_any("gpt2.feed_forward_length")?,
             activation_function: gelu_new(),
-            layer_norm_epsilon: metadata.float(epsilon)?.ok_or_else(|| metadata.bad(epsilon, "is missing"))?,
+            layer_norm_epsilon: metadata
+                .float(epsilon)?
+                .ok_or_else(|| metadata.bad(epsilon, "is missing"))?,
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
             tie_word_embeddings: !gguf.tensors.contains_key("lm_head.weight")

@@ -38,8 +38,19 @@ const OFF: [&str; 3] = [
 /// Ids with which a text ends.
 const ENDS: [&str; 6] = ["eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"];
 /// Ids that a file may name beside them; of these only the first is used.
-const NAMED: [&str; 11] =
-    ["bos", "unknown", "seperator", "padding", "mask", "cls", "fim_pre", "fim_suf", "fim_mid", "prefix", "suffix"];
+const NAMED: [&str; 11] = [
+    "bos",
+    "unknown",
+    "seperator",
+    "padding",
+    "mask",
+    "cls",
+    "fim_pre",
+    "fim_suf",
+    "fim_mid",
+    "prefix",
+    "suffix",
+];
 
 /// ggml's types of tokens.
 #[derive(Clone, Copy, PartialEq)]
@@ -130,12 +141,7 @@ impl Tokenizer {
     }
 }
 
-fn build(
-    metadata: &Metadata,
-    tokens: &[String],
-    types: &[TokenType],
-    named: &NamedIds,
-) -> Result<Tokenizer> {
+fn build(metadata: &Metadata, tokens: &[String], types: &[TokenType], named: &NamedIds) -> Result<Tokenizer> {
     // The type that a file gives to its first and last token is often that of any other.
     let is_end = |id: usize| named.bos == Some(id as u32) || named.ends.contains(&(id as u32));
     let kind = |id: usize| if is_end(id) { TokenType::Control } else { types[id] };
@@ -156,7 +162,9 @@ fn build(
     let frame = |key: &str, id: Option<u32>, name: &str| -> Result<Option<SpecialToken>> {
         match (metadata.flag(key)?.unwrap_or(false), id) {
             (false, _) => Ok(None),
-            (true, None) => Err(metadata.bad(key, format!("is true, without tokenizer.ggml.{name}_token_id"))),
+            (true, None) => {
+                Err(metadata.bad(key, format!("is true, without tokenizer.ggml.{name}_token_id")))
+            }
             (true, Some(id)) => {
                 let token = vec![tokens[id as usize].clone()];
                 SpecialToken::new(name.into(), vec![id], token).map(Some).map_err(invalid)
@@ -194,7 +202,9 @@ fn check_keys(metadata: &Metadata) -> Result<()> {
     let ids = || ENDS.iter().chain(&NAMED).chain(&["middle"]);
     for key in metadata.keys("tokenizer.") {
         let known = match key.strip_prefix("tokenizer.ggml.") {
-            Some("model" | "pre" | "tokens" | "token_type" | "merges" | "add_bos_token" | "add_eos_token") => true,
+            Some(
+                "model" | "pre" | "tokens" | "token_type" | "merges" | "add_bos_token" | "add_eos_token",
+            ) => true,
             // What unigram models choose by; a BPE has its merges.
             Some("scores") => true,
             Some(name) => OFF.contains(&key) || ids().any(|id| name.strip_suffix("_token_id") == Some(*id)),

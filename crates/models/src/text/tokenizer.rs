@@ -40,8 +40,8 @@ struct Inner {
     byte_level: bool,
     /// `clean_up_tokenization_spaces`: decoding takes away spaces that English does not write.
     clean_up: bool,
-    /// `decode` takes added tokens as the text that they are. Else it does as the `tokenizers` crate, which reads an "é"
-    /// in their names as a byte.
+    /// `decode` takes added tokens as the text that they are. Else it does as the `tokenizers` crate, which reads an
+    /// "é" in their names as a byte.
     plain_added: bool,
 }
 
@@ -103,7 +103,17 @@ impl Tokenizer {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-        Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up, plain_added: false }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                tokenizer,
+                vocab_size,
+                special,
+                added,
+                byte_level,
+                clean_up,
+                plain_added: false,
+            }),
+        })
     }
 
     /// From now on `decode` gives added tokens as the text that they are, as llama.cpp does.
@@ -257,7 +267,11 @@ fn byte_level_bpe(vocab: &Path, merges: &Path, config: &Value) -> Result<tokeniz
     byte_level(model, config["add_prefix_space"].as_bool().unwrap_or(false), special)
 }
 
-pub(super) fn byte_level(model: BPE, prefix_space: bool, special: Vec<AddedToken>) -> Result<tokenizers::Tokenizer> {
+pub(super) fn byte_level(
+    model: BPE,
+    prefix_space: bool,
+    special: Vec<AddedToken>,
+) -> Result<tokenizers::Tokenizer> {
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::default()));

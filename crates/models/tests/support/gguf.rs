@@ -33,7 +33,8 @@ impl GgufFile {
         let mut file = Self { pairs: Vec::new(), tensors: Vec::new() };
         file.set("general.architecture", Value::Text("gpt2"));
         let sizes = [("context_length", 16), ("embedding_length", 4), ("block_count", 1)];
-        for (key, size) in sizes.into_iter().chain([("feed_forward_length", 8), ("attention.head_count", 2)]) {
+        for (key, size) in sizes.into_iter().chain([("feed_forward_length", 8), ("attention.head_count", 2)])
+        {
             file.set(&format!("gpt2.{key}"), Value::U32(size));
         }
         file.set("gpt2.attention.layer_norm_epsilon", Value::F32(1e-5));
