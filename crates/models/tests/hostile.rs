@@ -180,7 +180,14 @@ fn gguf_files_that_contradict_themselves() {
             set("tokenizer.ggml.tokens", Value::F32s(vec![1.0])),
         ),
         ("as 256 and as 261", "TOKENIZER_INVALID", tokens(|tokens| tokens[261] = "he".into())),
-        ("263 entries", "VOCABULARY_MISMATCH", Box::new(|file| file.tensors[0].1[1] = 262)),
+        (
+            "263 entries",
+            "VOCABULARY_MISMATCH",
+            Box::new(|file| {
+                file.tensors[0].1[1] = 262;
+                file.tensors[0].3.truncate(262 * 16);
+            }),
+        ),
         (
             "token_type has 2 items",
             "TOKENIZER_INVALID",
@@ -231,6 +238,22 @@ fn gguf_files_that_contradict_themselves() {
             "mask_token_id is a float",
             "TOKENIZER_INVALID",
             set("tokenizer.ggml.mask_token_id", Value::F32(1.0)),
+        ),
+        (
+            "missing beside",
+            "TOKENIZER_INVALID",
+            set("tokenizer.chat_template.tool_use", Value::Text("{{ 1 }}")),
+        ),
+        (
+            "a key that is long",
+            "TOKENIZER_INVALID",
+            Box::new(|file| file.set(&format!("tokenizer.{}", "x".repeat(9_000)), Value::U32(1))),
+        ),
+        ("a name that is long", "WEIGHTS_CORRUPT", Box::new(|file| file.tensors[3].0 = "x".repeat(9_000))),
+        (
+            "expected \"gpt-2\"",
+            "TOKENIZER_INVALID",
+            set("tokenizer.ggml.pre", Value::Text(Box::leak("x".repeat(9_000).into_boxed_str()))),
         ),
         ("chat_template is a float", "TOKENIZER_INVALID", set("tokenizer.chat_template", Value::F32(1.0))),
         (
@@ -299,7 +322,9 @@ fn gguf_files_that_contradict_themselves() {
             Err(error) => {
                 assert_eq!(error.code(), code, "{says}: {error}");
                 let named = error.to_string();
-                let shown = ["block_count", "a gap", "expected"].contains(&says) || named.contains(says);
+                let shown = ["block_count", "a gap", "a key that is long", "a name that is long"]
+                    .contains(&says)
+                    || named.contains(says);
                 assert!(shown && named.len() < 300, "{says}: {error}");
             }
         }

@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use crate::files::foreign;
 use crate::files::ggml_types::{GgmlType, Reading};
-use crate::files::gguf_metadata::{Metadata, Reader};
+use crate::files::gguf_metadata::{Metadata, Reader, short};
 use crate::files::reading::{corrupt, file_name, open_regular, read_exact_at, refuse_foreign};
 use crate::files::tensors::{Entry, OpenFile, Place, Tensors};
 use crate::{ModelError, Result};
 
 const MAX_TENSORS: u64 = 1 << 16;
+/// Bytes of a tensor's name, as in ggml.
+const MAX_NAME: usize = 63;
 /// Of general.alignment, if the file does not say.
 const ALIGNMENT: usize = 32;
 
@@ -121,7 +123,7 @@ impl Gguf {
         match self.metadata.text("general.type")? {
             None | Some("model") => {}
             Some("adapter") => return refuse("a LoRA adapter in GGUF's format".into()),
-            Some(other) => return refuse(format!("general.type is {other:?}, expected \"model\"")),
+            Some(other) => return refuse(format!("general.type is {}, expected \"model\"", short(other))),
         }
         match self.metadata.size_if_any("split.count")? {
             None | Some(0 | 1) => {}
@@ -200,6 +202,9 @@ impl Gguf {
 /// A tensor's description; `begin` is still relative to the data.
 fn read_extent(reader: &mut Reader) -> Result<Extent> {
     let own = reader.text()?;
+    if own.len() > MAX_NAME {
+        return Err(reader.bad(format!("a tensor's name of {} bytes", own.len())));
+    }
     let dimensions = reader.u32()?;
     if dimensions > 4 {
         return Err(reader.bad(format!("{own} has {dimensions} dimensions")));

@@ -216,6 +216,15 @@ fn width_of(kind: u32) -> Option<(u64, &'static str)> {
     })
 }
 
+/// A string of a file, as long as a message may show it.
+pub fn short(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// What a file says of itself, by key: what is used, and what would be ignored in silence.
 pub struct Metadata {
     /// The file's name.
@@ -233,7 +242,7 @@ impl Metadata {
             }
             // As llama.cpp: of two values one would be obeyed and one not.
             if let Some(key) = keys.replace(key) {
-                return Err(reader.bad(format!("{key} is there twice")));
+                return Err(reader.bad(format!("{} is there twice", short(&key))));
             }
         }
         Ok(Self { file: reader.name.to_string(), values })
@@ -241,6 +250,7 @@ impl Metadata {
 
     /// An error about `key`: its code says whether the model or its tokenizer is at fault.
     pub fn bad(&self, key: &str, reason: impl std::fmt::Display) -> ModelError {
+        let key = if key.len() > 100 { &short(key) } else { key };
         let message = format!("{}: {key} {reason}", self.file);
         match key.starts_with("tokenizer.") {
             true => ModelError::Tokenizer(message),

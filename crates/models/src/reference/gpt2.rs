@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
+use crate::files::gguf_metadata::short;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
     split_heads,
@@ -77,8 +78,9 @@ impl Config {
         let metadata = &gguf.metadata;
         let architecture = metadata.text("general.architecture")?;
         if architecture != Some("gpt2") {
+            let found = architecture.map_or("missing".into(), short);
             return Err(ModelError::UnsupportedModel(format!(
-                "{}: general.architecture is {architecture:?}, expected \"gpt2\"",
+                "{}: general.architecture is {found}, expected \"gpt2\"",
                 gguf.name
             )));
         }
@@ -123,7 +125,7 @@ impl Config {
                 "attention.causal" if metadata.flag(key)? == Some(true) => continue,
                 "attention.causal" => return Err(metadata.bad(key, "is false")),
                 _ => {
-                    let what = format!("{}: {key}, which a GPT-2 does not have", gguf.name);
+                    let what = format!("{}: {}, which a GPT-2 does not have", gguf.name, short(key));
                     return Err(ModelError::UnsupportedModel(what));
                 }
             };

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::files::gguf::Gguf;
+use crate::files::gguf_metadata::short;
 use crate::files::reading::{file_name, read_json, read_text_within};
 use crate::text::jinja::{Failure, Jinja, Limits, Moment};
 use crate::text::tokenizer::Tokenizer;
@@ -96,7 +97,13 @@ impl ChatTemplate {
 
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Self>> {
         let metadata = &gguf.metadata;
-        let Some(source) = metadata.text("tokenizer.chat_template")? else { return Ok(None) };
+        const KEY: &str = "tokenizer.chat_template";
+        let Some(source) = metadata.text(KEY)? else {
+            return match metadata.keys(KEY).next() {
+                Some(other) => Err(metadata.bad(KEY, format!("is missing beside {}", short(other)))),
+                None => Ok(None),
+            };
+        };
         let tokens = metadata.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
         let mut named = Vec::new();
         for (theirs, name) in ["bos", "eos", "unknown", "padding"].iter().zip(["bos", "eos", "unk", "pad"]) {

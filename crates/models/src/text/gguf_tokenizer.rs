@@ -12,7 +12,7 @@ use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
 
 use crate::Result;
 use crate::files::gguf::Gguf;
-use crate::files::gguf_metadata::Metadata;
+use crate::files::gguf_metadata::{Metadata, short};
 use crate::text::encoding::{guarded, invalid};
 use crate::text::tokenizer::{Tokenizer, byte_level};
 
@@ -119,12 +119,17 @@ impl Tokenizer {
         let tokens = match (metadata.text(MODEL)?, metadata.texts(TOKENS)?) {
             (None | Some("none" | "no_vocab"), None) => return Ok(None),
             (Some("gpt2"), Some(tokens)) => tokens,
-            (Some(model), None) => return Err(metadata.bad(MODEL, format!("is {model:?}, without {TOKENS}"))),
-            (model, Some(_)) => return Err(metadata.bad(MODEL, format!("is {model:?}, expected \"gpt2\""))),
+            (Some(model), None) => {
+                return Err(metadata.bad(MODEL, format!("is {}, without {TOKENS}", short(model))));
+            }
+            (None, Some(_)) => return Err(metadata.bad(MODEL, "is missing, expected \"gpt2\"")),
+            (Some(model), Some(_)) => {
+                return Err(metadata.bad(MODEL, format!("is {}, expected \"gpt2\"", short(model))));
+            }
         };
         // Files older than the key are GPT-2's own: other models got it because they split otherwise.
         if let Some(pre) = metadata.text(PRE)?.filter(|pre| !GPT2_PRE.contains(pre)) {
-            return Err(metadata.bad(PRE, format!("is {pre:?}, expected \"gpt-2\"")));
+            return Err(metadata.bad(PRE, format!("is {}, expected \"gpt-2\"", short(pre))));
         }
         if tokens.len() != rows {
             let (tokenizer, embedding) = (tokens.len(), rows);
@@ -134,7 +139,7 @@ impl Tokenizer {
         let mut by_text = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if let Some(first) = by_text.insert(token.as_str(), id) {
-                return Err(metadata.bad(TOKENS, format!("has {token:?} as {first} and as {id}")));
+                return Err(metadata.bad(TOKENS, format!("has {} as {first} and as {id}", short(token))));
             }
         }
         guarded(|| build(metadata, tokens, &types, &ids)).map(Some)
@@ -152,7 +157,7 @@ fn build(metadata: &Metadata, tokens: &[String], types: &[TokenType], named: &Na
     let model = BPE::builder()
         .vocab_and_merges(vocabulary, merges)
         .build()
-        .map_err(|error| metadata.bad(MERGES, format!("and {TOKENS}: {error}")))?;
+        .map_err(|error| metadata.bad(MERGES, format!("and {TOKENS}: {}", short(&error.to_string()))))?;
     let added = used().filter(|(id, _)| kind(*id) != TokenType::Normal).map(|(id, token)| {
         // Not normalised: so all of them are looked for at once, the longest first.
         AddedToken::from(token.clone(), kind(id) != TokenType::UserDefined).normalized(false)
@@ -241,11 +246,11 @@ fn merges<'a>(
     if merges.is_empty()
         && let Some((id, token)) = normal.find(|(_, token)| token.chars().nth(1).is_some())
     {
-        return Err(metadata.bad(MERGES, format!("is empty: no text becomes token {id}, {token:?}")));
+        return Err(metadata.bad(MERGES, format!("is empty: no text becomes token {id}, {}", short(token))));
     }
     let pair = |(index, merge): (usize, &String)| match merge.split_once(' ') {
         Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok((left.into(), right.into())),
-        _ => Err(metadata.bad(MERGES, format!("has {merge:?} at {index}, expected two parts"))),
+        _ => Err(metadata.bad(MERGES, format!("has {} at {index}, expected two parts", short(merge)))),
     };
     merges.iter().enumerate().map(pair).collect()
 }
