@@ -21,6 +21,10 @@ describe("a GGUF file", () => {
     assert.equal(lm.info.dtype, "q4_0");
     assert.deepEqual((await lm.encode(texts)).map((ids) => [...ids]), llama.ids);
     assert.deepEqual(await lm.decode(llama.ids.map((ids) => [...ids]), { skipSpecialTokens: true }), llama.texts);
+  });
+
+  test("continued in f32 as by llama.cpp", async () => {
+    await using lm = await loadGPT2(fixturePath("gguf-types/quantised.gguf"), { dtype: "f32", threads: 1 });
     for (const { prompt, tokens } of llama.greedy) {
       const options = { temperature: 0, maxNewTokens: tokens.length, ignoreEos: true } as const;
       const result = await lm.generate(prompt, options).result;

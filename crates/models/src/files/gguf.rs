@@ -14,7 +14,7 @@ use crate::files::foreign;
 use crate::files::ggml_types::{GgmlType, Reading};
 use crate::files::gguf_metadata::{Metadata, Reader, short};
 use crate::files::reading::{corrupt, file_name, open_regular, read_exact_at, refuse_foreign};
-use crate::files::tensors::{Entry, OpenFile, Place, Tensors};
+use crate::files::tensors::{Entry, OpenFile, Place, Tensors, check_apart};
 use crate::{ModelError, Result};
 
 const MAX_TENSORS: u64 = 1 << 16;
@@ -68,6 +68,8 @@ pub struct Gguf {
     pub metadata: Metadata,
     /// By the checkpoint's names.
     pub tensors: HashMap<String, Extent>,
+    /// What is wrong with the order of its tensors, if something is.
+    gap: Option<ModelError>,
 }
 
 impl Gguf {
@@ -105,14 +107,14 @@ impl Gguf {
             return Err(metadata.bad("general.alignment", format!("is {alignment}")));
         }
         let data = reader.at.next_multiple_of(alignment as u64);
-        place(&mut extents, &name, data, alignment as u64, size)?;
+        let gap = place(&mut extents, &name, data, alignment as u64, size)?;
         let mut tensors = HashMap::with_capacity(extents.len());
         for extent in extents {
             if let Some(old) = tensors.insert(checkpoint_name(&extent.own), extent) {
                 return Err(corrupt(&name, format!("{} is there twice", old.own)));
             }
         }
-        let gguf = Self { name, file, metadata, tensors };
+        let gguf = Self { name, file, metadata, tensors, gap };
         gguf.check_kind()?;
         Ok(gguf)
     }
@@ -162,23 +164,30 @@ impl Gguf {
         Ok(true)
     }
 
-    /// Checks that the file has the tensors `names`, and no other but `beside`, which would be ignored.
+    /// Checks that the file has the tensors `wanted`, by name and PyTorch's shape, and no other but `beside`, which
+    /// would be ignored.
     ///
     /// # Errors
-    /// `MissingTensor`, `UnsupportedModel`.
-    pub fn check_names(&self, names: &[String], beside: &str) -> Result<()> {
-        if let Some(missing) = names.iter().find(|name| !self.tensors.contains_key(*name)) {
-            return Err(ModelError::MissingTensor(missing.clone()));
+    /// `MissingTensor`, `TensorShape`, `UnsupportedModel`; `CorruptWeights`: there are gaps between the tensors.
+    pub fn check_tensors(&self, wanted: &[(String, Vec<usize>)], beside: &str) -> Result<()> {
+        for (name, shape) in wanted {
+            let extent = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor(name.clone()))?;
+            let mut expected = shape.clone();
+            // GPT-2's own matrices are (in, out), here all are (out, in).
+            if name.starts_with("h.") {
+                expected.reverse();
+            }
+            if extent.shape != expected {
+                let (name, found) = (extent.own.clone(), extent.shape.clone());
+                return Err(ModelError::TensorShape { name, expected, found });
+            }
         }
-        let known: BTreeSet<&str> = names.iter().map(String::as_str).chain([beside]).collect();
-        let mut others = self.tensors.iter().filter(|(name, _)| !known.contains(name.as_str()));
-        match others.next() {
-            Some((_, extent)) => Err(ModelError::UnsupportedModel(format!(
-                "{}: {}, which this GPT-2 has no place for",
-                self.name, extent.own
-            ))),
-            None => Ok(()),
+        let known: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).chain([beside]).collect();
+        if let Some((_, other)) = self.tensors.iter().find(|(name, _)| !known.contains(name.as_str())) {
+            let what = format!("{}: {}, which this GPT-2 has no place for", self.name, other.own);
+            return Err(ModelError::UnsupportedModel(what));
         }
+        self.gap.clone().map_or(Ok(()), Err)
     }
 
     pub(crate) fn into_tensors(self) -> Tensors {
@@ -230,26 +239,35 @@ fn read_extent(reader: &mut Reader) -> Result<Extent> {
     Ok(Extent { own, shape, kind, begin, bytes: bytes as usize })
 }
 
-/// Makes the tensors' places absolute and checks them, as llama.cpp does: inside the file, one after the other in the
-/// order of the list, each at the next aligned byte. A gap would say that a tensor is larger than its type makes it.
-/// What follows the last one is nobody's, and is left alone.
-fn place(extents: &mut [Extent], name: &str, data: u64, alignment: u64, size: u64) -> Result<()> {
-    let mut next = 0u64;
+/// Makes the tensors' places absolute and checks them: inside the file, none over another. Returns what llama.cpp also
+/// refuses: they do not follow each other in the order of the list, each at the next aligned byte, so one is larger
+/// than its type makes it. What follows the last one is nobody's, and is left alone.
+fn place(
+    extents: &mut [Extent],
+    name: &str,
+    data: u64,
+    alignment: u64,
+    size: u64,
+) -> Result<Option<ModelError>> {
+    let (mut next, mut gap, mut ranges) = (0u64, None, Vec::with_capacity(extents.len()));
     for extent in extents {
-        if extent.begin != next {
-            let (own, begin) = (&extent.own, extent.begin);
-            return Err(corrupt(name, format!("{own} begins at byte {begin} of the data, expected {next}")));
+        let (own, begin) = (&extent.own, extent.begin);
+        if begin != next && gap.is_none() {
+            gap = Some(corrupt(name, format!("{own} begins at byte {begin} of the data, expected {next}")));
         }
-        let begin = data.checked_add(extent.begin);
-        let end = begin.and_then(|begin| begin.checked_add(extent.bytes as u64));
-        match (begin, end) {
-            (Some(begin), Some(end)) if end <= size => extent.begin = begin,
-            _ => return Err(corrupt(name, format!("{} lies outside the file", extent.own))),
+        let place = data.checked_add(begin);
+        match place.and_then(|place| Some((place, place.checked_add(extent.bytes as u64)?))) {
+            Some((place, end)) if end <= size => {
+                ranges.push((place, end));
+                extent.begin = place;
+            }
+            _ => return Err(corrupt(name, format!("{own} lies outside the file"))),
         }
         // Both are at most the file's size.
-        next += (extent.bytes as u64).next_multiple_of(alignment);
+        next = begin + (extent.bytes as u64).next_multiple_of(alignment);
     }
-    Ok(())
+    check_apart(ranges, name)?;
+    Ok(gap)
 }
 
 #[cfg(test)]

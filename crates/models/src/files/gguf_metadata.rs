@@ -250,8 +250,8 @@ impl Metadata {
 
     /// An error about `key`: its code says whether the model or its tokenizer is at fault.
     pub fn bad(&self, key: &str, reason: impl std::fmt::Display) -> ModelError {
-        let key = if key.len() > 100 { &short(key) } else { key };
-        let message = format!("{}: {key} {reason}", self.file);
+        let shown = if key.len() > 100 { &short(key) } else { key };
+        let message = format!("{}: {shown} {reason}", self.file);
         match key.starts_with("tokenizer.") {
             true => ModelError::Tokenizer(message),
             false => ModelError::Config(message),

@@ -134,8 +134,7 @@ impl Config {
                 return Err(metadata.bad(key, format!("is {found}, the model's is {expected}")));
             }
         }
-        let names: Vec<String> = self.parameters().into_iter().map(|(name, _)| name).collect();
-        gguf.check_names(&names, "lm_head.weight")
+        gguf.check_tensors(&self.parameters(), "lm_head.weight")
     }
 
     fn check(&self) -> Result<()> {
