@@ -11,11 +11,12 @@ export type { Device };
 export interface LoadOptions {
   /**
    * How weights are held in memory. Default: as the checkpoint has them, f32 or f16 (a checkpoint in bf16 in f32, which
-   * holds it exactly). `"bf16"`: products take their inputs in bf16 too, with sums in f32; twice as fast as f32 where
-   * the processor has AVX-512 BF16, the same results elsewhere at the speed of f32, with a warning of Node's
-   * (`CANDLEWICK_BF16_SLOW`) once. `"int8"`: weights and inputs in int8, with exact sums; half as fast again as bf16
-   * where the processor has AVX-512 VNNI, an encoder's vectors within a cosine of 0.999 of those in f32. On a GPU
-   * `"int8"`, `"q8_0"`, `"q4_0"` and a GGUF file's quantised weights are held as f16, and `info.dtype` says so.
+   * holds it exactly); of a GGUF file Q8_0 and Q4_0 too, its other quantised types as q8_0. `"bf16"`: products take
+   * their inputs in bf16 too, with sums in f32; twice as fast as f32 where the processor has AVX-512 BF16, the same
+   * results elsewhere at the speed of f32, with a warning of Node's (`CANDLEWICK_BF16_SLOW`) once. `"int8"`: weights
+   * and inputs in int8, with exact sums; half as fast again as bf16 where the processor has AVX-512 VNNI, an encoder's
+   * vectors within a cosine of 0.999 of those in f32. On a GPU `"int8"`, `"q8_0"`, `"q4_0"` and a GGUF file's quantised
+   * weights are held as f16, and `info.dtype` says so.
    */
   dtype?: Dtype;
   /**

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::device::{Target, on_device};
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
+use crate::text::gguf_tokenizer::NamedIds;
 use crate::{
     Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
     EncoderInfo, EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result,
@@ -96,14 +97,15 @@ fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
 
 fn open_gguf(source: &str) -> Result<Opened> {
     let gguf = Gguf::open(source.as_ref())?;
-    let id = |key: &str| gguf.size_if_any(key).and_then(|id| u32::try_from(id).ok());
+    let config = gpt2::Config::from_gguf(&gguf)?;
+    let ids = NamedIds::from_gguf(&gguf, config.vocab_size)?;
     Ok(Opened {
-        config: gpt2::Config::from_gguf(&gguf)?,
-        tokenizer: Tokenizer::from_gguf(&gguf)?,
+        tokenizer: Tokenizer::from_gguf(&gguf, config.vocab_size)?,
         chat: ChatTemplate::from_gguf(&gguf)?,
-        bos: id("tokenizer.ggml.bos_token_id"),
-        eos: id("tokenizer.ggml.eos_token_id").into_iter().collect(),
+        bos: ids.bos,
+        eos: ids.ends,
         weights: Weights::from_gguf(gguf),
+        config,
     })
 }
 

@@ -89,7 +89,7 @@ impl CpuGpt2 {
     ) -> Result<Self> {
         let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
         let cpu = Cpu::new(options.threads)?;
-        let dtype = options.dtype.unwrap_or_else(|| weights.native_dtype("h.0.attn.c_attn.weight"));
+        let dtype = options.dtype.unwrap_or_else(|| weights.main_dtype());
         let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
         let wte = load.matrix("wte.weight", Layout::OutIn, v, d)?;
         let wpe = load.vector("wpe.weight", &[config.n_positions, d])?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candlewick_kernels::{
     Activation as Act, Epilogue, Input, KernelError, Layout, Output, PackedMatrix, Packing, Pool, Scratch,
-    SourceType, WeightType, layer_norm, matmul,
+    WeightType, layer_norm, matmul,
 };
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -32,19 +32,6 @@ impl From<Activation> for Act {
             Activation::Relu => Self::Relu,
             Activation::Silu => Self::Silu,
             Activation::Tanh => Self::Tanh,
-        }
-    }
-}
-
-impl From<Dtype> for SourceType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-            Dtype::Q8_0 => Self::Q8_0,
-            Dtype::Q4_0 => Self::Q4_0,
-            Dtype::Int8 => unreachable!("no file holds int8"),
         }
     }
 }

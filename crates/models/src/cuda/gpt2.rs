@@ -112,7 +112,7 @@ impl CudaGpt2 {
     ) -> Result<Self> {
         let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
         check_shape(d, config.n_head)?;
-        let asked = options.dtype.unwrap_or_else(|| weights.native_dtype("h.0.attn.c_attn.weight"));
+        let asked = options.dtype.unwrap_or_else(|| weights.main_dtype());
         let (kind, dtype) = Type::of(asked);
         let runner = Runner::new(Arc::new(gpu), kind, d / config.n_head)?;
         let load = Loader::new(weights, &runner, observer);

@@ -102,14 +102,27 @@ impl Checkpoint {
         self.tensors.values().map(|entry| entry.bytes as u64).sum()
     }
 
-    /// The type in which `name` is held by default: as it is stored; bf16 as f32, because f16 lacks its range.
+    /// The type in which `name` is held by default.
     pub fn native_dtype(&self, name: &str) -> Dtype {
-        match self.source_of(name) {
-            None | Some(SourceType::F32 | SourceType::BF16) => Dtype::F32,
-            Some(SourceType::F16) => Dtype::F16,
-            Some(SourceType::Q8_0) => Dtype::Q8_0,
-            Some(SourceType::Q4_0) => Dtype::Q4_0,
+        self.find(name).map_or(Dtype::F32, |(_, entry)| entry.native_dtype())
+    }
+
+    /// The name of the type of `name`'s blocks, if it is quantised.
+    pub fn quantised(&self, name: &str) -> Option<&str> {
+        self.find(name)?.1.quantised()
+    }
+
+    /// The type in which most values of matrices are held by default.
+    pub fn main_dtype(&self) -> Dtype {
+        let mut counts: Vec<(Dtype, usize)> = Vec::new();
+        for entry in self.tensors.values().filter(|entry| entry.source.is_some() && entry.shape.len() == 2) {
+            let (dtype, values) = (entry.native_dtype(), entry.shape.iter().product());
+            match counts.iter_mut().find(|(other, _)| *other == dtype) {
+                Some((_, count)) => *count += values,
+                None => counts.push((dtype, values)),
+            }
         }
+        counts.into_iter().max_by_key(|(_, count)| *count).map_or(Dtype::F32, |(dtype, _)| dtype)
     }
 
     /// Where the values of `name` are, which must have `shape`.

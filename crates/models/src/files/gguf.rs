@@ -2,60 +2,26 @@
 //! little-endian.
 //!
 //! Nothing in the file is trusted: a count is checked against the bytes that are left before anything is allocated for
-//! it, and a tensor's place against the file's size and the other tensors. Only the metadata that a GPT-2 needs is
-//! kept.
+//! it, and a tensor's place against the file's size and the other tensors. What it says of itself reads
+//! `gguf_metadata.rs`, its types of tensors are in `ggml_types.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use candlewick_kernels::{BLOCK, Q4_0_BYTES, Q8_0_BYTES};
-
 use crate::files::foreign;
+use crate::files::ggml_types::{GgmlType, Reading};
+use crate::files::gguf_metadata::{Metadata, Reader, short};
 use crate::files::reading::{corrupt, file_name, open_regular, read_exact_at, refuse_foreign};
 use crate::files::tensors::{Entry, OpenFile, Place, Tensors, check_apart};
-use crate::{Dtype, ModelError, Result};
+use crate::{ModelError, Result};
 
-/// Entries of a vocabulary or of a list of merges: far above any GPT-2's, and a bound on what a hostile file can make
-/// us hold.
-const MAX_ENTRIES: u64 = 1 << 20;
-const MAX_STRING: u64 = 1 << 20;
 const MAX_TENSORS: u64 = 1 << 16;
-
-/// A metadata value of a kind that is used here.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Meta {
-    Integer(i64),
-    Float(f64),
-    Bool(bool),
-    Text(String),
-    Texts(Vec<String>),
-    Integers(Vec<i64>),
-}
-
-/// ggml's codes of the types that are read here.
-fn dtype_of(code: u32) -> Option<Dtype> {
-    Some(match code {
-        0 => Dtype::F32,
-        1 => Dtype::F16,
-        2 => Dtype::Q4_0,
-        8 => Dtype::Q8_0,
-        _ => return None,
-    })
-}
-
-/// Values in a block, and its bytes.
-fn block_of(dtype: Dtype) -> (u64, u64) {
-    match dtype {
-        Dtype::F32 => (1, 4),
-        Dtype::F16 | Dtype::Bf16 => (1, 2),
-        Dtype::Q8_0 => (BLOCK as u64, Q8_0_BYTES as u64),
-        Dtype::Q4_0 => (BLOCK as u64, Q4_0_BYTES as u64),
-        Dtype::Int8 => unreachable!("no file holds int8"),
-    }
-}
+/// Bytes of a tensor's name, as in ggml.
+const MAX_NAME: usize = 63;
+/// Of general.alignment, if the file does not say.
+const ALIGNMENT: usize = 32;
 
 /// The checkpoint's name of one of llama.cpp's tensors, or the name as it is.
 fn checkpoint_name(name: &str) -> String {
@@ -86,11 +52,12 @@ fn checkpoint_name(name: &str) -> String {
 }
 
 /// Where a tensor lies.
-#[derive(Debug, Clone)]
 pub struct Extent {
+    /// llama.cpp's name for it.
+    pub own: String,
     /// Outermost first, as everywhere else; the file has them innermost first.
     pub shape: Vec<usize>,
-    pub kind: Dtype,
+    pub kind: &'static GgmlType,
     pub begin: u64,
     pub bytes: usize,
 }
@@ -98,142 +65,11 @@ pub struct Extent {
 pub struct Gguf {
     pub name: String,
     pub file: File,
-    pub metadata: HashMap<String, Meta>,
+    pub metadata: Metadata,
     /// By the checkpoint's names.
     pub tensors: HashMap<String, Extent>,
-}
-
-struct Reader<'a> {
-    name: &'a str,
-    inner: BufReader<&'a File>,
-    at: u64,
-    size: u64,
-}
-
-impl Reader<'_> {
-    fn bad(&self, reason: impl Into<String>) -> ModelError {
-        corrupt(self.name, format!("at byte {}: {}", self.at, reason.into()))
-    }
-
-    /// Checks that `count` items of at least `each` bytes are left in the file.
-    fn room(&self, count: u64, each: u64, what: &str) -> Result<()> {
-        match count.checked_mul(each) {
-            Some(bytes) if bytes <= self.size - self.at => Ok(()),
-            _ => Err(self.bad(format!("{count} {what} do not fit in the file"))),
-        }
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
-        self.room(N as u64, 1, "bytes")?;
-        let mut bytes = [0; N];
-        self.inner.read_exact(&mut bytes).map_err(|e| self.bad(e.to_string()))?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.bytes()?))
-    }
-
-    fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.bytes()?))
-    }
-
-    fn skip(&mut self, bytes: u64) -> Result<()> {
-        self.room(bytes, 1, "bytes")?;
-        // Bounded by the file's size, which fits.
-        self.inner.seek_relative(bytes as i64).map_err(|e| self.bad(e.to_string()))?;
-        self.at += bytes;
-        Ok(())
-    }
-
-    fn text(&mut self) -> Result<String> {
-        let length = self.u64()?;
-        if length > MAX_STRING {
-            return Err(self.bad(format!("a string of {length} bytes")));
-        }
-        self.room(length, 1, "bytes of a string")?;
-        let mut bytes = vec![0; length as usize];
-        self.inner.read_exact(&mut bytes).map_err(|e| self.bad(e.to_string()))?;
-        self.at += length;
-        String::from_utf8(bytes).map_err(|_| self.bad("a string that is not UTF-8"))
-    }
-
-    /// A scalar of type `kind`, or a text.
-    fn scalar(&mut self, kind: u32) -> Result<Meta> {
-        Ok(match kind {
-            0 => Meta::Integer(self.bytes::<1>()?[0].into()),
-            1 => Meta::Integer(i8::from_le_bytes(self.bytes()?).into()),
-            2 => Meta::Integer(u16::from_le_bytes(self.bytes()?).into()),
-            3 => Meta::Integer(i16::from_le_bytes(self.bytes()?).into()),
-            4 => Meta::Integer(self.u32()?.into()),
-            5 => Meta::Integer(i32::from_le_bytes(self.bytes()?).into()),
-            6 => Meta::Float(f32::from_le_bytes(self.bytes()?).into()),
-            7 => Meta::Bool(self.bytes::<1>()?[0] != 0),
-            8 => Meta::Text(self.text()?),
-            10 => Meta::Integer(self.u64()?.try_into().map_err(|_| self.bad("an integer over 2^63"))?),
-            11 => Meta::Integer(i64::from_le_bytes(self.bytes()?)),
-            12 => Meta::Float(f64::from_le_bytes(self.bytes()?)),
-            _ => return Err(self.bad(format!("metadata of unknown type {kind}"))),
-        })
-    }
-
-    fn skip_scalar(&mut self, kind: u32) -> Result<()> {
-        match kind {
-            0 | 1 | 7 => self.skip(1),
-            2 | 3 => self.skip(2),
-            4..=6 => self.skip(4),
-            10..=12 => self.skip(8),
-            8 => {
-                let length = self.u64()?;
-                self.skip(length)
-            }
-            _ => Err(self.bad(format!("metadata of unknown type {kind}"))),
-        }
-    }
-
-    /// The value after a key: kept if `keep`, else passed over.
-    fn value(&mut self, keep: bool) -> Result<Option<Meta>> {
-        let kind = self.u32()?;
-        if kind != 9 {
-            return if keep { self.scalar(kind).map(Some) } else { self.skip_scalar(kind).map(|()| None) };
-        }
-        let (kind, count) = (self.u32()?, self.u64()?);
-        let width = match kind {
-            8 => 8, // at least the length
-            0 | 1 | 7 => 1,
-            2 | 3 => 2,
-            4..=6 => 4,
-            10..=12 => 8,
-            _ => return Err(self.bad(format!("an array of type {kind}"))),
-        };
-        self.room(count, width, "array items")?;
-        if !keep {
-            if kind != 8 {
-                self.skip(count * width)?;
-            } else {
-                (0..count).try_for_each(|_| self.skip_scalar(kind))?;
-            }
-            return Ok(None);
-        }
-        if count > MAX_ENTRIES {
-            return Err(self.bad(format!("an array of {count} items")));
-        }
-        if kind == 8 {
-            return Ok(Some(Meta::Texts((0..count).map(|_| self.text()).collect::<Result<_>>()?)));
-        }
-        let integer = |value: Meta| if let Meta::Integer(i) = value { Some(i) } else { None };
-        let items = (0..count).map(|_| self.scalar(kind).map(integer)).collect::<Result<Option<Vec<_>>>>()?;
-        Ok(items.map(Meta::Integers))
-    }
-}
-
-fn kept(key: &str) -> bool {
-    key.starts_with("general.arch")
-        || key == "general.alignment"
-        || key.starts_with("gpt2.")
-        || key.starts_with("tokenizer.ggml.")
-        || key == "tokenizer.chat_template"
+    /// What is wrong with the order of its tensors, if something is.
+    gap: Option<ModelError>,
 }
 
 impl Gguf {
@@ -242,8 +78,7 @@ impl Gguf {
         let io = |e: std::io::Error| ModelError::Io { path: path.to_path_buf(), reason: e.to_string() };
         let file = open_regular(path)?;
         let size = file.metadata().map_err(io)?.len();
-        let mut reader = Reader { name: &name, inner: BufReader::with_capacity(1 << 16, &file), at: 0, size };
-        reader.inner.seek(SeekFrom::Start(0)).map_err(io)?;
+        let mut reader = Reader::new(&name, &file, size).map_err(io)?;
         if reader.bytes::<4>().ok().as_ref() != Some(b"GGUF") {
             refuse_foreign(&file, &name)?;
             let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
@@ -251,7 +86,8 @@ impl Gguf {
         }
         let version = reader.u32()?;
         if !matches!(version, 2 | 3) {
-            return Err(ModelError::UnsupportedModel(format!("{name}: GGUF version {version}")));
+            let order = if matches!(version.swap_bytes(), 2 | 3) { ", big-endian" } else { "" };
+            return Err(ModelError::UnsupportedModel(format!("{name}: GGUF version {version}{order}")));
         }
         let (tensor_count, pair_count) = (reader.u64()?, reader.u64()?);
         // A tensor takes at least a name's length, a dimension's count, a type and an offset; a pair a key's length and
@@ -261,61 +97,57 @@ impl Gguf {
         if tensor_count > MAX_TENSORS {
             return Err(reader.bad(format!("{tensor_count} tensors")));
         }
-        let mut metadata = HashMap::new();
-        for _ in 0..pair_count {
-            let key = reader.text()?;
-            let value = reader.value(kept(&key))?;
-            if let Some(value) = value {
-                metadata.insert(key, value);
-            }
-        }
-        let mut tensors = HashMap::with_capacity(tensor_count as usize);
+        let metadata = Metadata::read(&mut reader, pair_count)?;
+        let mut extents = Vec::with_capacity(tensor_count as usize);
         for _ in 0..tensor_count {
-            let (tensor, extent) = read_extent(&mut reader)?;
-            if tensors.insert(checkpoint_name(&tensor), extent).is_some() {
-                return Err(reader.bad(format!("{tensor} is there twice")));
+            extents.push(read_extent(&mut reader)?);
+        }
+        let alignment = metadata.size_if_any("general.alignment")?.unwrap_or(ALIGNMENT);
+        if !alignment.is_power_of_two() || alignment > 1 << 16 {
+            return Err(metadata.bad("general.alignment", format!("is {alignment}")));
+        }
+        let data = reader.at.next_multiple_of(alignment as u64);
+        let gap = place(&mut extents, &name, data, alignment as u64, size)?;
+        let mut tensors = HashMap::with_capacity(extents.len());
+        for extent in extents {
+            if let Some(old) = tensors.insert(checkpoint_name(&extent.own), extent) {
+                return Err(corrupt(&name, format!("{} is there twice", old.own)));
             }
         }
-        let alignment = match metadata.get("general.alignment") {
-            None => 32,
-            Some(&Meta::Integer(a)) if a > 0 && a <= 1 << 16 && (a as u64).is_power_of_two() => a as u64,
-            Some(other) => return Err(reader.bad(format!("an alignment of {other:?}"))),
-        };
-        let data = reader.at.next_multiple_of(alignment);
-        drop(reader);
-        place(&mut tensors, &name, data, size)?;
-        Ok(Self { name, file, metadata, tensors })
+        let gguf = Self { name, file, metadata, tensors, gap };
+        gguf.check_kind()?;
+        Ok(gguf)
     }
 
-    pub fn text(&self, key: &str) -> Option<&str> {
-        if let Some(Meta::Text(text)) = self.metadata.get(key) { Some(text) } else { None }
-    }
-
-    pub fn texts(&self, key: &str) -> Option<&[String]> {
-        if let Some(Meta::Texts(texts)) = self.metadata.get(key) { Some(texts) } else { None }
-    }
-
-    pub fn integers(&self, key: &str) -> Option<&[i64]> {
-        if let Some(Meta::Integers(items)) = self.metadata.get(key) { Some(items) } else { None }
-    }
-
-    /// A size or id that must be there.
-    pub fn size(&self, key: &str) -> Result<usize> {
-        self.size_if_any(key).ok_or_else(|| ModelError::Config(format!("{}: no {key}", self.name)))
-    }
-
-    pub fn size_if_any(&self, key: &str) -> Option<usize> {
-        if let Some(&Meta::Integer(value)) = self.metadata.get(key) {
-            usize::try_from(value).ok()
-        } else {
-            None
+    /// Refuses what is no whole model, and blocks of another time.
+    fn check_kind(&self) -> Result<()> {
+        let refuse = |what: String| Err(ModelError::UnsupportedModel(format!("{}: {what}", self.name)));
+        match self.metadata.text("general.type")? {
+            None | Some("model") => {}
+            Some("adapter") => return refuse("a LoRA adapter in GGUF's format".into()),
+            Some(other) => return refuse(format!("general.type is {}, expected \"model\"", short(other))),
+        }
+        match self.metadata.size_if_any("split.count")? {
+            None | Some(0 | 1) => {}
+            Some(count) => {
+                return refuse(format!("one of {count} parts (llama-gguf-split --merge joins them)"));
+            }
+        }
+        let quantised = self.tensors.values().find(|extent| extent.kind.is_quantised());
+        match (self.metadata.size_if_any("general.quantization_version")?, quantised) {
+            // Version 1 had other blocks.
+            (Some(version), Some(extent)) if version != 2 => Err(ModelError::UnsupportedDtype(format!(
+                "{} is stored as {} of general.quantization_version {version}, expected 2",
+                extent.own, extent.kind.name
+            ))),
+            _ => Ok(()),
         }
     }
 
     /// Whether two tensors have the same bytes: llama.cpp's converter writes a tied head a second time.
     pub fn same(&self, a: &str, b: &str) -> Result<bool> {
         let (Some(a), Some(b)) = (self.tensors.get(a), self.tensors.get(b)) else { return Ok(false) };
-        if (&a.shape, a.kind, a.bytes) != (&b.shape, b.kind, b.bytes) {
+        if (&a.shape, a.kind.code, a.bytes) != (&b.shape, b.kind.code, b.bytes) {
             return Ok(false);
         }
         let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
@@ -332,62 +164,110 @@ impl Gguf {
         Ok(true)
     }
 
-    pub(crate) fn into_tensors(self) -> Tensors {
-        let file = Arc::new(OpenFile { name: self.name, file: self.file });
-        let entry = |extent: Extent| Entry {
-            source: Some(extent.kind.into()),
-            dtype: format!("{:?}", extent.kind),
-            shape: extent.shape,
-            bytes: extent.bytes,
-            place: Place::File(file.clone(), extent.begin),
-        };
-        self.tensors.into_iter().map(|(name, extent)| (name, entry(extent))).collect()
+    /// Checks that the file has the tensors `wanted`, by name and PyTorch's shape, and no other but `beside`, which
+    /// would be ignored.
+    ///
+    /// # Errors
+    /// `MissingTensor`, `TensorShape`, `UnsupportedModel`; `CorruptWeights`: there are gaps between the tensors.
+    pub fn check_tensors(&self, wanted: &[(String, Vec<usize>)], beside: &str) -> Result<()> {
+        for (name, shape) in wanted {
+            let extent = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor(name.clone()))?;
+            let mut expected = shape.clone();
+            // GPT-2's own matrices are (in, out), here all are (out, in).
+            if name.starts_with("h.") {
+                expected.reverse();
+            }
+            if extent.shape != expected {
+                let (name, found) = (extent.own.clone(), extent.shape.clone());
+                return Err(ModelError::TensorShape { name, expected, found });
+            }
+        }
+        let known: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).chain([beside]).collect();
+        if let Some((_, other)) = self.tensors.iter().find(|(name, _)| !known.contains(name.as_str())) {
+            let what = format!("{}: {}, which this GPT-2 has no place for", self.name, other.own);
+            return Err(ModelError::UnsupportedModel(what));
+        }
+        self.gap.clone().map_or(Ok(()), Err)
     }
 
-    pub fn float(&self, key: &str) -> Option<f64> {
-        if let Some(&Meta::Float(value)) = self.metadata.get(key) { Some(value) } else { None }
+    pub(crate) fn into_tensors(self) -> Tensors {
+        let file = Arc::new(OpenFile { name: self.name, file: self.file });
+        let entry = |extent: Extent| {
+            let (source, bytes, place) = match extent.kind.reading {
+                Reading::As(source) => (Some(source), extent.bytes, Place::File(file.clone(), extent.begin)),
+                _ => {
+                    // Of its f32 values, which may be more than 32 bits can count: then a read of it fails.
+                    let bytes = (extent.bytes / extent.kind.bytes).saturating_mul(4 * extent.kind.values);
+                    let source = Some(candlewick_kernels::SourceType::F32);
+                    (source, bytes, Place::Blocks(file.clone(), extent.begin, extent.kind))
+                }
+            };
+            Entry { source, dtype: extent.kind.name.to_string(), shape: extent.shape, bytes, place }
+        };
+        self.tensors.into_iter().map(|(name, extent)| (name, entry(extent))).collect()
     }
 }
 
 /// A tensor's description; `begin` is still relative to the data.
-fn read_extent(reader: &mut Reader) -> Result<(String, Extent)> {
-    let name = reader.text()?;
+fn read_extent(reader: &mut Reader) -> Result<Extent> {
+    let own = reader.text()?;
+    if own.len() > MAX_NAME {
+        return Err(reader.bad(format!("a tensor's name of {} bytes", own.len())));
+    }
     let dimensions = reader.u32()?;
     if dimensions > 4 {
-        return Err(reader.bad(format!("{name} has {dimensions} dimensions")));
+        return Err(reader.bad(format!("{own} has {dimensions} dimensions")));
     }
     let mut shape = (0..dimensions).map(|_| reader.u64()).collect::<Result<Vec<_>>>()?;
     let code = reader.u32()?;
     let begin = reader.u64()?;
-    let kind = dtype_of(code)
-        .ok_or_else(|| ModelError::UnsupportedDtype(format!("{name} is stored as GGUF type {code}")))?;
-    let (block, block_bytes) = block_of(kind);
-    let huge = || reader.bad(format!("{name} of shape {shape:?} is not in the file"));
+    let unsupported = |reason: String| ModelError::UnsupportedDtype(format!("{own} is stored as {reason}"));
+    let kind = GgmlType::of(code).ok_or_else(|| unsupported(format!("a type that is not known, {code}")))?;
+    if let Reading::Refused(reason) = kind.reading {
+        return Err(unsupported(format!("{}: {reason}", kind.name)));
+    }
+    let (block, block_bytes) = (kind.values as u64, kind.bytes as u64);
+    let huge = || reader.bad(format!("{own} of shape {shape:?} is not in the file"));
     let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).ok_or_else(huge)?;
-    if shape.first().copied().unwrap_or(1) % block != 0 {
-        return Err(reader.bad(format!("{name}: rows of {:?} values in blocks of {block}", shape.first())));
+    let width = shape.first().copied().unwrap_or(1);
+    if width % block != 0 {
+        return Err(reader.bad(format!("{own}: rows of {width} values in blocks of {block}, {}", kind.name)));
     }
     let bytes = (count / block).checked_mul(block_bytes).filter(|&b| b <= reader.size).ok_or_else(huge)?;
     shape.reverse();
     let shape = shape.into_iter().map(|d| d as usize).collect();
-    Ok((name, Extent { shape, kind, begin, bytes: bytes as usize }))
+    Ok(Extent { own, shape, kind, begin, bytes: bytes as usize })
 }
 
-/// Makes the tensors' places absolute and checks them: inside the file, none over another.
-fn place(tensors: &mut HashMap<String, Extent>, name: &str, data: u64, size: u64) -> Result<()> {
-    let mut ranges = Vec::with_capacity(tensors.len());
-    for (tensor, extent) in tensors.iter_mut() {
-        let begin = data.checked_add(extent.begin);
-        let end = begin.and_then(|begin| begin.checked_add(extent.bytes as u64));
-        match (begin, end) {
-            (Some(begin), Some(end)) if end <= size => {
-                extent.begin = begin;
-                ranges.push((begin, end));
-            }
-            _ => return Err(corrupt(name, format!("{tensor} lies outside the file"))),
+/// Makes the tensors' places absolute and checks them: inside the file, none over another. Returns what llama.cpp also
+/// refuses: they do not follow each other in the order of the list, each at the next aligned byte, so one is larger
+/// than its type makes it. What follows the last one is nobody's, and is left alone.
+fn place(
+    extents: &mut [Extent],
+    name: &str,
+    data: u64,
+    alignment: u64,
+    size: u64,
+) -> Result<Option<ModelError>> {
+    let (mut next, mut gap, mut ranges) = (0u64, None, Vec::with_capacity(extents.len()));
+    for extent in extents {
+        let (own, begin) = (&extent.own, extent.begin);
+        if begin != next && gap.is_none() {
+            gap = Some(corrupt(name, format!("{own} begins at byte {begin} of the data, expected {next}")));
         }
+        let place = data.checked_add(begin);
+        match place.and_then(|place| Some((place, place.checked_add(extent.bytes as u64)?))) {
+            Some((place, end)) if end <= size => {
+                ranges.push((place, end));
+                extent.begin = place;
+            }
+            _ => return Err(corrupt(name, format!("{own} lies outside the file"))),
+        }
+        // Both are at most the file's size.
+        next = begin + (extent.bytes as u64).next_multiple_of(alignment);
     }
-    check_apart(ranges, name)
+    check_apart(ranges, name)?;
+    Ok(gap)
 }
 
 #[cfg(test)]
@@ -418,5 +298,32 @@ mod tests {
                 assert_eq!(flat(&found), flat(&expected), "{kind}: {name}");
             }
         }
+    }
+
+    /// Of each type the values by the gguf package, to the bit.
+    #[test]
+    fn blocks_become_the_values_of_the_gguf_package() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures/gguf-types");
+        let blocks = candle_core::safetensors::load(path.join("blocks.safetensors"), &Device::Cpu).unwrap();
+        let mut decoded = 0;
+        for code in 0..64 {
+            let Some(kind) = GgmlType::of(code) else { continue };
+            let Reading::Decoded(decode) = kind.reading else { continue };
+            let expected = blocks[&format!("{}.values", kind.name)].flatten_all().unwrap();
+            let expected = expected.to_vec1::<f32>().unwrap();
+            let bytes = blocks[&format!("{}.bytes", kind.name)].to_vec2::<u8>().unwrap();
+            let mut found = vec![f32::NAN; kind.values];
+            for (bytes, expected) in bytes.iter().zip(expected.chunks_exact(kind.values)) {
+                assert_eq!(bytes.len(), kind.bytes, "{}", kind.name);
+                decode(bytes, &mut found);
+                assert!(
+                    found.iter().map(|x| x.to_bits()).eq(expected.iter().map(|x| x.to_bits())),
+                    "{}",
+                    kind.name
+                );
+            }
+            decoded += bytes.len();
+        }
+        assert_eq!(decoded, 15 * 5);
     }
 }

@@ -127,7 +127,12 @@ impl Weights {
         self.base.total_bytes() + self.adapter.as_ref().map_or(0, |adapter| adapter.weights.total_bytes())
     }
 
-    /// The type in which `name` is held by default: as it is stored; bf16 as f32, because f16 lacks its range.
+    /// The type in which most values of matrices are held by default: what the model's is, of a file with several.
+    pub fn main_dtype(&self) -> Dtype {
+        self.base.main_dtype()
+    }
+
+    /// The type in which `name` is held by default ([`Entry::native_dtype`](crate::files::tensors::Entry)).
     pub fn native_dtype(&self, name: &str) -> Dtype {
         match self.replaced(name) {
             Some((weights, own)) => weights.native_dtype(own),
@@ -144,8 +149,8 @@ impl Weights {
         let module = name.strip_suffix(".weight");
         let lora = module.and_then(|module| Some((module, self.adapter.as_ref()?.modules.get(module)?)));
         let Some((module, lora)) = lora else { return Ok(tensor.into()) };
-        if matches!(tensor.source, SourceType::Q8_0 | SourceType::Q4_0) {
-            return Err(ModelError::UnsupportedDtype(format!("an adapter over {:?} weights", tensor.source)));
+        if let Some(kind) = self.base.quantised(name) {
+            return Err(ModelError::UnsupportedDtype(format!("an adapter over {kind} weights")));
         }
         let delta = Some(Delta::new(lora, self.base.layout_of(module)));
         let bytes = 4 * shape.iter().product::<usize>();

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
+use crate::files::gguf_metadata::short;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
     split_heads,
@@ -74,25 +75,32 @@ impl Config {
 
     /// What a GGUF file's metadata says. Its GPT-2 always has the original's activation and scaling.
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let architecture = gguf.text("general.architecture").unwrap_or_default();
-        if architecture != "gpt2" {
+        let metadata = &gguf.metadata;
+        let architecture = metadata.text("general.architecture")?;
+        if architecture != Some("gpt2") {
+            let found = architecture.map_or("missing".into(), short);
             return Err(ModelError::UnsupportedModel(format!(
-                "GGUF architecture {architecture:?} is not gpt2"
+                "{}: general.architecture is {found}, expected \"gpt2\"",
+                gguf.name
             )));
         }
         let embedding = gguf
             .tensors
             .get("wte.weight")
             .ok_or_else(|| ModelError::MissingTensor("token_embd.weight".into()))?;
+        let epsilon = "gpt2.attention.layer_norm_epsilon";
         let config = Self {
             vocab_size: embedding.shape.first().copied().unwrap_or(0),
-            n_positions: gguf.size("gpt2.context_length")?,
-            n_embd: gguf.size("gpt2.embedding_length")?,
-            n_layer: gguf.size("gpt2.block_count")?,
-            n_head: gguf.size("gpt2.attention.head_count")?,
-            n_inner: gguf.size_if_any("gpt2.feed_forward_length"),
+            n_positions: metadata.size("gpt2.context_length")?,
+            n_embd: metadata.size("gpt2.embedding_length")?,
+            n_layer: metadata.size("gpt2.block_count")?,
+            n_head: metadata.size("gpt2.attention.head_count")?,
+            // Its tensors' shapes say it too.
+            n_inner: metadata.size_if_any("gpt2.feed_forward_length")?,
             activation_function: gelu_new(),
-            layer_norm_epsilon: gguf.float("gpt2.attention.layer_norm_epsilon").unwrap_or_else(epsilon),
+            layer_norm_epsilon: metadata
+                .float(epsilon)?
+                .ok_or_else(|| metadata.bad(epsilon, "is missing"))?,
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
             tie_word_embeddings: !gguf.tensors.contains_key("lm_head.weight")
@@ -100,7 +108,33 @@ impl Config {
             add_cross_attention: false,
         };
         config.check()?;
+        config.check_gguf(gguf)?;
         Ok(config)
+    }
+
+    /// Refuses what the file says that a GPT-2 is not: other keys, other sizes, further tensors.
+    fn check_gguf(&self, gguf: &Gguf) -> Result<()> {
+        let metadata = &gguf.metadata;
+        for key in metadata.keys("gpt2.") {
+            let expected = match key.strip_prefix("gpt2.").unwrap_or(key) {
+                "context_length" | "embedding_length" | "block_count" | "feed_forward_length" => continue,
+                "attention.head_count" | "attention.layer_norm_epsilon" => continue,
+                "vocab_size" => self.vocab_size,
+                "attention.head_count_kv" => self.n_head,
+                "attention.key_length" | "attention.value_length" => self.head_dim(),
+                "attention.causal" if metadata.flag(key)? == Some(true) => continue,
+                "attention.causal" => return Err(metadata.bad(key, "is false")),
+                _ => {
+                    let what = format!("{}: {}, which a GPT-2 does not have", gguf.name, short(key));
+                    return Err(ModelError::UnsupportedModel(what));
+                }
+            };
+            let found = metadata.size(key)?;
+            if found != expected {
+                return Err(metadata.bad(key, format!("is {found}, the model's is {expected}")));
+            }
+        }
+        gguf.check_tensors(&self.parameters(), "lm_head.weight")
     }
 
     fn check(&self) -> Result<()> {

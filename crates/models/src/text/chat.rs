@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::files::gguf::Gguf;
+use crate::files::gguf_metadata::short;
 use crate::files::reading::{file_name, read_json, read_text_within};
 use crate::text::jinja::{Failure, Jinja, Limits, Moment};
 use crate::text::tokenizer::Tokenizer;
@@ -95,14 +96,21 @@ impl ChatTemplate {
     }
 
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Self>> {
-        let Some(source) = gguf.text("tokenizer.chat_template") else { return Ok(None) };
-        let tokens = gguf.texts("tokenizer.ggml.tokens").unwrap_or_default();
-        let named = ["bos", "eos", "unknown", "padding"].iter().zip(["bos", "eos", "unk", "pad"]);
-        let named = named.filter_map(|(theirs, name)| {
-            let id = gguf.size_if_any(&format!("tokenizer.ggml.{theirs}_token_id"))?;
-            Some((format!("{name}_token"), tokens.get(id)?.clone()))
-        });
-        Ok(Some(Self::new(gguf.name.clone(), source.to_string(), named.collect())))
+        let metadata = &gguf.metadata;
+        const KEY: &str = "tokenizer.chat_template";
+        let Some(source) = metadata.text(KEY)? else {
+            return match metadata.keys(KEY).next() {
+                Some(other) => Err(metadata.bad(KEY, format!("is missing beside {}", short(other)))),
+                None => Ok(None),
+            };
+        };
+        let tokens = metadata.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let mut named = Vec::new();
+        for (theirs, name) in ["bos", "eos", "unknown", "padding"].iter().zip(["bos", "eos", "unk", "pad"]) {
+            let id = metadata.size_if_any(&format!("tokenizer.ggml.{theirs}_token_id"))?;
+            named.extend(id.and_then(|id| Some((format!("{name}_token"), tokens.get(id)?.clone()))));
+        }
+        Ok(Some(Self::new(gguf.name.clone(), source.to_string(), named)))
     }
 
     fn new(file: String, source: String, tokens: Vec<(String, String)>) -> Self {

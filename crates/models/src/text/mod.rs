@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod encoding;
+pub mod gguf_tokenizer;
 pub mod jinja;
 pub mod tokenizer;
 pub mod windows;

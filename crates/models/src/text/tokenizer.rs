@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
@@ -20,7 +19,6 @@ use tokenizers::{
 };
 
 use crate::files::foreign;
-use crate::files::gguf::Gguf;
 use crate::files::reading::{file_name, read_json};
 use crate::text::encoding::{Cut, cut_encodings, cut_pair, guarded, invalid};
 use crate::{ModelError, Result};
@@ -42,6 +40,9 @@ struct Inner {
     byte_level: bool,
     /// `clean_up_tokenization_spaces`: decoding takes away spaces that English does not write.
     clean_up: bool,
+    /// `decode` takes added tokens as the text that they are. Else it does as the `tokenizers` crate, which reads an
+    /// "é" in their names as a byte.
+    plain_added: bool,
 }
 
 /// The ids of a text or a pair of texts, and which text each belongs to; both (T).
@@ -89,36 +90,7 @@ impl Tokenizer {
         Self::new(tokenizer, clean_up).map(Some)
     }
 
-    /// GPT-2's tokenizer out of a GGUF file's metadata, or `None` where it has none.
-    pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Self>> {
-        let Some(tokens) = gguf.texts("tokenizer.ggml.tokens") else { return Ok(None) };
-        let kind = (gguf.text("tokenizer.ggml.model"), gguf.text("tokenizer.ggml.pre"));
-        if !matches!(kind, (Some("gpt2"), None | Some("gpt-2"))) {
-            return Err(ModelError::Tokenizer(format!("{}: not GPT-2's: {kind:?}", gguf.name)));
-        }
-        let merges = gguf.texts("tokenizer.ggml.merges").unwrap_or_default();
-        let pair = |merge: &String| merge.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string()));
-        let merges = merges.iter().map(pair).collect::<Option<Vec<_>>>();
-        let merges =
-            merges.ok_or_else(|| ModelError::Tokenizer(format!("{}: a merge of one part", gguf.name)))?;
-        let ids = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32));
-        let model = BPE::builder()
-            .vocab_and_merges(ids.collect::<AHashMap<_, _>>(), merges)
-            .build()
-            .map_err(invalid)?;
-        // Types 3 and 4 are control tokens and what the user added: found in a text as they are.
-        let types = gguf.integers("tokenizer.ggml.token_type").unwrap_or_default();
-        let special = |key: &str| gguf.size_if_any(&format!("tokenizer.ggml.{key}_token_id"));
-        let ends = [special("bos"), special("eos")];
-        let added = tokens
-            .iter()
-            .enumerate()
-            .filter(|(id, _)| ends.contains(&Some(*id)) || matches!(types.get(*id), Some(3 | 4)));
-        let added = added.map(|(_, token)| AddedToken::from(token.clone(), true)).collect();
-        Self::new(byte_level(model, false, added)?, false).map(Some)
-    }
-
-    fn new(mut tokenizer: tokenizers::Tokenizer, clean_up: bool) -> Result<Self> {
+    pub(super) fn new(mut tokenizer: tokenizers::Tokenizer, clean_up: bool) -> Result<Self> {
         // A tokenizer.json may hold the padding and truncation of the program that saved it. Here the caller sets both.
         tokenizer.with_truncation(None).map_err(invalid)?;
         tokenizer.with_padding(None);
@@ -131,7 +103,25 @@ impl Tokenizer {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-        Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                tokenizer,
+                vocab_size,
+                special,
+                added,
+                byte_level,
+                clean_up,
+                plain_added: false,
+            }),
+        })
+    }
+
+    /// From now on `decode` gives added tokens as the text that they are, as llama.cpp does.
+    pub(super) fn with_plain_added_tokens(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.plain_added = true;
+        }
+        self
     }
 
     /// One past the largest id that this tokenizer can produce.
@@ -205,6 +195,11 @@ impl Tokenizer {
     }
 
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        if self.inner.plain_added {
+            let shown = ids.iter().filter(|id| !skip_special || !self.is_special(**id));
+            let bytes: Vec<u8> = shown.filter_map(|id| self.token_bytes(*id)).flatten().collect();
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
         let text = guarded(|| self.inner.tokenizer.decode(ids, skip_special).map_err(invalid))?;
         Ok(if self.inner.clean_up { without_spaces(text) } else { text })
     }
@@ -282,7 +277,11 @@ fn byte_level_bpe(vocab: &Path, merges: &Path, config: &Value) -> Result<tokeniz
     byte_level(model, config["add_prefix_space"].as_bool().unwrap_or(false), special)
 }
 
-fn byte_level(model: BPE, prefix_space: bool, special: Vec<AddedToken>) -> Result<tokenizers::Tokenizer> {
+pub(super) fn byte_level(
+    model: BPE,
+    prefix_space: bool,
+    special: Vec<AddedToken>,
+) -> Result<tokenizers::Tokenizer> {
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::default()));

@@ -1,6 +1,7 @@
 //! Reads the parity fixtures (`tools/fixtures/README.md` has their schema).
 #![allow(dead_code)] // each test file uses a part
 
+pub mod gguf;
 pub mod sequences;
 
 use std::collections::HashMap;
