@@ -81,7 +81,5 @@ pub use rows::{activation, argmax, log_softmax_row, softmax_row};
 pub use scratch::Scratch;
 pub use threads::default_threads;
 pub use types::{Activation, BLOCK, Epilogue, Isa, Layout, WeightType};
-pub use vectors::{
-    Compare, Line, LineBytes, compare_byte_rows, compare_rows, differing_bits, dot_byte_rows,
-};
+pub use vectors::{Compare, Line, LineBytes, compare_byte_rows, compare_rows, differing_bits, dot_byte_rows};
 pub use weights::PackedMatrix;

@@ -41,7 +41,8 @@ fn bytes_equal_the_reference() {
             let query = lines(wide, |_| if largest { 127 } else { random.below(255) as u8 ^ 128 });
             let rows = lines(wide * count, |_| if largest { 255 } else { random.below(256) as u8 });
             // -128 is no value of a query's.
-            let query = lines(wide, |i| query.as_flattened_bytes()[i].max(129).wrapping_add(u8::from(largest)));
+            let query =
+                lines(wide, |i| query.as_flattened_bytes()[i].max(129).wrapping_add(u8::from(largest)));
             let signed: Vec<i8> = query.as_flattened_bytes().iter().map(|byte| byte.cast_signed()).collect();
             let bytes = rows.as_flattened_bytes();
             let expected: Vec<f32> =
