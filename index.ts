@@ -100,5 +100,10 @@ export type { Translated, Translation, TranslationOptions, TranslationTask } fro
 export type { ZeroShotOptions, ZeroShotResult, ZeroShotTask } from "./src/pipelines/zero-shot.js";
 export type { Progress } from "./src/slices.js";
 export type { Vocabulary } from "./src/vocabulary.js";
-export { similarity, VectorIndex } from "./src/vectors.js";
-export type { Hit, SearchOptions, SimilarityName, VectorIndexOptions } from "./src/vectors.js";
+export type { FieldFilter, VectorFilter } from "./src/vectors/filter.js";
+export type { Metadata, MetadataValue, VectorId } from "./src/vectors/metadata.js";
+export { similarity } from "./src/vectors/similarity.js";
+export type { SimilarityName } from "./src/vectors/similarity.js";
+export type { Vector } from "./src/vectors/vector.js";
+export { VectorIndex } from "./src/vectors/vector-index.js";
+export type { AddOptions, Hit, LoadIndexOptions, SaveOptions, SearchOptions, VectorIndexOptions, VectorPrecision } from "./src/vectors/vector-index.js";

@@ -15,7 +15,6 @@ import {
   type PipelineTask,
   type Progress,
   similarity,
-  VectorIndex,
 } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
@@ -349,46 +348,4 @@ describe("sentence-transformers' files", () => {
   ] as const) {
     test(`${what} are refused at load`, () => assert.rejects(loadBERT(withModules(modules)), hasCode(code)));
   }
-});
-
-describe("a vector index", () => {
-  const width = 48;
-  const random = (seed: number) => () => ((seed = (seed * 1664525 + 1013904223) >>> 0) / 2 ** 32 - 0.5);
-  const vectors = (count: number, seed: number) => {
-    const next = random(seed);
-    return Array.from({ length: count }, () => Float32Array.from({ length: width }, next));
-  };
-
-  for (const name of ["cosine", "dot", "euclidean", "manhattan"] as const) {
-    test(`finds by ${name} what a loop finds`, async () => {
-      const index = new VectorIndex(width, { similarity: name, threads: 2 });
-      const rows = vectors(9000, 1);
-      await index.add(rows.slice(0, 5000));
-      await index.add(rows.slice(5000));
-      await index.add(Array.from(rows[0]!));
-      assert.equal(index.size, 9001);
-      const queries = vectors(3, 2);
-      const found = await index.search(queries, { topK: 7 });
-      for (const [i, query] of queries.entries()) {
-        const scores = [...rows, rows[0]!].map((row, at) => ({ at, score: similarity(query, row, name) })).sort((a, b) => b.score - a.score);
-        assert.deepEqual(found[i]!.map((hit) => hit.index), scores.slice(0, 7).map(({ at }) => at));
-        for (const [k, hit] of found[i]!.entries()) assert.ok(Math.abs(hit.score - scores[k]!.score) < 1e-5);
-      }
-      assert.deepEqual(await index.search(queries[1]!, { topK: 7 }), found[1]);
-      const { score } = found[0]![2]!;
-      assert.equal((await index.search(queries[0]!, { threshold: score })).length, 3);
-    });
-  }
-
-  test("refuses what are no vectors of its width", async () => {
-    const index = new VectorIndex(4);
-    assert.deepEqual(await index.search([1, 2, 3, 4]), []);
-    await assert.rejects(index.add([1, 2, 3]), hasCode("OPTION_INVALID"));
-    await assert.rejects(index.search([[1, 2, 3, 4], [1]]), hasCode("OPTION_INVALID"));
-    await assert.rejects(index.search([1, 2, 3, 4], { topK: 0 }), hasCode("OPTION_INVALID"));
-    await assert.rejects(index.search([1, 2, 3, 4], { signal: AbortSignal.abort() }), hasCode("ABORTED"));
-    assert.throws(() => new VectorIndex(0), hasCode("OPTION_INVALID"));
-    assert.throws(() => new VectorIndex(4, { similarity: "near" as "dot" }), hasCode("OPTION_INVALID"));
-    assert.throws(() => similarity([1], [1, 2]), hasCode("INPUT_INVALID"));
-  });
 });

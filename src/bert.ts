@@ -15,7 +15,7 @@ import { abortable, mailbox } from "./runtime.js";
 import { inSlices } from "./slices.js";
 import type { BERTStats } from "./stats.js";
 import type { TokenIds } from "./types.js";
-import type { SimilarityName } from "./vectors.js";
+import type { SimilarityName } from "./vectors/similarity.js";
 import { warnIfSlow } from "./slow-bf16.js";
 
 /** The head of a checkpoint, and the shape of its `logits`; T is the number of tokens. */

@@ -35,6 +35,7 @@ export type ErrorCode =
   | "UNSUPPORTED_MODEL"
   | "UNSUPPORTED_DTYPE"
   | "UNSUPPORTED_DEVICE"
+  | "INDEX_INVALID"
   // Data to train on or to measure with.
   | "DATA_NOT_FOUND"
   | "DATA_INVALID"

@@ -20,6 +20,7 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   OUTPUT_BUSY: "Wait for the other run, or use another --output.",
   OUTPUT_EXISTS: "Use --overwrite to write over it, --resume to go on with it, or another --output.",
   CHECKPOINT_MISMATCH: "Use the options of that run, or another --output.",
+  INDEX_INVALID: "Copy the file again, or make the index anew.",
   CHECKPOINT_CORRUPT: "Begin anew, without --resume.",
   UNSUPPORTED_DEVICE: "Use --device cpu.",
   INTERNAL: "This is a bug of Candlewick's: please report it, with this message.",

@@ -4,6 +4,7 @@ import { unpack } from "../inputs.js";
 import type { PackedFloats, PackedOutputs } from "../native.js";
 import { CandlewickError } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
+import { mapInTurns } from "../slices.js";
 import { mailbox } from "../runtime.js";
 import { columns, inCalls, weighText } from "./native-calls.js";
 import { quantise, type Precision, type Ranges, type Vector } from "./precision.js";
@@ -19,6 +20,11 @@ export interface EmbedOptions extends TaskOptions {
   pooling?: PoolingName | "none";
   /** Scale vectors to length 1. Default: if the model's `modules.json` has a `Normalize`. */
   normalize?: boolean;
+  /**
+   * Numbers that are kept of each vector, the first ones, scaled anew where vectors are scaled: for models that were
+   * trained for it (Matryoshka), of whose vectors a part is a vector. Default: all.
+   */
+  dimensions?: number;
   /** Text that goes before each text. Default: the model's default prompt, if it has one. */
   prompt?: string;
   /** The model's own prompt of this name: `"query"`, `"document"`. */
@@ -40,6 +46,7 @@ const embedOptions: OptionTable<EmbedOptions> = {
   ...taskOptions,
   pooling: checks.oneOf(...POOLINGS),
   normalize: checks.boolean,
+  dimensions: checks.integer(1, 0xffff_ffff),
   prompt: (value) => (typeof value === "string" ? undefined : "must be a string"),
   promptName: checks.string,
   precision: checks.oneOf("float32", "int8", "uint8", "binary", "ubinary"),
@@ -78,7 +85,7 @@ export const embedding: TaskDefinition<string, EmbedOptions, Vector | Matrix> = 
   options: embedOptions,
   // Every BERT has token vectors, whatever its head.
   fits: () => {},
-  check(model, { pooling, normalize, precision = "float32", prompt, promptName, ranges }) {
+  check(model, { pooling, normalize, dimensions, precision = "float32", prompt, promptName, ranges }) {
     if (prompt !== undefined && promptName !== undefined) {
       throw invalid("embed", "promptName", "has no effect beside a prompt", promptName);
     }
@@ -90,6 +97,7 @@ export const embedding: TaskDefinition<string, EmbedOptions, Vector | Matrix> = 
     if (ranges && !bytes) throw invalid("embed", "ranges", "has no effect without a precision of int8 or uint8", ranges);
     if (pooling !== "none") return;
     if (normalize) throw invalid("embed", "normalize", 'has no effect beside a pooling of "none"', normalize);
+    if (dimensions !== undefined) throw invalid("embed", "dimensions", 'has no effect beside a pooling of "none"', dimensions);
     if (precision !== "float32") throw invalid("embed", "precision", 'has no effect beside a pooling of "none"', precision);
   },
   read: readText("embed"),
@@ -101,8 +109,30 @@ export const embedding: TaskDefinition<string, EmbedOptions, Vector | Matrix> = 
   },
 };
 
-/** The vectors of texts, as {@link EmbedOptions} say. */
-export function vectors(model: BERT, texts: readonly string[], options: EmbedOptions): Promise<Float32Array[]> {
+/** The vectors of texts, as {@link EmbedOptions} say, but for their precision. */
+export async function vectors(model: BERT, texts: readonly string[], options: EmbedOptions): Promise<Float32Array[]> {
+  const rows = await wholeVectors(model, texts, options);
+  const { dimensions, normalize = model.info.sentences.normalize } = options;
+  return dimensions === undefined ? rows : firstDimensions(rows, dimensions, normalize);
+}
+
+/** The first numbers of each vector, scaled to length 1 if all of them were. */
+async function firstDimensions(rows: readonly Float32Array[], dimensions: number, scaled: boolean): Promise<Float32Array[]> {
+  return mapInTurns(rows, (row) => {
+    if (dimensions > row.length) throw invalid("embed", "dimensions", `must be at most ${row.length}, which the model's vectors have`, dimensions);
+    // Scaled once more, a vector that is kept whole could change its last bits.
+    if (dimensions === row.length) return row;
+    const first = row.slice(0, dimensions);
+    if (!scaled) return first;
+    let square = 0;
+    for (const x of first) square += x * x;
+    // torch's normalize: a vector of zeros stays one.
+    const length = Math.max(Math.sqrt(square), 1e-12);
+    return first.map((x) => x / length);
+  });
+}
+
+function wholeVectors(model: BERT, texts: readonly string[], options: EmbedOptions): Promise<Float32Array[]> {
   const { pooling, normalize } = options;
   if (pooling === "none") throw new CandlewickError("INTERNAL", "token vectors are no vectors");
   const how = { pooling, normalize, prompt: promptOf(model, options) };

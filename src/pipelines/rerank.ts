@@ -6,7 +6,7 @@ import type { BERT } from "../bert.js";
 import { withPlaces } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
-import { similarityOf } from "../vectors.js";
+import { similarityOf } from "../vectors/similarity.js";
 import { fromLogits, sigmoid } from "./native-calls.js";
 import type { ScoreFunction } from "./classify.js";
 import { vectors } from "./embed.js";

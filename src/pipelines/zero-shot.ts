@@ -7,7 +7,7 @@ import type { BERT } from "../bert.js";
 import { CandlewickError, withPlaces } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
-import { similarityOf } from "../vectors.js";
+import { similarityOf } from "../vectors/similarity.js";
 import { fromLogits, softmax } from "./native-calls.js";
 import { vectors } from "./embed.js";
 import { readText } from "./input-checks.js";

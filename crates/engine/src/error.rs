@@ -32,6 +32,9 @@ pub enum EngineError {
     /// Keys and values of the request do not fit in the model's memory for them, whatever else runs.
     #[error("{0}")]
     OutOfMemory(String),
+    /// A file that is no index of vectors, or not whole.
+    #[error("{path}: {reason}")]
+    IndexInvalid { path: String, reason: String },
     /// Text in or out was asked of a model that has no tokenizer files.
     #[error(
         "this model has no tokenizer: its folder has none of tokenizer.json, vocab.json + merges.txt, vocab.txt; add them, or give token ids"
@@ -57,6 +60,7 @@ impl EngineError {
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::DeadlineExceeded(_) => "DEADLINE_EXCEEDED",
             Self::OutOfMemory(_) => "OUT_OF_MEMORY",
+            Self::IndexInvalid { .. } => "INDEX_INVALID",
             Self::TokenizerMissing => "TOKENIZER_MISSING",
             Self::Input { error, .. } => error.code(),
             Self::Internal(_) => "INTERNAL",

@@ -16,6 +16,7 @@
 //! | the instruction sets | `simd/` |
 //! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs`, `attention_rows.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
+//! | one vector compared with many | `vectors.rs` |
 //! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
 //! | what all files share: lanes, blocks, types | `types.rs` |
@@ -62,6 +63,7 @@ mod threads;
 mod tile;
 pub mod train;
 mod types;
+mod vectors;
 mod weights;
 
 pub use attention::attention;
@@ -79,4 +81,5 @@ pub use rows::{activation, argmax, log_softmax_row, softmax_row};
 pub use scratch::Scratch;
 pub use threads::default_threads;
 pub use types::{Activation, BLOCK, Epilogue, Isa, Layout, WeightType};
+pub use vectors::{Compare, Line, LineBytes, compare_byte_rows, compare_rows, differing_bits, dot_byte_rows};
 pub use weights::PackedMatrix;

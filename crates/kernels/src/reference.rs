@@ -10,7 +10,7 @@ use crate::blocks::quantize_input;
 use crate::kv::{KV_BLOCK, Store};
 use crate::math::fold;
 use crate::types::{Activation, BLOCK, Epilogue, INT8_BLOCK, LANES};
-use crate::{Input, KvPool, Output, PackedMatrix, WeightType, int8, math};
+use crate::{Compare, Input, KvPool, Output, PackedMatrix, WeightType, int8, math};
 
 /// out[M, N] = activation(x[M, K] · wᵀ + bias) + residual.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, ep: &Epilogue, out: &mut [f32]) {
@@ -208,4 +208,23 @@ fn element(pool: &KvPool, block: u32, at: usize, part: usize) -> f32 {
         Store::F16(blocks) => blocks[block].as_ref().expect("a block that was written")[at].to_f32(),
         Store::Bf16(blocks) => blocks[block].as_ref().expect("a block that was written")[at][part].to_f32(),
     }
+}
+
+/// `compare` over two vectors: value i goes to lane i % 16, and the lanes are folded.
+pub fn compare(compare: Compare, a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        let lane = &mut lanes[i % LANES];
+        *lane = match compare {
+            Compare::Products => x.mul_add(*y, *lane),
+            Compare::Squares => (x - y).mul_add(x - y, *lane),
+            Compare::Distances => *lane + (x - y).abs(),
+        };
+    }
+    fold(lanes)
+}
+
+/// Σ x w over signed bytes and bytes of which 128 is 0.
+pub fn dot_bytes(query: &[i8], row: &[u8]) -> f32 {
+    query.iter().zip(row).map(|(x, w)| i64::from(*x) * (i64::from(*w) - 128)).sum::<i64>() as f32
 }

@@ -2,7 +2,7 @@
 //!
 //! `contract/` is what the engine sees. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
 //! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels, `cuda/` on
-//! GPUs; `load.rs` goes from a folder to
+//! GPUs; `vectors/` keeps vectors and finds the closest; `load.rs` goes from a folder to
 //! whichever of the two runs, with as much memory for keys and values as `memory.rs` finds.
 
 mod contract;
@@ -16,6 +16,7 @@ mod load;
 mod memory;
 mod reference;
 mod text;
+mod vectors;
 
 pub use contract::causal::{BlockId, CausalBackend, KvSpec, LogitRows, Step, StepLogits};
 pub use contract::dtype::Dtype;
@@ -30,6 +31,7 @@ pub use error::{ModelError, Result};
 pub use files::adapter::{Adapter, LoraWeights};
 pub use files::floats::{decode, encode};
 pub use files::folder::ModelFolder;
+pub use files::reading::{open_regular, read_exact_at};
 pub use files::usage::{EncoderUsage, Similarity};
 pub use files::values::Values;
 pub use files::weights::{Stored, Weights};
@@ -43,3 +45,4 @@ pub use text::chat::{ChatMessage, ChatRequest, ChatTemplate, ChatText};
 pub use text::encoding::{Cut, Truncation};
 pub use text::tokenizer::{Encoded, Tokenizer};
 pub use text::windows::Window;
+pub use vectors::{RowSet, VectorPool, VectorPrecision, VectorQuery, VectorRows, VectorShape};

@@ -1,7 +1,7 @@
 //! Names of enumerations in JavaScript.
 
 use candlewick_engine as engine;
-use engine::{EngineError, PoolingMode, Similarity};
+use engine::{EngineError, PoolingMode, Similarity, VectorPrecision};
 
 pub(crate) fn pooling(name: &str) -> engine::Result<PoolingMode> {
     Ok(match name {
@@ -42,6 +42,23 @@ pub(crate) fn similarity_name(similarity: Similarity) -> &'static str {
         Similarity::Dot => "dot",
         Similarity::Euclidean => "euclidean",
         Similarity::Manhattan => "manhattan",
+    }
+}
+
+pub(crate) fn precision_of(name: &str) -> engine::Result<VectorPrecision> {
+    Ok(match name {
+        "f32" => VectorPrecision::F32,
+        "int8" => VectorPrecision::Int8,
+        "binary" => VectorPrecision::Binary,
+        _ => return Err(unknown("precision", name)),
+    })
+}
+
+pub(crate) fn precision_name(precision: VectorPrecision) -> &'static str {
+    match precision {
+        VectorPrecision::F32 => "f32",
+        VectorPrecision::Int8 => "int8",
+        VectorPrecision::Binary => "binary",
     }
 }
 

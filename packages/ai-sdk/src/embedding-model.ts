@@ -45,7 +45,9 @@ export class CandlewickEmbeddingModel<V extends Version> extends CandlewickModel
         throw new CandlewickError("OPTION_INVALID", `providerOptions.${PROVIDER}: a pooling of "none" gives no vector of a text`);
       }
       const model = await this.source.get(signal);
-      checkDimensions("dimensions" in call ? call.dimensions : undefined, model, options);
+      const dimensions = "dimensions" in call ? call.dimensions : undefined;
+      checkDimensions(dimensions, model, options);
+      if (dimensions !== undefined) options.dimensions = dimensions;
       if (values.length === 0) return { embeddings: [], usage: { tokens: 0 }, warnings: [] };
       const [rows, tokens] = await Promise.all([model.embed(values, options), countTokens(model, values, options)]);
       return { embeddings: rows.map((row) => Array.from(row as Float32Array)), usage: { tokens }, warnings: [] };
@@ -53,10 +55,10 @@ export class CandlewickEmbeddingModel<V extends Version> extends CandlewickModel
   }
 }
 
-/** A vector that is cut is another vector, unless the model was trained to be cut, which its files do not say. */
+/** The first dimensions may be kept, of a model that was trained for it. */
 function checkDimensions(wanted: number | undefined, { info }: BERT, { pooling }: EmbedOptions): void {
   const dimensions = info.hiddenSize * (pooling === undefined ? Math.max(info.sentences.pooling.length, 1) : 1);
-  if (wanted !== undefined && wanted !== dimensions) throw unsupported(`dimensions of ${wanted}`, `The model's vectors have ${dimensions} dimensions`);
+  if (wanted !== undefined && wanted > dimensions) throw unsupported(`dimensions of ${wanted}`, `The model's vectors have ${dimensions} dimensions`);
 }
 
 /** Tokens that are computed for the vectors: with the prompt before each text, and without what is cut off. */

@@ -4,7 +4,7 @@ import type { BERT, EmbedOptions } from "candlewick";
 import { onlyQueueFull } from "./retries.js";
 import { bertSource, type LoadableBERT, type Source } from "candlewick/loadable";
 
-export interface CandlewickEmbeddingsFields extends EmbeddingsParams, Pick<EmbedOptions, "normalize" | "maxLength" | "truncate"> {
+export interface CandlewickEmbeddingsFields extends EmbeddingsParams, Pick<EmbedOptions, "normalize" | "dimensions" | "maxLength" | "truncate"> {
   model: LoadableBERT;
   /** How token vectors become one. Default: what the model's files say, else their mean. */
   pooling?: Exclude<EmbedOptions["pooling"], "none">;

@@ -144,7 +144,7 @@ const routes: readonly Route[] = [
     path: "/v1/embeddings",
     schema: schemas.embeddingSchema,
     body: { model: "minilm", input: "W" },
-    fields: { model, input: inputs, encoding_format: choice("float", "base64"), dimensions: [[384], [0, 256, 385, "384", 0.5]], truncate: yes },
+    fields: { model, input: inputs, encoding_format: choice("float", "base64"), dimensions: [[384, 256, 1], [0, 385, "384", 0.5]], truncate: yes },
   },
   {
     path: "/v1/rerank",

@@ -12,8 +12,8 @@ export async function embeddings(core: Core, call: Call, json: Json): Promise<Re
   const { encoding_format = "float", dimensions, truncate = false } = request;
   // A vector for each way of pooling, one after the other.
   const width = model.info.hiddenSize * model.info.sentences.pooling.length;
-  if (dimensions !== undefined && dimensions !== width) {
-    throw invalid(`This model's vectors have ${width} dimensions, and no part of them is a vector.`, "dimensions", "unsupported_parameter");
+  if (dimensions !== undefined && dimensions > width) {
+    throw invalid(`This model's vectors have ${width} dimensions, of which the first ones may be kept.`, "dimensions", "unsupported_parameter");
   }
   const texts = textsOf(request);
   if (!texts && !core.options.allowTokenIds) {
@@ -30,7 +30,7 @@ export async function embeddings(core: Core, call: Call, json: Json): Promise<Re
       const inputs = texts ?? (await textsOfIds(model, request.input as number[] | number[][]));
       const promptTokens = await tokens(model, inputs, model.info.sentences.maxLength, truncate, "input", Array.isArray(request.input));
       await work.take(model, promptTokens);
-      return { vectors: await model.embed(inputs, { signal, truncate }), promptTokens };
+      return { vectors: await model.embed(inputs, { signal, truncate, dimensions }), promptTokens };
     });
     const data = vectors.map((vector, index) => ({
       object: "embedding",
