@@ -7,6 +7,8 @@
 //! safely, `values.rs` and `floats.rs` are the types of tensors.
 
 pub mod adapter;
+pub mod adapter_base;
+pub mod adapter_config;
 pub mod checkpoint;
 pub mod delta;
 pub mod floats;
@@ -14,9 +16,11 @@ pub mod folder;
 pub mod foreign;
 pub mod gguf;
 pub mod pickle;
+pub mod python_regex;
 pub mod pytorch;
 pub mod reading;
 pub mod safetensors;
+pub mod targets;
 pub mod tensors;
 pub mod usage;
 pub mod values;
