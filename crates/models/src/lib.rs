@@ -27,7 +27,7 @@ pub use contract::pooling::{PooledWant, Pooling, PoolingMode};
 pub use cpu::bert::CpuBert;
 pub use cpu::gpt2::CpuGpt2;
 pub use error::{ModelError, Result};
-pub use files::adapter::{Adapter, LoraWeights};
+pub use files::adapter::{Adapter, LoraWeights, full_name, kind_of};
 pub use files::adapter_config::{AdapterConfig, LayerIndices, Names, Ordered};
 pub use files::floats::{decode, encode};
 pub use files::folder::ModelFolder;

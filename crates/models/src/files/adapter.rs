@@ -80,6 +80,7 @@ struct Parts {
     bias: Option<String>,
     magnitude: Option<String>,
     is_embedding: bool,
+    is_linear: bool,
 }
 
 impl Parts {
@@ -97,6 +98,7 @@ impl Parts {
         let (module, end) = ENDS.iter().find_map(|(end, which)| Some((name.strip_suffix(end)?, *which)))?;
         let parts = parts.entry(module.to_string()).or_default();
         parts.is_embedding |= end >= 4;
+        parts.is_linear |= end <= 2;
         Some(match end {
             0 | 4 => &mut parts.a,
             1 | 5 => &mut parts.b,
@@ -146,8 +148,7 @@ impl Adapter {
         let names = self.weights.names();
         let begin = format!("{}.", self.prefix);
         self.prefixed = names.iter().any(|name| unwrapped(name).starts_with(&begin));
-        let mut parts = BTreeMap::new();
-        let mut rows = None;
+        let (mut parts, mut rows, mut wrapped) = (BTreeMap::new(), None, Vec::new());
         for name in names {
             if let Some(place) = Parts::place(&mut parts, &name) {
                 if let Some(other) = place.replace(name.clone()) {
@@ -169,12 +170,20 @@ impl Adapter {
             if full.contains(".original_module.") {
                 continue;
             }
-            let full = [".modules_to_save.default.", ".modules_to_save.", ".base_layer.", ".token_adapter."]
-                .iter()
-                .fold(full.to_string(), |full, wrapper| full.replace(wrapper, "."));
+            let of = |wrappers: [&str; 2]| wrappers.iter().fold(full.to_string(), |full, part| full.replace(part, "."));
+            let saved = of([".modules_to_save.default.", ".modules_to_save."]);
+            if saved != full {
+                wrapped.push((self.plain(&saved), name));
+                continue;
+            }
+            let full = of([".base_layer.", ".token_adapter."]);
             if let Some(other) = self.whole.insert(self.plain(&full), name.clone()) {
                 return Err(self.invalid(format!("holds both {other} and {name}")));
             }
+        }
+        // Biases that were trained are there twice, and older versions had no other name.
+        for (plain, name) in wrapped {
+            self.whole.entry(plain).or_insert(name);
         }
         for (module, parts) in parts {
             let lora = self.read_module(&module, parts)?;
@@ -197,7 +206,10 @@ impl Adapter {
 
     /// `module` as the file calls it.
     fn read_module(&self, module: &str, parts: Parts) -> Result<LoraWeights> {
-        let Parts { a, b, bias, magnitude, is_embedding } = parts;
+        let Parts { a, b, bias, magnitude, is_embedding, is_linear } = parts;
+        if is_embedding && is_linear {
+            return Err(self.invalid(format!("holds both lora_embedding and other matrices of {module}")));
+        }
         let of = |part: &str| self.missing(&format!("{module}.{part}, which belongs to its other tensors,"));
         let [a_part, b_part] =
             if is_embedding { ["lora_embedding_A", "lora_embedding_B"] } else { ["lora_A.weight", "lora_B.weight"] };
@@ -369,7 +381,7 @@ impl Adapter {
 }
 
 /// A linear layer's kind by its plain name.
-pub(crate) fn kind_of(module: &str, settings: &AdapterConfig) -> Kind {
+pub fn kind_of(module: &str, settings: &AdapterConfig) -> Kind {
     match module {
         "lm_head" | "cls.predictions.decoder" => Kind::Head,
         "classifier" if settings.task_type.as_deref() == Some("SEQ_CLS") => Kind::Head,
@@ -388,7 +400,7 @@ pub(crate) fn plain_name<'a>(name: &'a str, prefix: &str) -> &'a str {
 }
 
 /// `h.0.attn.c_attn` → `transformer.h.0.attn.c_attn`: what is outside of a model's body, a head, has no prefix.
-pub(crate) fn full_name(name: &str, prefix: &str) -> String {
+pub fn full_name(name: &str, prefix: &str) -> String {
     let outside = ["lm_head", "classifier", "qa_outputs", "cls"].iter().any(|head| {
         name.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     });

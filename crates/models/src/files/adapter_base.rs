@@ -58,8 +58,9 @@ impl Adapter {
             return Err(self.unsupported(reason));
         }
         let own = held(embedding) || lora(embedding) || lora(head);
-        if self.rows.is_some() && (own || whole(head)) {
-            let reason = "trainable_token_indices with a tied head of the adapter's own";
+        // PEFT's forward pass gives a tied masked-LM head without its bias.
+        if self.rows.is_some() && (own || whole(head) || masked) {
+            let reason = "trainable_token_indices with a tied head of the adapter's own, or of a masked LM";
             return Err(self.unsupported(reason.into()));
         }
         if whole(head) || own {
@@ -129,6 +130,9 @@ impl Adapter {
         for (module, lora) in &self.modules {
             let name = format!("{module}.weight");
             let found = shape(&name).ok_or_else(|| ModelError::MissingTensor(of(&name)))?;
+            if lora.is_embedding != is_embedding(module) {
+                return Err(self.unsupported(format!("a LoRA of another kind of layer than {module} is")));
+            }
             let expected = match layout(base, module, lora) {
                 Layout::OutIn => vec![lora.output, lora.input],
                 Layout::InOut => vec![lora.input, lora.output],
