@@ -38,7 +38,8 @@ fn targets(fields: &Value) -> Result<Targets, String> {
 fn patterns_choose_what_peft_chooses() {
     let rules: Value =
         serde_json::from_str(&fs::read_to_string(root().join("peft-patterns/rules.json")).unwrap()).unwrap();
-    let names: Vec<&str> = rules["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        rules["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     let (mut compared, mut refused) = (0, 0);
     for case in rules["cases"].as_array().unwrap() {
         let config = &case["config"];
@@ -130,7 +131,9 @@ fn logits_equal_peft() {
             match logits(&source, is_causal, &options, &ids) {
                 // Whose decoder has no bias in PEFT.
                 Err(error) if name == "mlm-tokens" => {
-                    assert!(error.starts_with("UNSUPPORTED_MODEL") && error.contains("trainable_token_indices"));
+                    assert!(
+                        error.starts_with("UNSUPPORTED_MODEL") && error.contains("trainable_token_indices")
+                    );
                 }
                 Err(error) => wrong.push(format!("{name}: {error}")),
                 Ok(found) => {
@@ -161,7 +164,8 @@ fn beside_each_other_they_give_the_same_or_are_refused_by_name() {
                 let mut blocks = support::sequences::Blocks::of(loaded.model.as_ref());
                 let mut begun = blocks.sequence(ids.len());
                 begun.adapter = Some(0);
-                let found = support::sequences::pass(loaded.model.as_mut(), &mut [(&mut begun, &ids, ids.len())]);
+                let found =
+                    support::sequences::pass(loaded.model.as_mut(), &mut [(&mut begun, &ids, ids.len())]);
                 let expected = fixture.values(&format!("{name}.logits"));
                 let far = found[0].iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(far <= 1e-4, "{name}: {far}");
@@ -249,7 +253,13 @@ fn a_configuration_that_says_other_than_the_weights_is_refused_by_name() {
         ("tokens", "trainable_token_indices", json!(null), "trainable_token_indices", "CONFIG_INVALID"),
         ("tokens", "trainable_token_indices", json!([1]), "trainable_tokens_delta", "TENSOR_SHAPE"),
         ("tokens", "trainable_token_indices", json!([1, 2, 3, 4, 9000]), "wte", "TENSOR_SHAPE"),
-        ("tokens", "trainable_token_indices", json!({ "wpe": [1] }), "trainable_token_indices", "UNSUPPORTED_MODEL"),
+        (
+            "tokens",
+            "trainable_token_indices",
+            json!({ "wpe": [1] }),
+            "trainable_token_indices",
+            "UNSUPPORTED_MODEL",
+        ),
         ("layers", "layer_replication", json!([[0, 2], [1, 3]]), "layer_replication", "UNSUPPORTED_MODEL"),
         ("embedding", "ensure_weight_tying", json!(true), "ensure_weight_tying", "UNSUPPORTED_MODEL"),
         ("pickle", "rank_pattern", json!({}), "lora_A", "TENSOR_SHAPE"),
@@ -265,7 +275,13 @@ fn a_configuration_that_says_other_than_the_weights_is_refused_by_name() {
     for (what, from, to, names, code) in [
         ("no A", "lora_A.weight", None, "lora_A.weight", "TENSOR_MISSING"),
         ("no B", "lora_B.weight", None, "lora_B.weight", "TENSOR_MISSING"),
-        ("another name", "lora_B.weight", Some("lora_B.default.weight"), "lora_B.default", "UNSUPPORTED_MODEL"),
+        (
+            "another name",
+            "lora_B.weight",
+            Some("lora_B.default.weight"),
+            "lora_B.default",
+            "UNSUPPORTED_MODEL",
+        ),
         ("an embedding's", "lora_A.weight", Some("lora_embedding_A"), "lora_embedding", "WEIGHTS_CORRUPT"),
     ] {
         let folder = altered("layers", |_| ());

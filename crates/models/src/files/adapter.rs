@@ -1,7 +1,7 @@
 //! LoRA adapters in PEFT's files: `adapter_config.json` with `adapter_model.safetensors` or `adapter_model.bin`. Hu et
 //! al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ. What the
-//! configuration says: `adapter_config.rs`, `targets.rs`. Whether it fits a base: `adapter_base.rs`. How it becomes part
-//! of the weights: `delta.rs`.
+//! configuration says: `adapter_config.rs`, `targets.rs`. Whether it fits a base: `adapter_base.rs`. How it becomes
+//! part of the weights: `delta.rs`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,15 @@ pub struct Adapter {
     pub(crate) prefix: &'static str,
     /// Whether the names of its file have the model's prefix, as those of a model with a head do.
     pub(crate) prefixed: bool,
-    pub(crate) tie: Option<super::adapter_base::Tie>,
+    pub(crate) tie: Option<Tie>,
+}
+
+/// A head that its base ties to the embedding and that is of its own with the adapter.
+pub(crate) struct Tie {
+    pub head: String,
+    pub embedding: &'static str,
+    /// It begins as the embedding that the adapter holds, not as the base's.
+    pub replaces: bool,
 }
 
 /// Rows of an embedding that are the adapter's own (`trainable_token_indices`).
@@ -113,8 +121,8 @@ impl Adapter {
     ///
     /// # Errors
     /// `UnsupportedModel` for an adapter of a kind that is not read; `Config` where the configuration is none that PEFT
-    /// takes, or says other than the file of weights; `MissingTensor`, `TensorShape`, `NotFinite` for an adapter that is
-    /// not whole.
+    /// takes, or says other than the file of weights; `MissingTensor`, `TensorShape`, `NotFinite` for an adapter that
+    /// is not whole.
     pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
         let (settings, config) = AdapterConfig::read(folder)?;
         let defaults: &[&str] = if prefix == "transformer" { &["c_attn"] } else { &["query", "value"] };
@@ -170,7 +178,9 @@ impl Adapter {
             if full.contains(".original_module.") {
                 continue;
             }
-            let of = |wrappers: [&str; 2]| wrappers.iter().fold(full.to_string(), |full, part| full.replace(part, "."));
+            let of = |wrappers: [&str; 2]| {
+                wrappers.iter().fold(full.to_string(), |full, part| full.replace(part, "."))
+            };
             let saved = of([".modules_to_save.default.", ".modules_to_save."]);
             if saved != full {
                 wrapped.push((self.plain(&saved), name));
@@ -211,8 +221,11 @@ impl Adapter {
             return Err(self.invalid(format!("holds both lora_embedding and other matrices of {module}")));
         }
         let of = |part: &str| self.missing(&format!("{module}.{part}, which belongs to its other tensors,"));
-        let [a_part, b_part] =
-            if is_embedding { ["lora_embedding_A", "lora_embedding_B"] } else { ["lora_A.weight", "lora_B.weight"] };
+        let [a_part, b_part] = if is_embedding {
+            ["lora_embedding_A", "lora_embedding_B"]
+        } else {
+            ["lora_A.weight", "lora_B.weight"]
+        };
         let (a_name, b_name) = (a.ok_or_else(|| of(a_part))?, b.ok_or_else(|| of(b_part))?);
         let full = unwrapped(module);
         let kind = match is_embedding {
@@ -280,7 +293,9 @@ impl Adapter {
             Some(TokenIndices::Input(indices)) => Some(indices),
             Some(TokenIndices::Named(named)) => match &named.0[..] {
                 [] => None,
-                [(name, indices)] if embedding == name || embedding.ends_with(&format!(".{name}")) => Some(indices),
+                [(name, indices)] if embedding == name || embedding.ends_with(&format!(".{name}")) => {
+                    Some(indices)
+                }
                 _ => {
                     let reason = "trainable_token_indices of another embedding than the input's";
                     return Err(self.unsupported(reason.into()));
@@ -401,8 +416,8 @@ pub(crate) fn plain_name<'a>(name: &'a str, prefix: &str) -> &'a str {
 
 /// `h.0.attn.c_attn` → `transformer.h.0.attn.c_attn`: what is outside of a model's body, a head, has no prefix.
 pub fn full_name(name: &str, prefix: &str) -> String {
-    let outside = ["lm_head", "classifier", "qa_outputs", "cls"].iter().any(|head| {
-        name.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    });
+    let outside = ["lm_head", "classifier", "qa_outputs", "cls"]
+        .iter()
+        .any(|head| name.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
     if outside || prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") }
 }

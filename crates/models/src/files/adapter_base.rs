@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candlewick_kernels::Layout;
 use serde_json::Value;
 
-use crate::files::adapter::{Adapter, LoraWeights, full_name, kind_of};
+use crate::files::adapter::{Adapter, LoraWeights, Tie, full_name, kind_of};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::delta::{Change, Delta};
 use crate::files::targets::Kind;
@@ -15,14 +15,6 @@ use crate::{ModelError, Result};
 
 /// Modules that a base may lack, or have where the adapter's model has not: heads and poolers.
 const HEADS: [&str; 5] = ["classifier.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
-
-/// A head that its base ties to the embedding and that is of its own with the adapter.
-pub(crate) struct Tie {
-    head: String,
-    embedding: &'static str,
-    /// It begins as the embedding that the adapter holds, not as the base's.
-    replaces: bool,
-}
 
 fn is_head(name: &str) -> bool {
     HEADS.iter().any(|head| name.starts_with(head))
@@ -54,7 +46,8 @@ impl Adapter {
             return Ok(());
         }
         if whole(head) && !held(head) && !whole(embedding) {
-            let reason = format!("{head}.weight, which the base ties to {embedding}, without modules_to_save");
+            let reason =
+                format!("{head}.weight, which the base ties to {embedding}, without modules_to_save");
             return Err(self.unsupported(reason));
         }
         let own = held(embedding) || lora(embedding) || lora(head);
@@ -158,8 +151,8 @@ impl Adapter {
         }
     }
 
-    /// Whether the file holds what the configuration says of the base's modules. (PEFT begins what is missing anew, with
-    /// a warning.)
+    /// Whether the file holds what the configuration says of the base's modules. (PEFT begins what is missing anew,
+    /// with a warning.)
     pub(crate) fn check_names(&self, base: &Checkpoint) -> Result<()> {
         let parameters: BTreeSet<String> =
             base.names().iter().map(|name| base.plain_name(name)).filter(|name| is_parameter(name)).collect();

@@ -1,5 +1,5 @@
-//! What an adapter changes of a tensor, as it is read, some rows at a time: scale · B A in the matrix's own orientation,
-//! with DoRA's magnitudes (Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024), rows of an embedding, a
+//! What an adapter changes of a tensor, as it is read, some rows at a time: scale · B A in the matrix's own
+//! orientation, with DoRA's magnitudes (Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024), rows of an embedding, a
 //! bias.
 
 use std::borrow::Cow;
@@ -18,9 +18,16 @@ const PART: usize = 16 << 10;
 pub(crate) enum Change<'a> {
     Delta(Delta<'a>),
     /// Rows that are others: by row, the place of its values in (rows, columns).
-    Rows { places: &'a BTreeMap<usize, usize>, values: &'a [f32], columns: usize },
+    Rows {
+        places: &'a BTreeMap<usize, usize>,
+        values: &'a [f32],
+        columns: usize,
+    },
     /// scale · values, of one row.
-    Bias { values: &'a [f32], scale: f32 },
+    Bias {
+        values: &'a [f32],
+        scale: f32,
+    },
 }
 
 impl Change<'_> {

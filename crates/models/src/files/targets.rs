@@ -1,5 +1,5 @@
-//! Which modules of a model an adapter changes, and with what rank and scale: PEFT's rules (`check_target_module_exists`
-//! in its `tuners_utils.py`, `get_pattern_key` in its `other.py`), over names as PEFT sees them
+//! Which modules of a model an adapter changes, and with what rank and scale: PEFT's rules
+//! (`check_target_module_exists` in its `tuners_utils.py`, `get_pattern_key` in its `other.py`), over names as PEFT sees them
 //! (`transformer.h.0.attn.c_attn`).
 
 use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, LayerIndices, Names, Ordered};
@@ -48,7 +48,11 @@ enum Matcher {
 }
 
 impl Matcher {
-    fn new(names: &Names, field: &str, compile: &impl Fn(&str, &str, bool) -> Result<PythonRegex>) -> Result<Self> {
+    fn new(
+        names: &Names,
+        field: &str,
+        compile: &impl Fn(&str, &str, bool) -> Result<PythonRegex>,
+    ) -> Result<Self> {
         Ok(match names {
             Names::One(pattern) => Self::Pattern(compile(field, pattern, true)?),
             Names::Many(ends) => Self::Ends(ends.clone()),
@@ -75,9 +79,8 @@ impl Targets {
     /// # Errors
     /// `Config` naming the field: what PEFT refuses, a pattern that is none, or has what a linear engine lacks.
     pub fn new(config: &AdapterConfig, defaults: &[&str]) -> Result<Self> {
-        let invalid = |field: &str, reason: &str| {
-            ModelError::Config(format!("{ADAPTER_CONFIG}: {field}: {reason}"))
-        };
+        let invalid =
+            |field: &str, reason: &str| ModelError::Config(format!("{ADAPTER_CONFIG}: {field}: {reason}"));
         let mut bytes = 0;
         for (field, length) in lengths(config) {
             bytes += length;

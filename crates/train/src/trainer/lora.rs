@@ -63,7 +63,11 @@ impl Start {
             (differ(&lora.target_modules, &has.target_modules), "targetModules", "target_modules"),
             (differ(&lora.exclude_modules, &has.exclude_modules), "excludeModules", "exclude_modules"),
             (differ(&lora.layers_pattern, &has.layers_pattern), "layersPattern", "layers_pattern"),
-            (layers.is_some() && *layers != has.layers_to_transform, "layersToTransform", "layers_to_transform"),
+            (
+                layers.is_some() && *layers != has.layers_to_transform,
+                "layersToTransform",
+                "layers_to_transform",
+            ),
             (differs(&lora.rank_pattern, &has.rank_pattern), "rankPattern", "rank_pattern"),
             (differs(&lora.alpha_pattern, &has.alpha_pattern), "alphaPattern", "alpha_pattern"),
         ] {
@@ -248,8 +252,7 @@ impl Adapter {
         folder: &Path,
         sums: &mut BTreeMap<String, Sum>,
     ) -> Result<()> {
-        let text =
-            serde_json::to_vec_pretty(self).map_err(|e| TrainError::Internal(e.to_string()))?;
+        let text = serde_json::to_vec_pretty(self).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert(CONFIG.into(), tensors::write_bytes(&folder.join(CONFIG), &text)?);
         // Frozen parameters (`freezeLayers`) belong to the adapter too.
         let holds = |param: &&Param| param.trainable || Self::owns(param) || self.whole.contains(&param.name);
@@ -265,7 +268,9 @@ impl Adapter {
 impl Serialize for Adapter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (key, value) in self.config.iter().filter(|(key, _)| !key.ends_with("_pattern") || *key == "layers_pattern") {
+        for (key, value) in
+            self.config.iter().filter(|(key, _)| !key.ends_with("_pattern") || *key == "layers_pattern")
+        {
             map.serialize_entry(key, value)?;
         }
         map.serialize_entry("rank_pattern", &self.rank_pattern)?;
@@ -326,12 +331,15 @@ fn check_use(
         match targets.refusal(&full, *kind) {
             Some(field) => excluded |= field == "exclude_modules",
             // A pooler that the task does not use learns nothing in PEFT either.
-            None if !known.contains(full.as_str()) && module != "pooler.dense" => other = other.or(Some(full)),
+            None if !known.contains(full.as_str()) && module != "pooler.dense" => {
+                other = other.or(Some(full))
+            }
             None => (),
         }
     }
     if let Some(Names::Many(names)) = &settings.target_modules {
-        let no = |end: &&String| !trained.iter().any(|name| name == *end || name.ends_with(&format!(".{end}")));
+        let no =
+            |end: &&String| !trained.iter().any(|name| name == *end || name.ends_with(&format!(".{end}")));
         if let Some(name) = names.iter().find(no) {
             return refuse(format!("targetModules: no linear layer that is trained is named {name}"));
         }
@@ -351,7 +359,9 @@ fn check_use(
     }
     match targets.unused(trained) {
         None => Ok(()),
-        Some(("rank_pattern", at)) => refuse(format!("rankPattern: {} matches nothing", lora.rank_pattern.0[at].0)),
+        Some(("rank_pattern", at)) => {
+            refuse(format!("rankPattern: {} matches nothing", lora.rank_pattern.0[at].0))
+        }
         Some((_, at)) => refuse(format!("alphaPattern: {} matches nothing", lora.alpha_pattern.0[at].0)),
     }
 }

@@ -14,7 +14,8 @@ use super::options::FinetuneOptions;
 use super::tensors::{self, Sum, sync_folder};
 use crate::data::{Example, Opened, ProblemType, Task};
 use crate::model::{
-    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Linear, Outcome, Param, Params, Pass, Source, Stack, merge,
+    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Linear, Outcome, Param, Params, Pass, Source, Stack,
+    merge,
 };
 use crate::{Result, TrainError};
 
