@@ -59,8 +59,8 @@ const mergeOptions: OptionTable<MergeAdapterOptions> = {
 
 /**
  * Writes a model of its own out of an adapter and its base: W + scale · B A (of a DoRA, scaled to its lengths),
- * computed in f32, as PEFT's `merge_and_unload` does; modules that the adapter holds whole take the place of the base's. Loading an adapter's
- * folder gives the same model without writing it.
+ * computed in f32, as PEFT's `merge_and_unload` does; modules that the adapter holds whole take the place of the
+ * base's. Loading an adapter's folder gives the same model without writing it.
  *
  * ```ts
  * await mergeAdapter({ adapter: "./tuned/adapter", output: "./merged" });

@@ -1,6 +1,6 @@
 //! What an adapter changes of a tensor, as it is read, some rows at a time: scale · B A in the matrix's own
-//! orientation, with DoRA's magnitudes (Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024), rows of an embedding, a
-//! bias.
+//! orientation, with DoRA's magnitudes (Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024), rows of an
+//! embedding, a bias.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

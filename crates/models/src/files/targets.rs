@@ -1,6 +1,6 @@
 //! Which modules of a model an adapter changes, and with what rank and scale: PEFT's rules
-//! (`check_target_module_exists` in its `tuners_utils.py`, `get_pattern_key` in its `other.py`), over names as PEFT sees them
-//! (`transformer.h.0.attn.c_attn`).
+//! (`check_target_module_exists` in its `tuners_utils.py`, `get_pattern_key` in its `other.py`), over names as PEFT
+//! sees them (`transformer.h.0.attn.c_attn`).
 
 use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, LayerIndices, Names, Ordered};
 use crate::files::python_regex::{MAX_PATTERN_BYTES, PythonRegex};
