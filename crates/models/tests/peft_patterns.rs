@@ -85,6 +85,7 @@ fn patterns_that_explode_elsewhere_are_harmless_or_refused_fast() {
         ("target_modules", json!("(".repeat(60_000) + &")".repeat(4_000))),
         ("target_modules", json!("[a-z]{50000}")),
         ("modules_to_save", json!(vec!["a".repeat(60_000); 100])),
+        ("modules_to_save", json!(vec!["a"; 20_000])),
     ] {
         let mut config = json!({ "target_modules": ["c_attn"] });
         config[field] = value;

@@ -378,21 +378,28 @@ impl Adapter {
     }
 
     pub(crate) fn unsupported(&self, what: String) -> ModelError {
-        ModelError::UnsupportedModel(format!("{}: {what}", self.folder.display()))
+        ModelError::UnsupportedModel(format!("{}: {}", self.folder.display(), clipped(&what)))
     }
 
     /// The configuration says other than the weights.
     pub(crate) fn contradicts(&self, reason: String) -> ModelError {
-        ModelError::Config(format!("{}: {reason}", self.folder.join(ADAPTER_CONFIG).display()))
+        let path = self.folder.join(ADAPTER_CONFIG);
+        ModelError::Config(format!("{}: {}", path.display(), clipped(&reason)))
     }
 
     fn invalid(&self, reason: String) -> ModelError {
-        ModelError::CorruptWeights { file: self.file.to_string(), reason }
+        ModelError::CorruptWeights { file: self.file.to_string(), reason: clipped(&reason) }
     }
 
     pub(crate) fn missing(&self, what: &str) -> ModelError {
-        ModelError::MissingTensor(format!("{}: {what}", self.folder.join(self.file).display()))
+        let path = self.folder.join(self.file);
+        ModelError::MissingTensor(format!("{}: {}", path.display(), clipped(what)))
     }
+}
+
+/// Names of a file may be of any length.
+fn clipped(text: &str) -> String {
+    text.chars().take(400).collect()
 }
 
 /// A linear layer's kind by its plain name.

@@ -1,6 +1,7 @@
 //! `adapter_config.json` of a LoRA: what PEFT's `LoraConfig` says, with what it would refuse refused. Fields that would
 //! change the output and are not here are refused by name.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -61,11 +62,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
             }
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Ordered<T>, M::Error> {
                 let mut entries: Vec<(String, T)> = Vec::new();
+                let mut places: HashMap<String, usize> = HashMap::new();
                 while let Some((key, value)) = map.next_entry::<String, T>()? {
                     // A Python dictionary keeps the first place and the last value.
-                    match entries.iter_mut().find(|(known, _)| *known == key) {
-                        Some(entry) => entry.1 = value,
-                        None => entries.push((key, value)),
+                    match places.get(&key) {
+                        Some(place) => entries[*place].1 = value,
+                        None => {
+                            places.insert(key.clone(), entries.len());
+                            entries.push((key, value));
+                        }
                     }
                 }
                 Ok(Ordered(entries))

@@ -2,12 +2,18 @@
 //! (`check_target_module_exists` in its `tuners_utils.py`, `get_pattern_key` in its `other.py`), over names as PEFT
 //! sees them (`transformer.h.0.attn.c_attn`).
 
+use std::collections::HashSet;
+
 use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, LayerIndices, Names, Ordered};
 use crate::files::python_regex::{MAX_PATTERN_BYTES, PythonRegex};
 use crate::{ModelError, Result};
 
 /// Bytes of all patterns of a configuration: a model with a hundred layers, each with ranks of its own, has 64 kB.
 const MAX_BYTES: usize = 8 * MAX_PATTERN_BYTES;
+/// Expressions that are compiled, each of some 10 kB. Keys that are plain names are not.
+const MAX_COMPILED: usize = 1024;
+/// A model with a hundred layers has 700 matrices.
+const MAX_KEYS: usize = 8192;
 
 /// What PEFT makes of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +37,33 @@ pub struct Targets {
     layers: Option<Vec<i64>>,
     /// Where a layer's number is in a name.
     numbers: Vec<PythonRegex>,
-    ranks: Vec<(PythonRegex, usize)>,
-    alphas: Vec<(PythonRegex, f64)>,
+    ranks: Vec<(Key, usize)>,
+    alphas: Vec<(Key, f64)>,
     rank: usize,
     alpha: f64,
     /// The scale is alpha / √rank.
     stabilised: bool,
+}
+
+/// A key of `rank_pattern` or `alpha_pattern`: it matches the end of a name, `(.*\.)?(key)$`.
+#[derive(Debug, Clone)]
+enum Key {
+    /// Letters, digits, `_`, and `.`, which stands for any character: most keys, and in large adapters very many.
+    Plain(String),
+    Pattern(PythonRegex),
+}
+
+impl Key {
+    fn is_match(&self, name: &str) -> bool {
+        let key = match self {
+            Self::Pattern(pattern) => return pattern.is_match(name),
+            Self::Plain(key) => key.as_bytes(),
+        };
+        let Some(at) = name.len().checked_sub(key.len()) else { return false };
+        let (rest, end) = name.as_bytes().split_at(at);
+        (rest.is_empty() || rest.ends_with(b"."))
+            && end.iter().zip(key).all(|(c, key)| c == key || *key == b'.')
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -44,7 +71,7 @@ enum Matcher {
     AllLinear,
     Pattern(PythonRegex),
     /// Names, or their last parts.
-    Ends(Vec<String>),
+    Ends(HashSet<String>),
 }
 
 impl Matcher {
@@ -55,7 +82,7 @@ impl Matcher {
     ) -> Result<Self> {
         Ok(match names {
             Names::One(pattern) => Self::Pattern(compile(field, pattern, true)?),
-            Names::Many(ends) => Self::Ends(ends.clone()),
+            Names::Many(ends) => Self::Ends(ends.iter().cloned().collect()),
         })
     }
 
@@ -63,14 +90,12 @@ impl Matcher {
         match self {
             Self::AllLinear => kind == Kind::Linear,
             Self::Pattern(pattern) => pattern.is_match(name),
-            Self::Ends(ends) => ends.iter().any(|end| ends_with(name, end)),
+            Self::Ends(ends) => {
+                let mut last_parts = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
+                ends.contains(name) || last_parts.any(|end| ends.contains(end))
+            }
         }
     }
-}
-
-/// Whether `end` is `name`, or its last parts.
-fn ends_with(name: &str, end: &str) -> bool {
-    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 impl Targets {
@@ -83,12 +108,24 @@ impl Targets {
             |field: &str, reason: &str| ModelError::Config(format!("{ADAPTER_CONFIG}: {field}: {reason}"));
         let mut bytes = 0;
         for (field, length) in lengths(config) {
-            bytes += length;
+            bytes += length + 1;
             if length > MAX_PATTERN_BYTES || bytes > MAX_BYTES {
                 return Err(invalid(field, &format!("its patterns have over {MAX_PATTERN_BYTES} bytes")));
             }
         }
+        for (field, keys) in
+            [("rank_pattern", config.rank_pattern.0.len()), ("alpha_pattern", config.alpha_pattern.0.len())]
+        {
+            if keys > MAX_KEYS {
+                return Err(invalid(field, &format!("over {MAX_KEYS} patterns")));
+            }
+        }
+        let compiled = std::cell::Cell::new(0);
         let compile = |field: &str, pattern: &str, full: bool| {
+            compiled.set(compiled.get() + 1);
+            if compiled.get() > MAX_COMPILED {
+                return Err(invalid(field, &format!("over {MAX_COMPILED} patterns")));
+            }
             let compiled = if full { PythonRegex::full(pattern) } else { PythonRegex::prefix(pattern) };
             compiled.map_err(|reason| {
                 let begin: String = pattern.chars().take(80).collect();
@@ -171,6 +208,7 @@ impl Targets {
         let scale = (alpha / divisor) as f32;
         if rank == 0 || !scale.is_finite() {
             let reason = if rank == 0 { "r is 0".to_string() } else { format!("lora_alpha is {alpha:e}") };
+            let name: String = name.chars().take(200).collect();
             return Err(ModelError::Config(format!("{ADAPTER_CONFIG}: of {name}, {reason}")));
         }
         Ok(scale)
@@ -178,7 +216,7 @@ impl Targets {
 
     /// The pattern of `rank_pattern` or `alpha_pattern` (by their place there) that matches none of `names`.
     pub fn unused(&self, names: &[String]) -> Option<(&'static str, usize)> {
-        let no = |pattern: &PythonRegex| !names.iter().any(|name| pattern.is_match(name));
+        let no = |pattern: &Key| !names.iter().any(|name| pattern.is_match(name));
         let rank = self.ranks.iter().position(|(pattern, _)| no(pattern)).map(|at| ("rank_pattern", at));
         rank.or_else(|| {
             let at = self.alphas.iter().position(|(pattern, _)| no(pattern))?;
@@ -188,7 +226,7 @@ impl Targets {
 }
 
 /// The value of the first pattern that matches.
-fn first<T: Copy>(patterns: &[(PythonRegex, T)], name: &str) -> Option<T> {
+fn first<T: Copy>(patterns: &[(Key, T)], name: &str) -> Option<T> {
     patterns.iter().find(|(pattern, _)| pattern.is_match(name)).map(|(_, value)| *value)
 }
 
@@ -196,8 +234,15 @@ fn patterns<T: Copy>(
     field: &str,
     given: &Ordered<T>,
     compile: &impl Fn(&str, &str, bool) -> Result<PythonRegex>,
-) -> Result<Vec<(PythonRegex, T)>> {
-    let one = |(key, value): &(String, T)| Ok((compile(field, &format!(r"(.*\.)?({key})$"), false)?, *value));
+) -> Result<Vec<(Key, T)>> {
+    let one = |(key, value): &(String, T)| {
+        let is_plain = key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'.');
+        let key = match is_plain {
+            true => Key::Plain(key.clone()),
+            false => Key::Pattern(compile(field, &format!(r"(.*\.)?({key})$"), false)?),
+        };
+        Ok((key, *value))
+    };
     given.0.iter().map(one).collect()
 }
 
