@@ -93,7 +93,7 @@ struct Parts {
 
 impl Parts {
     /// The module of one of LoRA's tensors, and its place; `None` for a tensor of another kind.
-    fn place<'p, 'n>(parts: &'p mut BTreeMap<String, Self>, name: &'n str) -> Option<&'p mut Option<String>> {
+    fn place<'p>(parts: &'p mut BTreeMap<String, Self>, name: &str) -> Option<&'p mut Option<String>> {
         const ENDS: [(&str, u8); 7] = [
             (".lora_A.weight", 0),
             (".lora_B.weight", 1),
