@@ -23,6 +23,7 @@ import {
 } from "../index.js";
 import { modelFolder } from "../src/package.js";
 import { hasCode } from "./support/assertions.js";
+import { chooseFiles } from "../src/hub/files.js";
 import { fixturePath, readSafetensors, readTensors, worst } from "./support/fixtures.js";
 import { commitOf, startHub } from "./support/hub-server.js";
 import { newFolder } from "./support/models.js";
@@ -96,6 +97,16 @@ describe("an adapter's base", () => {
     writeFileSync(join(folder, "adapter_config.json"), "{");
     await assert.rejects(loadBERT(folder), hasCode("CONFIG_INVALID"));
   });
+});
+
+test("adapter_model.bin is downloaded and read where there is no adapter_model.safetensors", async () => {
+  assert.deepEqual(chooseFiles(["adapter_config.json", "adapter_model.bin", "config.json", "model.safetensors"], "x"), [
+    "config.json",
+    "adapter_config.json",
+    "adapter_model.bin",
+  ]);
+  await using lm = await loadGPT2(join(fixturePath("peft-patterns"), "pickle"), { dtype: "f32" });
+  assert.equal(lm.info.modelType, "gpt2");
 });
 
 test("a GPT-2's adapter continues as PEFT does", async () => {

@@ -5,7 +5,7 @@ import { cpSync, existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { finetune, loadBERT, mergeAdapter, trainTokenizer } from "../index.js";
+import { finetune, loadBERT, mergeAdapter, trainTokenizer, type LoraOptions } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { trainingOptions } from "./support/kills.js";
 import { newFolder } from "./support/models.js";
@@ -93,5 +93,40 @@ print(json.dumps({"logits": logits, "labels": [models["merged"].config.id2label[
   assert.deepEqual(answer.labels, bert.info.labels);
   for (const [name, theirs] of Object.entries(answer.logits)) {
     theirs.forEach((logit, i) => assert.ok(Math.abs(logit - logits.data[i]!) < 1e-4, `${name}: ${logit}`));
+  }
+});
+
+testUnless(skip, "adapters whose layers and ranks are chosen by patterns", async () => {
+  const model = newFolder("bert");
+  cpSync(fixturePath("bert-base"), model, { recursive: true });
+  const rows = Array.from({ length: 24 }, (_, i) => ({ text: `row ${i % 5} of three`, label: ["x", "y", "z"][i % 3]! }));
+  await trainTokenizer({ type: "wordpiece", texts: rows.map(({ text }) => text), output: model, vocabularySize: 60, minFrequency: 1 });
+  const loras: LoraOptions[] = [
+    { rank: 2, targetModules: String.raw`bert\.encoder\.layer\.[02]\..*(query|output\.dense)` },
+    { rank: 2, targetModules: "all-linear", excludeModules: ["intermediate.dense"] },
+    { rank: 2, targetModules: ["dense"], rankPattern: { [String.raw`layer\.[12]\..*`]: 3, "output.dense": 1 }, alphaPattern: { "output.dense": 16, dense: 1 } },
+    { rank: 2, targetModules: ["key", "dense"], layersToTransform: [1], layersPattern: "lay.*" },
+  ];
+  for (const lora of loras) {
+    const output = newFolder("tuned");
+    await finetune({ model, task: "text-classification", train: rows, output, epochs: 2, learningRate: 1e-2, lora }).result;
+    await using bert = await loadBERT(join(output, "adapter"));
+    const logits = (await bert.forward([{ ids: [2, 7, 8, 9, 3] }]))[0]!.logits!;
+    const answer = await ask<{ logits: number[]; plain: number[]; missing: string[] }>(`
+import json, torch, warnings
+from peft import AutoPeftModelForSequenceClassification
+with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+    warnings.simplefilter("always")
+    model = AutoPeftModelForSequenceClassification.from_pretrained(${JSON.stringify(join(output, "adapter"))}, num_labels=3).eval()
+    missing = [str(warning.message) for warning in caught if "missing" in str(warning.message)]
+    logits = model(input_ids=torch.tensor([[2, 7, 8, 9, 3]])).logits[0].tolist()
+    for module in model.modules():
+        if hasattr(module, "scaling"):
+            module.scaling["default"] = 0.0
+    plain = model(input_ids=torch.tensor([[2, 7, 8, 9, 3]])).logits[0].tolist()
+print(json.dumps({"logits": logits, "plain": plain, "missing": missing}))`);
+    const far = (theirs: number[]) => Math.max(...theirs.map((logit, i) => Math.abs(logit - logits.data[i]!)));
+    assert.deepEqual(answer.missing, [], JSON.stringify(lora));
+    assert.ok(far(answer.logits) <= 1e-4 && far(answer.plain) > 1e-3, `${JSON.stringify(lora)}: ${far(answer.logits)}, ${far(answer.plain)}`);
   }
 });

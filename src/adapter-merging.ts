@@ -58,17 +58,18 @@ const mergeOptions: OptionTable<MergeAdapterOptions> = {
 };
 
 /**
- * Writes a model of its own out of an adapter and its base: W + scale · B A, computed in f32, as PEFT's
- * `merge_and_unload` does; modules that the adapter holds whole take the place of the base's. Loading an adapter's
- * folder gives the same model without writing it.
+ * Writes a model of its own out of an adapter and its base: W + scale · B A (of a DoRA, scaled to its lengths),
+ * computed in f32, as PEFT's `merge_and_unload` does; modules that the adapter holds whole take the place of the
+ * base's. Loading an adapter's folder gives the same model without writing it.
  *
  * ```ts
  * await mergeAdapter({ adapter: "./tuned/adapter", output: "./merged" });
  * ```
  *
  * @throws {CandlewickError} `OPTION_UNKNOWN`, `OPTION_INVALID`, `MODEL_NOT_FOUND`, `UNSUPPORTED_MODEL` (what is not
- *   plain LoRA), `TENSOR_MISSING`, `TENSOR_SHAPE` (an adapter of another model), `IO` (the output), `ABORTED`, and what
- *   can be wrong with a model's files.
+ *   LoRA or DoRA), `CONFIG_INVALID` (a configuration that says other than the weights), `TENSOR_MISSING`,
+ *   `TENSOR_SHAPE` (an adapter of another model), `IO` (the output), `ABORTED`, and what can be wrong with a model's
+ *   files.
  */
 export function mergeAdapter(options: MergeAdapterOptions): Promise<MergedAdapter> {
   return run("mergeAdapter", options, false);
@@ -77,7 +78,7 @@ export function mergeAdapter(options: MergeAdapterOptions): Promise<MergedAdapte
 /**
  * Takes an adapter out of a model that it was merged into: W - scale · B A, which gives the base's weights up to the
  * rounding of f32 (of a model in f16, of f16). Modules that the adapter holds whole stay: what they took the place of
- * is in the base alone.
+ * is in the base alone. A DoRA cannot be taken out (`UNSUPPORTED_MODEL`): it changes the lengths of rows.
  *
  * @throws {CandlewickError} As {@link mergeAdapter}.
  */

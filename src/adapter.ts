@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { CandlewickError } from "./errors.js";
 import { resolveModel, type ResolveOptions } from "./hub.js";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, exists, missingWeights } from "./hub/files.js";
+import { ADAPTER_CONFIG, exists, hasAdapterWeights, missingWeights } from "./hub/files.js";
 import { MODEL_PREFIX, modelFolder } from "./package.js";
 
 /** An adapter's base. */
@@ -28,7 +28,7 @@ export async function adapterBase(folder: string, options: ResolveOptions = {}):
   const file = join(folder, ADAPTER_CONFIG);
   if (!(await exists(file))) return undefined;
   // As in transformers an adapter comes before weights that lie beside it.
-  const isAdapter = (await exists(join(folder, ADAPTER_WEIGHTS))) || (await missingWeights(folder)).length > 0;
+  const isAdapter = (await hasAdapterWeights(folder)) || (await missingWeights(folder)).length > 0;
   if (!isAdapter) return undefined;
   const { base_model_name_or_path: name, revision } = await readConfig(file);
   if (typeof name !== "string" || name === "") throw missing(folder, "its adapter_config.json does not name it (base_model_name_or_path)");

@@ -27,7 +27,8 @@ export const SHARD_INDEX = "model.safetensors.index.json";
 
 /** An adapter in PEFT's layout, which may be all that there is: its base is another model. */
 export const ADAPTER_CONFIG = "adapter_config.json";
-export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
+/** In the order in which the loader looks for them. */
+export const ADAPTER_WEIGHTS: readonly string[] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /** In the order in which the loader looks for them. */
 const WEIGHTS = ["model.safetensors", SHARD_INDEX, "pytorch_model.bin"];
@@ -40,7 +41,8 @@ export function chooseFiles(listed: readonly string[], model: string): string[] 
   for (const name of listed) assertInside(name);
   const there = new Set(listed);
   const sideFiles = SIDE_FILES.filter((name) => there.has(name));
-  if (there.has(ADAPTER_CONFIG) && there.has(ADAPTER_WEIGHTS)) return [...sideFiles, ADAPTER_CONFIG, ADAPTER_WEIGHTS];
+  const adapter = ADAPTER_WEIGHTS.find((file) => there.has(file));
+  if (there.has(ADAPTER_CONFIG) && adapter !== undefined) return [...sideFiles, ADAPTER_CONFIG, adapter];
   const weights = WEIGHTS.find((file) => there.has(file));
   if (!there.has("config.json") || !weights) {
     const lacks = weights ? "config.json" : "model.safetensors, its shard index or pytorch_model.bin";
@@ -71,9 +73,13 @@ const escape = (name: string): CandlewickError =>
 
 /** The files that a model cannot be loaded without and `folder` lacks. */
 export async function missingFrom(folder: string): Promise<string[]> {
-  if (await exists(join(folder, ADAPTER_CONFIG))) return (await exists(join(folder, ADAPTER_WEIGHTS))) ? [] : [ADAPTER_WEIGHTS];
+  if (await exists(join(folder, ADAPTER_CONFIG))) return (await hasAdapterWeights(folder)) ? [] : [ADAPTER_WEIGHTS[0]!];
   const config = (await exists(join(folder, "config.json"))) ? [] : ["config.json"];
   return [...config, ...(await missingWeights(folder))];
+}
+
+export async function hasAdapterWeights(folder: string): Promise<boolean> {
+  return (await Promise.all(ADAPTER_WEIGHTS.map((file) => exists(join(folder, file))))).includes(true);
 }
 
 /** Of the weights of a model alone. */

@@ -15,8 +15,23 @@ export interface LoraOptions {
   alpha?: number;
   /** Of the adapters' input, from 0 to below 1. Default 0. */
   dropout?: number;
-  /** Last parts of linear layers' names. Default: `["c_attn"]` for a GPT-2, `["query", "value"]` for a BERT. */
-  targetModules?: readonly string[];
+  /**
+   * Which layers get them, as PEFT's `target_modules`: the last parts of names, a regular expression over whole names
+   * (`transformer.h.0.attn.c_attn`, `bert.encoder.layer.0.output.dense`), or `"all-linear"`. Regular expressions are
+   * Python's without look-around and back-references. Default: `["c_attn"]` for a GPT-2, `["query", "value"]` for a
+   * BERT.
+   */
+  targetModules?: string | readonly string[];
+  /** Of those, which get none: the last parts of names, or a regular expression over whole names. */
+  excludeModules?: string | readonly string[];
+  /** Numbers of the layers that get them. Default: all. Not with a `targetModules` that is one string. */
+  layersToTransform?: number | readonly number[];
+  /** What comes before a layer's number in a name, a regular expression: `"h"`. Default: anything. */
+  layersPattern?: string | readonly string[];
+  /** Other ranks: by regular expressions that match the last parts of names. The first that matches counts. */
+  rankPattern?: Readonly<Record<string, number>>;
+  /** Other values of `alpha`, as `rankPattern`. */
+  alphaPattern?: Readonly<Record<string, number>>;
 }
 
 export interface FinetuneOptions extends DataOptions {
@@ -130,11 +145,24 @@ const object: Check = (value) => (isPlainObject(value) ? undefined : "must be an
 /** Looked at when it is opened. */
 const data: Check = () => undefined;
 
+const layer = checks.integer(0);
+const each =
+  (check: Check): Check =>
+  (value) =>
+    isPlainObject(value) ? Object.values(value).map(check).find(Boolean) : "must be an object of numbers";
+const names: Check = (value) =>
+  Array.isArray(value) && value.length === 0 ? "must be a string, or an array of strings that is not empty" : checks.oneOrMore(checks.string)(value);
+
 export const loraOptions: OptionTable<LoraOptions> = {
   rank: checks.integer(1, 4096),
   alpha: positive,
   dropout: share,
-  targetModules: (value) => (Array.isArray(value) && value.length > 0 ? checks.oneOrMore(checks.string)(value) : "must be an array of names"),
+  targetModules: names,
+  excludeModules: names,
+  layersToTransform: checks.oneOrMore(layer),
+  layersPattern: names,
+  rankPattern: each(checks.integer(1, 4096)),
+  alphaPattern: each(positive),
 };
 
 export const finetuneOptions: OptionTable<FinetuneOptions> = {

@@ -145,7 +145,7 @@ fn an_adapter_without_its_base_or_over_another_is_refused() {
             set("base_model_name_or_path", base("adapter-models/biases")),
             Some("UNSUPPORTED_MODEL"),
         ),
-        ("DoRA", set("use_dora", json!(true)), Some("UNSUPPORTED_MODEL")),
+        ("a DoRA without its magnitudes", set("use_dora", json!(true)), Some("TENSOR_MISSING")),
         (
             "a beginning that changed the base",
             set("init_lora_weights", json!("olora")),

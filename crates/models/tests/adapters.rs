@@ -104,7 +104,7 @@ fn what_is_not_plain_lora_is_refused_at_load() {
     };
     for (key, value, expected) in [
         ("r", 4.into(), None),
-        ("use_dora", true.into(), Some("UNSUPPORTED_MODEL")),
+        ("use_dora", true.into(), Some("TENSOR_MISSING")),
         ("peft_type", "IA3".into(), Some("UNSUPPORTED_MODEL")),
         ("init_lora_weights", "pissa".into(), Some("UNSUPPORTED_MODEL")),
         ("bias", "all".into(), Some("TENSOR_MISSING")),

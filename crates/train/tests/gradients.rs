@@ -257,13 +257,9 @@ fn lora() {
     let mut model = Gpt2::new(&mut source, config, dropouts).unwrap();
     let mut params = source.params;
     params.all.iter_mut().for_each(|param| param.trainable = false);
-    let lora = LoraShape {
-        rank: facts["rank"].as_u64().unwrap() as usize,
-        alpha: facts["alpha"].as_f64().unwrap() as f32,
-        dropout: 0.0,
-    };
-    let targets = ["c_attn", "c_proj", "c_fc"].map(str::to_string);
-    attach(&mut model.stack, &mut params, lora, &targets, 1).unwrap();
+    let rank = facts["rank"].as_u64().unwrap() as usize;
+    let lora = LoraShape { rank, scale: facts["alpha"].as_f64().unwrap() as f32 / rank as f32 };
+    attach(&mut model.stack, Vec::new(), &mut params, 0.0, 1, |_| Some(lora));
     for param in params.all.iter_mut().filter(|param| param.trainable) {
         param.value.copy_from_slice(&tensors[&format!("transformer.{}", param.name)]);
     }
@@ -288,7 +284,7 @@ fn lora() {
         compared += 1;
     }
     assert_eq!(compared, 2 * 2 * 4, "two matrices beside four layers of two blocks");
-    merge(&mut cpu, &mut model.stack, &mut params);
+    merge(&mut cpu, &mut model.stack, Vec::new(), &mut params);
     for (name, expected) in tensors.iter().filter(|(name, _)| name.starts_with("merged.")) {
         let param = params.find(name.strip_prefix("merged.transformer.").unwrap()).unwrap();
         let error = relative(&param.value, expected);

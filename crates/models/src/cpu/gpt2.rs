@@ -116,7 +116,7 @@ impl CpuGpt2 {
         let adapters = options
             .adapters
             .iter()
-            .map(|(_, folder)| load_adapter(folder, &cpu, config))
+            .map(|(_, folder)| load_adapter(folder, weights, &cpu, config))
             .collect::<Result<Vec<_>>>()?;
         let blocks = adapters.iter().flatten().flat_map(BlockAdapter::all);
         let held = load.held() + blocks.map(|lora| lora.bytes() as u64).sum::<u64>();
@@ -285,13 +285,12 @@ impl BlockAdapter {
     }
 }
 
-fn load_adapter(folder: &str, cpu: &Cpu, config: &Config) -> Result<Vec<BlockAdapter>> {
+fn load_adapter(folder: &str, weights: &Weights, cpu: &Cpu, config: &Config) -> Result<Vec<BlockAdapter>> {
     let adapter = Adapter::open(folder.as_ref(), "transformer")?;
-    if let Some(name) = adapter.whole().next() {
-        return Err(ModelError::UnsupportedModel(format!(
-            "{folder}: {name} as a whole, which an adapter beside others cannot have"
-        )));
+    if let Some(error) = adapter.not_beside() {
+        return Err(error);
     }
+    weights.check_names(&adapter)?;
     let (d, inner) = (config.n_embd, config.n_inner());
     let mut blocks: Vec<_> = (0..config.n_layer).map(|_| BlockAdapter::default()).collect();
     for (name, lora) in &adapter.modules {

@@ -1,22 +1,23 @@
-//! LoRA adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`. Hu et al., "LoRA: Low-Rank
-//! Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ. How they become part of the weights:
-//! `delta.rs`.
+//! LoRA adapters in PEFT's files: `adapter_config.json` with `adapter_model.safetensors` or `adapter_model.bin`. Hu et
+//! al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021): y = x Wᵀ + scale · (x Aᵀ) Bᵀ. What the
+//! configuration says: `adapter_config.rs`, `targets.rs`. Whether it fits a base: `adapter_base.rs`. How it becomes
+//! part of the weights: `delta.rs`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candlewick_kernels::Layout;
-use serde::Deserialize;
 use serde_json::Value;
 
+use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, TokenIndices};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::reading::read_json;
+use crate::files::targets::{Kind, Targets};
 use crate::{ModelError, Result};
 
 /// One module's matrices, row-major.
 #[derive(Debug, Clone)]
 pub struct LoraWeights {
     pub rank: usize,
+    /// Of an embedding: its rows.
     pub input: usize,
     pub output: usize,
     /// (rank, input)
@@ -25,6 +26,11 @@ pub struct LoraWeights {
     pub b: Vec<f32>,
     /// alpha / rank, or alpha / √rank where the adapter is rank-stabilised.
     pub scale: f32,
+    /// (output): DoRA's lengths of what makes each output.
+    pub magnitude: Option<Vec<f32>>,
+    /// (output): added to the layer's bias, times the scale.
+    pub bias: Option<Vec<f32>>,
+    pub is_embedding: bool,
 }
 
 /// An adapter. Names are the checkpoint's without the model's prefix (`h.0.attn.c_attn`).
@@ -32,163 +38,322 @@ pub struct Adapter {
     pub folder: PathBuf,
     /// `adapter_config.json`.
     pub config: Value,
+    /// The same, as it is read.
+    pub settings: AdapterConfig,
+    pub targets: Targets,
     /// What it adds, by module.
     pub modules: BTreeMap<String, LoraWeights>,
     /// Tensors that take the place of the base's (`modules_to_save`, biases): their names in `weights`.
     pub(crate) whole: BTreeMap<String, String>,
+    pub(crate) rows: Option<TokenRows>,
     pub(crate) weights: Checkpoint,
+    /// Its file of weights.
+    pub(crate) file: &'static str,
+    pub(crate) prefix: &'static str,
+    /// Whether the names of its file have the model's prefix, as those of a model with a head do.
+    pub(crate) prefixed: bool,
+    pub(crate) tie: Option<Tie>,
 }
 
-pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// A head that its base ties to the embedding and that is of its own with the adapter.
+pub(crate) struct Tie {
+    pub head: String,
+    pub embedding: &'static str,
+    /// It begins as the embedding that the adapter holds, not as the base's.
+    pub replaces: bool,
+}
+
+/// Rows of an embedding that are the adapter's own (`trainable_token_indices`).
+pub(crate) struct TokenRows {
+    /// The embedding's tensor.
+    pub name: String,
+    /// Where each row's values are.
+    pub places: BTreeMap<usize, usize>,
+    pub width: usize,
+    /// (rows, width)
+    pub values: Vec<f32>,
+}
+
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const ADAPTER_PICKLE: &str = "adapter_model.bin";
 
-/// Modules that a base may lack: heads and poolers.
-const HEADS: [&str; 5] = ["classifier.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
+/// What PEFT puts before the names of the model that it wraps.
+const WRAPPER: &str = "base_model.model.";
 
-/// The fields of `adapter_config.json` that change the output. Other fields that would change it are refused.
-#[derive(Deserialize)]
-struct AdapterConfig {
-    peft_type: String,
-    r: usize,
-    lora_alpha: f64,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
+/// The names of one module's tensors in the file.
+#[derive(Default)]
+struct Parts {
+    a: Option<String>,
+    b: Option<String>,
+    bias: Option<String>,
+    magnitude: Option<String>,
+    is_embedding: bool,
+    is_linear: bool,
 }
 
-/// Fields that add to plain LoRA when they are set.
-const EXTRAS: [&str; 11] = [
-    "target_parameters",
-    "trainable_token_indices",
-    "layer_replication",
-    "lora_bias",
-    "use_qalora",
-    "use_bdlora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "velora_config",
-    "monteclora_config",
-];
-
-/// Initialisations that leave the base's weights unchanged. The others (PiSSA, OLoRA, LoftQ, …) subtract from them, by
-/// a computation of PEFT's that its files do not hold; PEFT can save them converted to plain LoRA.
-const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
-
-/// A PEFT pattern key matches the end of a module's name. Regular expressions are not supported.
-fn pattern<'a, T>(patterns: &'a BTreeMap<String, T>, module: &str) -> Option<&'a T> {
-    let ends =
-        |key: &str| module.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    patterns.iter().find(|(key, _)| ends(key)).map(|(_, value)| value)
+impl Parts {
+    /// The module of one of LoRA's tensors, and its place; `None` for a tensor of another kind.
+    fn place<'p>(parts: &'p mut BTreeMap<String, Self>, name: &str) -> Option<&'p mut Option<String>> {
+        const ENDS: [(&str, u8); 7] = [
+            (".lora_A.weight", 0),
+            (".lora_B.weight", 1),
+            (".lora_B.bias", 2),
+            (".lora_magnitude_vector", 3),
+            (".lora_magnitude_vector.weight", 3),
+            (".lora_embedding_A", 4),
+            (".lora_embedding_B", 5),
+        ];
+        let (module, end) = ENDS.iter().find_map(|(end, which)| Some((name.strip_suffix(end)?, *which)))?;
+        let parts = parts.entry(module.to_string()).or_default();
+        parts.is_embedding |= end >= 4;
+        parts.is_linear |= end <= 2;
+        Some(match end {
+            0 | 4 => &mut parts.a,
+            1 | 5 => &mut parts.b,
+            2 => &mut parts.bias,
+            _ => &mut parts.magnitude,
+        })
+    }
 }
 
 impl Adapter {
     /// Reads the adapter in `folder`, made for a model whose checkpoint has `prefix` (`transformer`, `bert`).
     ///
     /// # Errors
-    /// `UnsupportedModel` for what is not plain LoRA over linear layers; `Config`, `MissingTensor`, `TensorShape` for
-    /// an adapter that is not whole.
+    /// `UnsupportedModel` for an adapter of a kind that is not read; `Config` where the configuration is none that PEFT
+    /// takes, or says other than the file of weights; `MissingTensor`, `TensorShape`, `NotFinite` for an adapter that
+    /// is not whole.
     pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
-        let value = read_json(&folder.join(ADAPTER_CONFIG))?;
-        let unsupported =
-            |what: String| ModelError::UnsupportedModel(format!("{}: {what}", folder.display()));
-        let extra = |key: &str| match &value[key] {
-            Value::Null | Value::Bool(false) => false,
-            Value::String(text) => text != "none",
-            Value::Array(values) => !values.is_empty(),
-            _ => true,
+        let (settings, config) = AdapterConfig::read(folder)?;
+        let defaults: &[&str] = if prefix == "transformer" { &["c_attn"] } else { &["query", "value"] };
+        let targets = Targets::new(&settings, defaults)?;
+        let file = if folder.join(ADAPTER_WEIGHTS).is_file() || !folder.join(ADAPTER_PICKLE).is_file() {
+            ADAPTER_WEIGHTS
+        } else {
+            ADAPTER_PICKLE
         };
-        let config: AdapterConfig = serde_json::from_value(value.clone())
-            .map_err(|e| ModelError::Config(format!("{}: {e}", folder.display())))?;
-        if config.peft_type != "LORA" || config.use_dora {
-            let kind = if config.use_dora { "DoRA" } else { &config.peft_type };
-            return Err(unsupported(format!("an adapter of type {kind}")));
-        }
-        if let Some(key) = EXTRAS.into_iter().find(|key| extra(key)) {
-            return Err(unsupported(format!("{key}: {}", value[key])));
-        }
-        if let Some(beginning) = value["init_lora_weights"].as_str()
-            && !PLAIN_BEGINNINGS.contains(&beginning)
-        {
-            return Err(unsupported(format!("init_lora_weights: {beginning}, which changes the base")));
-        }
+        let weights = Checkpoint::open_file(&folder.join(file), prefix)?;
+        let mut adapter = Self {
+            folder: folder.to_path_buf(),
+            config,
+            settings,
+            targets,
+            modules: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            rows: None,
+            weights,
+            file,
+            prefix,
+            prefixed: false,
+            tie: None,
+        };
+        adapter.sort_tensors()?;
+        Ok(adapter)
+    }
 
-        let weights = Checkpoint::open_file(&folder.join(ADAPTER_WEIGHTS), prefix)?;
-        let (mut modules, mut whole) = (BTreeMap::new(), BTreeMap::new());
-        for name in weights.names() {
-            let Some(module) = name.strip_suffix(".lora_A.weight") else {
-                if name.ends_with(".lora_B.weight") {
-                    continue;
+    /// Finds out what each tensor of the file is.
+    fn sort_tensors(&mut self) -> Result<()> {
+        let names = self.weights.names();
+        let begin = format!("{}.", self.prefix);
+        self.prefixed = names.iter().any(|name| unwrapped(name).starts_with(&begin));
+        let (mut parts, mut rows, mut wrapped) = (BTreeMap::new(), None, Vec::new());
+        for name in names {
+            if let Some(place) = Parts::place(&mut parts, &name) {
+                if let Some(other) = place.replace(name.clone()) {
+                    return Err(self.invalid(format!("holds both {other} and {name}")));
                 }
-                if name.contains("lora_") {
-                    return Err(unsupported(format!("tensor {name}")));
-                }
-                whole.insert(plain_name(&name, prefix).replace(".base_layer.", "."), name);
                 continue;
-            };
-            let b_name = format!("{module}.lora_B.weight");
-            let shape = |name: &str| -> Result<[usize; 2]> {
-                let shape = weights.shape(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
-                <[usize; 2]>::try_from(shape).map_err(|found| ModelError::TensorShape {
-                    name: name.to_string(),
-                    expected: vec![0, 0],
-                    found,
-                })
-            };
-            let ([rank, input], [output, b_rank]) = (shape(&name)?, shape(&b_name)?);
-            let stated = *pattern(&config.rank_pattern, module).unwrap_or(&config.r);
-            if rank != stated || b_rank != stated || rank == 0 {
-                let (name, expected) = if rank == stated {
-                    (b_name, vec![output, stated])
-                } else {
-                    (name.clone(), vec![stated, input])
-                };
-                return Err(ModelError::TensorShape { name, expected, found: vec![rank, b_rank] });
             }
-            let alpha = *pattern(&config.alpha_pattern, module).unwrap_or(&config.lora_alpha);
-            let divisor = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
-            let lora = LoraWeights {
-                rank,
-                input,
-                output,
-                a: weights.read(&name, &[rank, input])?.into_f32(),
-                b: weights.read(&b_name, &[output, rank])?.into_f32(),
-                scale: (alpha / divisor) as f32,
+            let full = unwrapped(&name);
+            if full.split('.').any(|part| part.starts_with("lora_")) {
+                return Err(self.unsupported(format!("tensor {name}")));
+            }
+            if let Some(module) = full.strip_suffix(".token_adapter.trainable_tokens_delta") {
+                if rows.replace((self.plain(module), name.clone())).is_some() {
+                    return Err(self.unsupported(format!("{name}: tokens of several embeddings")));
+                }
+                continue;
+            }
+            // What the adapter stands in for, which is not used with it.
+            if full.contains(".original_module.") {
+                continue;
+            }
+            let of = |wrappers: [&str; 2]| {
+                wrappers.iter().fold(full.to_string(), |full, part| full.replace(part, "."))
             };
-            modules.insert(plain_name(module, prefix).to_string(), lora);
+            let saved = of([".modules_to_save.default.", ".modules_to_save."]);
+            if saved != full {
+                wrapped.push((self.plain(&saved), name));
+                continue;
+            }
+            let full = of([".base_layer.", ".token_adapter."]);
+            if let Some(other) = self.whole.insert(self.plain(&full), name.clone()) {
+                return Err(self.invalid(format!("holds both {other} and {name}")));
+            }
         }
-        if modules.is_empty() {
-            return Err(ModelError::MissingTensor(format!("{}: any lora_A.weight", folder.display())));
+        // Biases that were trained are there twice, and older versions had no other name.
+        for (plain, name) in wrapped {
+            self.whole.entry(plain).or_insert(name);
         }
-        if value["bias"].as_str().is_some_and(|bias| bias != "none")
-            && !whole.keys().any(|name| name.ends_with(".bias"))
+        for (module, parts) in parts {
+            let lora = self.read_module(&module, parts)?;
+            if self.modules.insert(self.plain(unwrapped(&module)), lora).is_some() {
+                return Err(self.invalid(format!("holds {module} with and without the model's prefix")));
+            }
+        }
+        self.read_rows(rows)?;
+        if self.modules.is_empty() {
+            return Err(self.missing("any lora_A.weight"));
+        }
+        if self.settings.bias.as_deref().is_some_and(|bias| bias != "none")
+            && self.modules.values().any(|lora| !lora.is_embedding)
+            && !self.whole.keys().any(|name| name.ends_with(".bias"))
         {
-            return Err(ModelError::MissingTensor(format!("{}: any bias", folder.display())));
+            return Err(self.missing("any bias, which adapter_config.json says it trained,"));
         }
-        // Some of them may be no module of this model: PEFT adds names that a classifier may have.
-        let wanted = config.modules_to_save.unwrap_or_default();
-        let there = |module: &String| {
-            let inside = format!(".{module}.");
-            whole.values().any(|name: &String| name.contains(&inside))
+        Ok(())
+    }
+
+    /// `module` as the file calls it.
+    fn read_module(&self, module: &str, parts: Parts) -> Result<LoraWeights> {
+        let Parts { a, b, bias, magnitude, is_embedding, is_linear } = parts;
+        if is_embedding && is_linear {
+            return Err(self.invalid(format!("holds both lora_embedding and other matrices of {module}")));
+        }
+        let of = |part: &str| self.missing(&format!("{module}.{part}, which belongs to its other tensors,"));
+        let [a_part, b_part] = if is_embedding {
+            ["lora_embedding_A", "lora_embedding_B"]
+        } else {
+            ["lora_A.weight", "lora_B.weight"]
         };
-        if !wanted.is_empty() && !wanted.iter().any(there) {
-            return Err(ModelError::MissingTensor(format!("{}: any of {wanted:?}", folder.display())));
+        let (a_name, b_name) = (a.ok_or_else(|| of(a_part))?, b.ok_or_else(|| of(b_part))?);
+        let full = unwrapped(module);
+        let kind = match is_embedding {
+            true => Kind::Embedding,
+            false => kind_of(&self.plain(full), &self.settings),
+        };
+        if let Some(field) = self.targets.refusal(full, kind) {
+            let reason = format!("its {field} keeps {full} as it is, but {} holds {a_name}", self.file);
+            return Err(self.contradicts(reason));
         }
-        Ok(Self { folder: folder.to_path_buf(), config: value, modules, whole, weights })
+        let shape = |name: &str| -> Result<[usize; 2]> {
+            let shape = self.weights.shape(name).unwrap_or_default();
+            <[usize; 2]>::try_from(shape).map_err(|found| ModelError::TensorShape {
+                name: name.to_string(),
+                expected: vec![0, 0],
+                found,
+            })
+        };
+        let ([rank, input], [output, b_rank]) = (shape(&a_name)?, shape(&b_name)?);
+        let stated = self.targets.rank_of(full);
+        if rank != stated || b_rank != stated || rank == 0 {
+            let (name, expected, found) = if rank == stated {
+                (b_name, vec![output, stated], vec![output, b_rank])
+            } else {
+                (a_name, vec![stated, input], vec![rank, input])
+            };
+            return Err(ModelError::TensorShape { name, expected, found });
+        }
+        let settings = &self.settings;
+        for (name, says, field, part) in [
+            (&magnitude, settings.use_dora, "use_dora", "lora_magnitude_vector"),
+            (&bias, settings.lora_bias, "lora_bias", "lora_B.bias"),
+        ] {
+            match name {
+                Some(name) if !says => {
+                    return Err(self.contradicts(format!("{field} is false, but {} holds {name}", self.file)));
+                }
+                None if says && field == "use_dora" => return Err(of(part)),
+                None if says && !is_embedding => return Err(of(part)),
+                _ => (),
+            }
+        }
+        let read = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
+            let values = self.weights.read(name, shape)?;
+            if values.are_finite() { Ok(values.into_f32()) } else { Err(ModelError::not_finite(name)) }
+        };
+        Ok(LoraWeights {
+            rank,
+            input,
+            output,
+            a: read(&a_name, &[rank, input])?,
+            b: read(&b_name, &[output, rank])?,
+            scale: self.targets.scale_of(full)?,
+            magnitude: magnitude.map(|name| read(&name, &[output])).transpose()?,
+            bias: bias.map(|name| read(&name, &[output])).transpose()?,
+            is_embedding,
+        })
+    }
+
+    /// `given`: the embedding and the name of its tokens' tensor.
+    fn read_rows(&mut self, given: Option<(String, String)>) -> Result<()> {
+        let embedding = if self.prefix == "transformer" { "wte" } else { "embeddings.word_embeddings" };
+        let indices = match &self.settings.trainable_token_indices {
+            None => None,
+            Some(TokenIndices::Input(indices)) => Some(indices),
+            Some(TokenIndices::Named(named)) => match &named.0[..] {
+                [] => None,
+                [(name, indices)] if embedding == name || embedding.ends_with(&format!(".{name}")) => {
+                    Some(indices)
+                }
+                _ => {
+                    let reason = "trainable_token_indices of another embedding than the input's";
+                    return Err(self.unsupported(reason.into()));
+                }
+            },
+        };
+        let ((module, name), indices) = match (given, indices) {
+            (None, None) => return Ok(()),
+            (Some(given), Some(indices)) => (given, indices),
+            (Some((_, name)), None) => {
+                let reason = format!("it has no trainable_token_indices, but {} holds {name}", self.file);
+                return Err(self.contradicts(reason));
+            }
+            (None, Some(_)) => return Err(self.missing("trainable_tokens_delta")),
+        };
+        if module != embedding || self.modules.contains_key(embedding) {
+            return Err(self.unsupported(format!("{name} of another embedding, or with a LoRA beside it")));
+        }
+        let width = self.weights.shape(&name).and_then(|shape| shape.last().copied()).unwrap_or(0);
+        let values = self.weights.read(&name, &[indices.len(), width])?;
+        if !values.are_finite() {
+            return Err(ModelError::not_finite(&name));
+        }
+        let places = indices.iter().enumerate().map(|(place, id)| (*id as usize, place)).collect();
+        let rows = TokenRows { name: format!("{module}.weight"), places, width, values: values.into_f32() };
+        self.rows = Some(rows);
+        Ok(())
     }
 
     /// Negates the adapter: merging it now removes it from a model that it was merged into. Tensors that it replaced
     /// whole stay replaced.
-    pub fn reverse(&mut self) {
+    ///
+    /// # Errors
+    /// `UnsupportedModel` for a DoRA: how long the base's rows were is in the base alone.
+    pub fn reverse(&mut self) -> Result<()> {
+        if self.settings.use_dora {
+            return Err(self.unsupported("use_dora: a DoRA cannot be taken out of the weights".into()));
+        }
         self.modules.values_mut().for_each(|lora| lora.scale = -lora.scale);
         self.whole.clear();
+        self.rows = None;
+        Ok(())
+    }
+
+    /// Why this cannot run beside other adapters over one base; `None`: it can.
+    pub(crate) fn not_beside(&self) -> Option<ModelError> {
+        let what = match self.whole().next() {
+            Some(name) => format!("{name} as a whole"),
+            None if self.settings.use_dora => "use_dora".into(),
+            None if self.settings.lora_bias => "lora_bias".into(),
+            None if self.rows.is_some() => "trainable_token_indices".into(),
+            None => match self.modules.iter().find(|(_, lora)| lora.is_embedding) {
+                Some((name, _)) => format!("a LoRA of the embedding {name}"),
+                None => return None,
+            },
+        };
+        let reason = "which an adapter beside others cannot have: open its folder as the model, or merge it";
+        Some(self.unsupported(format!("{what}, {reason}")))
     }
 
     /// Names of the tensors that take the place of the base's.
@@ -208,70 +373,58 @@ impl Adapter {
         }
     }
 
-    /// A head that the adapter replaces is not tied to the embedding any more. An embedding that it replaces without
-    /// the tied head is refused: the head would change with it.
-    pub(crate) fn untie(&self, config: &mut serde_json::Map<String, Value>) -> Result<()> {
-        let masked = config.get("architectures").is_some_and(|names| names[0] == "BertForMaskedLM");
-        for (embedding, head, has_head) in [
-            ("wte.weight", "lm_head.weight", true),
-            ("embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", masked),
-        ] {
-            if self.whole.contains_key(head) {
-                config.insert("tie_word_embeddings".into(), false.into());
-            } else if self.whole.contains_key(embedding)
-                && has_head
-                && config.get("tie_word_embeddings") != Some(&Value::Bool(false))
-            {
-                let folder = self.folder.display();
-                let reason = format!("{folder}: {embedding} as a whole, without the head that is tied to it");
-                return Err(ModelError::UnsupportedModel(reason));
-            }
-        }
-        Ok(())
+    fn plain(&self, full: &str) -> String {
+        plain_name(full, self.prefix).to_string()
     }
 
-    /// Whether the base has all that this changes, in the shapes that it changes.
-    pub(crate) fn check(&self, base: &Checkpoint) -> Result<()> {
-        let of = |name: &str| format!("{name}, which the adapter {} changes,", self.folder.display());
-        for (module, lora) in &self.modules {
-            let name = format!("{module}.weight");
-            let found = base.shape(&name).ok_or_else(|| ModelError::MissingTensor(of(&name)))?;
-            let expected = match base.layout_of(module) {
-                Layout::OutIn => vec![lora.output, lora.input],
-                Layout::InOut => vec![lora.input, lora.output],
-            };
-            if found != expected {
-                return Err(ModelError::TensorShape { name: of(&name), expected, found });
-            }
-        }
-        let head = |name: &str| HEADS.iter().any(|head| name.starts_with(head));
-        match self.whole().find(|name| !base.contains(name) && !head(name)) {
-            Some(name) => Err(ModelError::MissingTensor(of(name))),
-            None => Ok(()),
-        }
+    pub(crate) fn unsupported(&self, what: String) -> ModelError {
+        ModelError::UnsupportedModel(format!("{}: {}", self.folder.display(), clipped(&what)))
+    }
+
+    /// The configuration says other than the weights.
+    pub(crate) fn contradicts(&self, reason: String) -> ModelError {
+        let path = self.folder.join(ADAPTER_CONFIG);
+        ModelError::Config(format!("{}: {}", path.display(), clipped(&reason)))
+    }
+
+    fn invalid(&self, reason: String) -> ModelError {
+        ModelError::CorruptWeights { file: self.file.to_string(), reason: clipped(&reason) }
+    }
+
+    pub(crate) fn missing(&self, what: &str) -> ModelError {
+        let path = self.folder.join(self.file);
+        ModelError::MissingTensor(format!("{}: {}", path.display(), clipped(what)))
     }
 }
 
-/// `base_model.model.transformer.h.0.attn.c_attn` → `h.0.attn.c_attn`.
-fn plain_name<'a>(name: &'a str, prefix: &str) -> &'a str {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+/// Names of a file may be of any length.
+fn clipped(text: &str) -> String {
+    text.chars().take(400).collect()
+}
+
+/// A linear layer's kind by its plain name.
+pub fn kind_of(module: &str, settings: &AdapterConfig) -> Kind {
+    match module {
+        "lm_head" | "cls.predictions.decoder" => Kind::Head,
+        "classifier" if settings.task_type.as_deref() == Some("SEQ_CLS") => Kind::Head,
+        _ => Kind::Linear,
+    }
+}
+
+/// A name as the model that PEFT wraps has it.
+fn unwrapped(name: &str) -> &str {
+    name.strip_prefix(WRAPPER).unwrap_or(name)
+}
+
+/// `transformer.h.0.attn.c_attn` → `h.0.attn.c_attn`.
+pub(crate) fn plain_name<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_lose_the_wrapper_and_the_prefix() {
-        assert_eq!(
-            plain_name("base_model.model.transformer.h.0.attn.c_attn", "transformer"),
-            "h.0.attn.c_attn"
-        );
-        assert_eq!(plain_name("base_model.model.h.0.mlp.c_fc", "transformer"), "h.0.mlp.c_fc");
-        let patterns = BTreeMap::from([("attn.c_proj".to_string(), 2)]);
-        assert_eq!(pattern(&patterns, "base_model.model.h.0.attn.c_proj"), Some(&2));
-        assert_eq!(pattern(&patterns, "base_model.model.h.0.crossattn.c_proj"), None);
-        assert_eq!(pattern(&patterns, "base_model.model.h.0.mlp.c_proj"), None);
-    }
+/// `h.0.attn.c_attn` → `transformer.h.0.attn.c_attn`: what is outside of a model's body, a head, has no prefix.
+pub fn full_name(name: &str, prefix: &str) -> String {
+    let outside = ["lm_head", "classifier", "qa_outputs", "cls"]
+        .iter()
+        .any(|head| name.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+    if outside || prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") }
 }

@@ -41,9 +41,12 @@ impl Checkpoint {
         Ok(Self { tensors, prefix, layout: None })
     }
 
-    /// The tensors of one safetensors file.
+    /// The tensors of one file: of safetensors, or of PyTorch (`.bin`).
     pub fn open_file(path: &Path, prefix: &'static str) -> Result<Self> {
-        Ok(Self { tensors: safetensors::open(&[path.to_path_buf()])?, prefix, layout: None })
+        let is_pickle = path.extension().is_some_and(|extension| extension == "bin");
+        let tensors =
+            if is_pickle { pytorch::open(path)? } else { safetensors::open(&[path.to_path_buf()])? };
+        Ok(Self { tensors, prefix, layout: None })
     }
 
     /// The tensors of a GGUF file that holds a GPT-2, which has all matrices as (out, in).

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::files::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use crate::files::adapter::{ADAPTER_PICKLE, ADAPTER_WEIGHTS};
+use crate::files::adapter_config::ADAPTER_CONFIG;
 use crate::files::foreign;
 use crate::files::reading::read_json;
 use crate::{Adapter, ChatTemplate, ModelError, Result, Tokenizer, Weights};
@@ -61,7 +62,7 @@ impl ModelFolder {
             return Err(ModelError::UnsupportedModel(format!("the base {base} is an adapter itself")));
         }
         let mut folder = Self::plain(base, Some(path.clone()))?;
-        let adapter =
+        let mut adapter =
             Adapter::open(&path, if folder.model_type()? == "gpt2" { "transformer" } else { "bert" })?;
         let own_config = path.join("config.json").is_file();
         let config = folder.config.as_object_mut().expect("read as an object");
@@ -172,5 +173,6 @@ fn has_weights(folder: &Path) -> bool {
 
 /// As in transformers an adapter comes before weights that lie beside it.
 fn is_adapter(folder: &Path) -> bool {
-    folder.join(ADAPTER_CONFIG).is_file() && (folder.join(ADAPTER_WEIGHTS).is_file() || !has_weights(folder))
+    let own = || [ADAPTER_WEIGHTS, ADAPTER_PICKLE].iter().any(|name| folder.join(name).is_file());
+    folder.join(ADAPTER_CONFIG).is_file() && (own() || !has_weights(folder))
 }

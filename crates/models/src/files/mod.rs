@@ -8,6 +8,8 @@
 //! tensors.
 
 pub mod adapter;
+pub mod adapter_base;
+pub mod adapter_config;
 pub mod checkpoint;
 pub mod delta;
 pub mod dequantize;
@@ -18,9 +20,11 @@ pub mod ggml_types;
 pub mod gguf;
 pub mod gguf_metadata;
 pub mod pickle;
+pub mod python_regex;
 pub mod pytorch;
 pub mod reading;
 pub mod safetensors;
+pub mod targets;
 pub mod tensors;
 pub mod usage;
 pub mod values;

@@ -9,7 +9,7 @@ use candlewick_kernels::{Layout, SourceType};
 use crate::contract::dtype::Dtype;
 use crate::files::adapter::{Adapter, LoraWeights};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::delta::Delta;
+use crate::files::delta::Change;
 use crate::files::gguf::Gguf;
 use crate::files::tensors::StoredTensor;
 use crate::files::values::Values;
@@ -18,8 +18,8 @@ use crate::{ModelError, Result};
 /// A tensor that can be read in parts.
 pub struct Stored<'a> {
     tensor: StoredTensor<'a>,
-    /// What is added to the checkpoint's tensor as it is read.
-    delta: Option<Delta<'a>>,
+    /// What an adapter changes of it as it is read.
+    change: Option<Change<'a>>,
     pub source: SourceType,
     /// Bytes of the whole.
     pub bytes: usize,
@@ -27,16 +27,16 @@ pub struct Stored<'a> {
 
 impl<'a> From<StoredTensor<'a>> for Stored<'a> {
     fn from(tensor: StoredTensor<'a>) -> Self {
-        Self { source: tensor.source, bytes: tensor.bytes, delta: None, tensor }
+        Self { source: tensor.source, bytes: tensor.bytes, change: None, tensor }
     }
 }
 
 impl Stored<'_> {
     /// Fills `buffer` from byte `at` on: whole rows, if an adapter is being merged.
     pub fn read(&self, at: usize, buffer: &mut [u8]) -> Result<()> {
-        match &self.delta {
+        match &self.change {
             None => self.tensor.read(at, buffer),
-            Some(delta) => delta.read(&self.tensor, at, buffer),
+            Some(change) => change.read(&self.tensor, at, buffer),
         }
     }
 }
@@ -76,10 +76,20 @@ impl Weights {
         self.adapter.as_mut().map(|adapter| std::mem::take(&mut adapter.modules)).unwrap_or_default()
     }
 
-    /// The adapter's tensor that stands for `name`, if there is one.
-    fn replaced(&self, name: &str) -> Option<(&Checkpoint, &str)> {
-        let adapter = self.adapter.as_deref()?;
-        Some((&adapter.weights, adapter.whole.get(name)?))
+    /// Where the tensor `name` is, before anything is added to it, and under which name: the adapter's own comes first;
+    /// a head that it unties from the embedding begins as that.
+    fn find<'a>(&'a self, name: &'a str) -> (&'a Checkpoint, &'a str) {
+        let Some(adapter) = self.adapter.as_deref() else { return (&self.base, name) };
+        let (name, replaces) = adapter.untied(name).unwrap_or((name, true));
+        match adapter.whole.get(name).filter(|_| replaces) {
+            Some(own) => (&adapter.weights, own),
+            None => (&self.base, name),
+        }
+    }
+
+    /// Whether the adapter, which is applied beside these weights, is over all that it says of them.
+    pub(crate) fn check_names(&self, adapter: &Adapter) -> Result<()> {
+        adapter.check_names(&self.base)
     }
 
     /// All names as the checkpoint has them, sorted.
@@ -96,30 +106,27 @@ impl Weights {
     /// stored. Buffers of indices are none of it.
     pub fn parameters(&self) -> Vec<(String, SourceType)> {
         let own = self.names();
-        let whole = self.adapter.iter().flat_map(|adapter| adapter.whole().map(str::to_string));
+        let adapters = self.adapter.iter().flat_map(|adapter| adapter.names());
         let names: BTreeSet<String> =
-            own.iter().map(|name| self.base.plain_name(name)).chain(whole).collect();
+            own.iter().map(|name| self.base.plain_name(name)).chain(adapters).collect();
         names.into_iter().filter_map(|name| self.source_of(&name).map(|source| (name, source))).collect()
     }
 
     /// How `name` is stored, before anything is added to it; `None` if it is no weight.
     fn source_of(&self, name: &str) -> Option<SourceType> {
-        match self.replaced(name) {
-            Some((weights, own)) => weights.source_of(own),
-            None => self.base.source_of(name),
-        }
+        let (weights, own) = self.find(name);
+        weights.source_of(own)
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.replaced(name).is_some() || self.base.contains(name)
+        let (weights, own) = self.find(name);
+        weights.contains(own)
     }
 
     /// The shape of `name`, if it is there.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        match self.replaced(name) {
-            Some((weights, own)) => weights.shape(own),
-            None => self.base.shape(name),
-        }
+        let (weights, own) = self.find(name);
+        weights.shape(own)
     }
 
     /// Bytes of all tensors: what a load reports progress against.
@@ -134,27 +141,26 @@ impl Weights {
 
     /// The type in which `name` is held by default ([`Entry::native_dtype`](crate::files::tensors::Entry)).
     pub fn native_dtype(&self, name: &str) -> Dtype {
-        match self.replaced(name) {
-            Some((weights, own)) => weights.native_dtype(own),
-            None => self.base.native_dtype(name),
-        }
+        let (weights, own) = self.find(name);
+        weights.native_dtype(own)
     }
 
     /// Where the values of `name` are, which must have `shape`.
-    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
-        if let Some((weights, own)) = self.replaced(name) {
-            return weights.stored(own, shape).map(Stored::from);
+    pub fn stored<'a>(&'a self, name: &'a str, shape: &[usize]) -> Result<Stored<'a>> {
+        let (weights, own) = self.find(name);
+        let tensor = weights.stored(own, shape)?;
+        let change = match &self.adapter {
+            Some(adapter) => adapter.change(name, &self.base, &tensor)?,
+            None => None,
+        };
+        if change.is_none() {
+            return Ok(tensor.into());
         }
-        let tensor = self.base.stored(name, shape)?;
-        let module = name.strip_suffix(".weight");
-        let lora = module.and_then(|module| Some((module, self.adapter.as_ref()?.modules.get(module)?)));
-        let Some((module, lora)) = lora else { return Ok(tensor.into()) };
         if let Some(kind) = self.base.quantised(name) {
             return Err(ModelError::UnsupportedDtype(format!("an adapter over {kind} weights")));
         }
-        let delta = Some(Delta::new(lora, self.base.layout_of(module)));
         let bytes = 4 * shape.iter().product::<usize>();
-        Ok(Stored { tensor, delta, source: SourceType::F32, bytes })
+        Ok(Stored { tensor, change, source: SourceType::F32, bytes })
     }
 
     /// Reads `name`, which must have `shape`. bf16 becomes f32, which holds it exactly; all else stays as it is stored.

@@ -184,6 +184,17 @@ impl Bert {
     }
 
     /// Targets in these examples: rows, or tokens that have a label.
+    /// The stack, and the linear layers of the head.
+    pub fn linears_mut(&mut self) -> (&mut Stack, Vec<&mut Linear>) {
+        let heads = match &mut self.head {
+            Head::Sequence { pooler, classifier, .. } => vec![pooler, classifier],
+            Head::Token { classifier, .. } => vec![classifier],
+            Head::MaskedLm { dense, .. } => vec![dense],
+            Head::Embedding => Vec::new(),
+        };
+        (&mut self.stack, heads)
+    }
+
     pub fn targets(&self, examples: &[Example]) -> u64 {
         let of = |example: &Example| match &example.target {
             Target::Tokens(labels) => labels.iter().filter(|label| **label >= 0).count() as u64,

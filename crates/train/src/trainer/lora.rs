@@ -1,15 +1,18 @@
 //! LoRA on a model's linear layers, in PEFT's files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use candlewick_models::{self as models, LoraWeights, ModelError};
+use candlewick_models::{
+    self as models, AdapterConfig, Kind, LoraWeights, ModelError, Names, Ordered, Targets, full_name, kind_of,
+};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::options::{FinetuneOptions, LoraOptions};
 use super::tensors::{self, Sum, Tensor};
 use crate::data::Task;
-use crate::model::{LoraShape, Param, Params, Stack, attach, attach_given};
+use crate::model::{Linear, LoraShape, Param, Params, Stack, attach, attach_given};
 use crate::{Result, TrainError};
 
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -18,6 +21,7 @@ const CONFIG: &str = "adapter_config.json";
 /// An existing adapter whose training a run continues.
 pub struct Start {
     config: Map<String, Value>,
+    settings: AdapterConfig,
     /// Tensors that the adapter holds whole.
     whole: Vec<String>,
     /// Its matrices, when the weights have been read.
@@ -27,68 +31,94 @@ pub struct Start {
 impl Start {
     pub fn new(adapter: &models::Adapter) -> Result<Self> {
         let config = adapter.config.as_object().cloned().unwrap_or_default();
-        if config.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
-            let reason = format!("{}: training the biases of an adapter", adapter.folder.display());
-            return Err(ModelError::UnsupportedModel(reason).into());
+        let settings = adapter.settings.clone();
+        let biases = settings.bias.as_deref().is_some_and(|bias| bias != "none");
+        for (is, what) in [
+            (biases, "bias: the biases of an adapter"),
+            (settings.use_dora, "use_dora: a DoRA"),
+            (settings.lora_bias, "lora_bias: biases beside the matrices"),
+            (settings.trainable_token_indices.is_some(), "trainable_token_indices: tokens of an adapter"),
+        ] {
+            if is {
+                let folder = adapter.folder.display();
+                let reason = format!("{folder}: training goes on with plain LoRA alone, not with {what}");
+                return Err(ModelError::UnsupportedModel(reason).into());
+            }
         }
         let whole = adapter.whole().map(str::to_string).collect();
-        Ok(Self { config, whole, deltas: BTreeMap::new() })
+        Ok(Self { config, settings, whole, deltas: BTreeMap::new() })
     }
 
     /// Refuses options that contradict the existing adapter's shape.
     fn contradicts(&self, lora: &LoraOptions) -> Result<()> {
-        let fail = |name: &str, has: &Value| {
-            Err(TrainError::option("lora", format!("the adapter has {name} {has}")))
-        };
+        let has = &self.settings;
         let of = |key: &str| self.config.get(key).unwrap_or(&Value::Null);
-        if lora.rank.is_some_and(|rank| of("r").as_u64() != Some(rank as u64)) {
-            return fail("rank", of("r"));
-        }
-        if lora.alpha.is_some_and(|alpha| of("lora_alpha").as_f64().map(|has| has as f32) != Some(alpha)) {
-            return fail("alpha", of("lora_alpha"));
-        }
-        if let Some(targets) = &lora.target_modules {
-            let sorted = |mut names: Vec<String>| {
-                names.sort_unstable();
-                names
-            };
-            let has: Option<Vec<String>> = serde_json::from_value(of("target_modules").clone()).ok();
-            if has.map(sorted) != Some(sorted(targets.clone())) {
-                return fail("targetModules", of("target_modules"));
+        let differ = |given: &Option<Names>, has: &Option<Names>| {
+            given.as_ref().is_some_and(|given| has.as_ref().map(sorted) != Some(sorted(given)))
+        };
+        let layers = &lora.layers_to_transform;
+        for (differs, name, key) in [
+            (lora.rank.is_some_and(|rank| has.r != rank), "rank", "r"),
+            (lora.alpha.is_some_and(|alpha| has.lora_alpha as f32 != alpha), "alpha", "lora_alpha"),
+            (differ(&lora.target_modules, &has.target_modules), "targetModules", "target_modules"),
+            (differ(&lora.exclude_modules, &has.exclude_modules), "excludeModules", "exclude_modules"),
+            (differ(&lora.layers_pattern, &has.layers_pattern), "layersPattern", "layers_pattern"),
+            (
+                layers.is_some() && *layers != has.layers_to_transform,
+                "layersToTransform",
+                "layers_to_transform",
+            ),
+            (differs(&lora.rank_pattern, &has.rank_pattern), "rankPattern", "rank_pattern"),
+            (differs(&lora.alpha_pattern, &has.alpha_pattern), "alphaPattern", "alpha_pattern"),
+        ] {
+            if differs {
+                return Err(TrainError::option("lora", format!("the adapter has {name} {}", of(key))));
             }
         }
         Ok(())
     }
 }
 
+/// Whether patterns were given, and others.
+fn differs<T: PartialEq>(given: &Ordered<T>, has: &Ordered<T>) -> bool {
+    !given.0.is_empty() && given != has
+}
+
+fn sorted(names: &Names) -> Names {
+    let mut names = names.clone();
+    if let Names::Many(names) = &mut names {
+        names.sort_unstable();
+    }
+    names
+}
+
 /// Adapters beside a network's linear layers: `adapter_config.json` as it will be written.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     config: Map<String, Value>,
+    /// In their order, which says which of several counts.
+    rank_pattern: Ordered<usize>,
+    alpha_pattern: Ordered<f64>,
     /// Tensors that the continued adapter holds whole.
     whole: Vec<String>,
 }
 
 impl Adapter {
     /// Freezes the model and puts a pair of matrices beside each target; a head stays trainable.
-    /// `new`: names of parameters that the checkpoint lacks.
+    /// `linears`: the layers that can have one; `new`: names of parameters that the checkpoint lacks; `prefix`:
+    /// of the names of the model's body.
     pub fn attach(
-        stack: &mut Stack,
+        (stack, heads): (&mut Stack, Vec<&mut Linear>),
         params: &mut Params,
         new: &[String],
         lora: &LoraOptions,
+        prefix: &str,
         options: &FinetuneOptions,
     ) -> Result<Self> {
         let causal = options.task.is_causal();
-        let defaults = if causal { vec!["c_attn"] } else { vec!["query", "value"] };
-        let targets =
-            lora.target_modules.clone().unwrap_or_else(|| defaults.into_iter().map(str::to_string).collect());
+        let defaults: &[&str] = if causal { &["c_attn"] } else { &["query", "value"] };
         let rank = lora.rank.unwrap_or(8);
-        let shape = LoraShape {
-            rank,
-            alpha: lora.alpha.unwrap_or(2.0 * rank as f32),
-            dropout: lora.dropout.unwrap_or(0.0),
-        };
+        let alpha = lora.alpha.unwrap_or(2.0 * rank as f32);
         let mut whole = new_modules(new);
         let head = match options.task {
             Task::TextClassification | Task::TokenClassification => Some("classifier"),
@@ -98,18 +128,53 @@ impl Adapter {
         if let Some(head) = head.filter(|head| !whole.contains(head)) {
             whole.push(head);
         }
+        let settings = AdapterConfig {
+            task_type: task_type(options.task).as_str().map(str::to_string),
+            r: rank,
+            lora_alpha: f64::from(alpha),
+            target_modules: lora.target_modules.clone(),
+            exclude_modules: lora.exclude_modules.clone(),
+            modules_to_save: Some(whole.iter().map(|module| module.to_string()).collect()),
+            layers_to_transform: lora.layers_to_transform.clone(),
+            layers_pattern: lora.layers_pattern.clone(),
+            rank_pattern: lora.rank_pattern.clone(),
+            alpha_pattern: lora.alpha_pattern.clone(),
+            ..AdapterConfig::default()
+        };
+        let targets = Targets::new(&settings, defaults).map_err(|error| of_option(&error.to_string()))?;
         for param in &mut params.all {
             param.trainable = whole.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
-        attach(stack, params, shape, &targets, options.seed)?;
+        let modules = modules_of(params, causal);
+        let dropout = lora.dropout.unwrap_or(0.0);
+        let mut trained = Vec::new();
+        attach(stack, heads, params, dropout, options.seed, |name| {
+            let full = full_name(name, prefix);
+            if targets.refusal(&full, kind_of(name, &settings)).is_some() {
+                return None;
+            }
+            let shape = LoraShape { rank: targets.rank_of(&full), scale: targets.scale_of(&full).ok()? };
+            trained.push(full);
+            Some(shape)
+        });
+        check_use(&targets, lora, &settings, &modules, &trained, prefix)?;
+        let target_modules = match &lora.target_modules {
+            // As PEFT writes it: what the model's linear layers are is not asked again.
+            Some(Names::One(name)) if name.to_lowercase() == "all-linear" => json!(trained),
+            Some(names) => json!(names),
+            None => json!(defaults),
+        };
         let config = json!({
             "peft_type": "LORA",
             "task_type": task_type(options.task),
             "base_model_name_or_path": options.base_name.as_ref().unwrap_or(&options.model),
             "r": rank,
-            "lora_alpha": shape.alpha,
-            "lora_dropout": shape.dropout,
-            "target_modules": targets,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "target_modules": target_modules,
+            "exclude_modules": lora.exclude_modules,
+            "layers_to_transform": lora.layers_to_transform,
+            "layers_pattern": lora.layers_pattern,
             "fan_in_fan_out": causal,
             "bias": "none",
             "modules_to_save": if whole.is_empty() { json!(null) } else { json!(whole) },
@@ -118,13 +183,14 @@ impl Adapter {
             "use_dora": false,
         });
         let Value::Object(config) = config else { unreachable!("it was an object") };
-        Ok(Self { config, whole: Vec::new() })
+        let AdapterConfig { rank_pattern, alpha_pattern, .. } = settings;
+        Ok(Self { config, rank_pattern, alpha_pattern, whole: Vec::new() })
     }
 
     /// Goes on with an adapter as PEFT does with `is_trainable`: its matrices and the modules that it holds whole are
     /// trained, as is a head that neither it nor its base has.
     pub fn go_on(
-        stack: &mut Stack,
+        (stack, heads): (&mut Stack, Vec<&mut Linear>),
         params: &mut Params,
         new: &[String],
         start: Start,
@@ -134,7 +200,7 @@ impl Adapter {
             start.contradicts(lora)?;
         }
         let new = new_modules(new);
-        let Start { mut config, whole, deltas } = start;
+        let Start { mut config, settings, whole, deltas } = start;
         for param in &mut params.all {
             param.trainable = whole.contains(&param.name)
                 || new.iter().any(|module| param.name.starts_with(&format!("{module}.")));
@@ -147,7 +213,7 @@ impl Adapter {
         let given = options.lora.as_ref().and_then(|lora| lora.dropout);
         let dropout =
             given.unwrap_or(config.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0) as f32);
-        attach_given(stack, params, deltas, dropout)?;
+        attach_given(stack, heads, params, deltas, dropout)?;
         if let Some(dropout) = given {
             config.insert("lora_dropout".into(), json!(dropout));
         }
@@ -162,14 +228,15 @@ impl Adapter {
             modules.extend(new.iter().map(|module| json!(module)));
             config.insert("modules_to_save".into(), json!(modules));
         }
-        Ok(Self { config, whole })
+        let AdapterConfig { rank_pattern, alpha_pattern, .. } = settings;
+        Ok(Self { config, rank_pattern, alpha_pattern, whole })
     }
 
     /// The part of the configuration that must be equal for a run to resume.
     pub fn facts(&self) -> String {
-        let mut config = self.config.clone();
-        config.remove("base_model_name_or_path");
-        Value::Object(config).to_string()
+        let mut adapter = self.clone();
+        adapter.config.remove("base_model_name_or_path");
+        json!([adapter.config, adapter.rank_pattern.0, adapter.alpha_pattern.0]).to_string()
     }
 
     /// Whether the parameter is an adapter's own.
@@ -185,8 +252,7 @@ impl Adapter {
         folder: &Path,
         sums: &mut BTreeMap<String, Sum>,
     ) -> Result<()> {
-        let text =
-            serde_json::to_vec_pretty(&self.config).map_err(|e| TrainError::Internal(e.to_string()))?;
+        let text = serde_json::to_vec_pretty(self).map_err(|e| TrainError::Internal(e.to_string()))?;
         sums.insert(CONFIG.into(), tensors::write_bytes(&folder.join(CONFIG), &text)?);
         // Frozen parameters (`freezeLayers`) belong to the adapter too.
         let holds = |param: &&Param| param.trainable || Self::owns(param) || self.whole.contains(&param.name);
@@ -195,6 +261,108 @@ impl Adapter {
             own.map(|param| (saved_name(param), param.shape.clone(), &param.value[..])).collect();
         sums.insert(WEIGHTS.into(), tensors::write(&folder.join(WEIGHTS), &tensors)?);
         Ok(())
+    }
+}
+
+/// `adapter_config.json`: a `Map` sorts its keys, and the patterns must keep their order.
+impl Serialize for Adapter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in
+            self.config.iter().filter(|(key, _)| !key.ends_with("_pattern") || *key == "layers_pattern")
+        {
+            map.serialize_entry(key, value)?;
+        }
+        map.serialize_entry("rank_pattern", &self.rank_pattern)?;
+        map.serialize_entry("alpha_pattern", &self.alpha_pattern)?;
+        map.end()
+    }
+}
+
+/// What is wrong with a pattern, by the option's names instead of the file's.
+fn of_option(message: &str) -> TrainError {
+    let mut message = message.replace("config: ", "").replace("adapter_config.json: ", "");
+    for (field, option) in [
+        ("target_modules", "targetModules"),
+        ("exclude_modules", "excludeModules"),
+        ("layers_to_transform", "layersToTransform"),
+        ("layers_pattern", "layersPattern"),
+        ("rank_pattern", "rankPattern"),
+        ("alpha_pattern", "alphaPattern"),
+    ] {
+        message = message.replace(field, option);
+    }
+    TrainError::option("lora", message)
+}
+
+/// The modules of a model and what PEFT makes of each, by its parameters; `Linear` may stand for an embedding.
+fn modules_of(params: &Params, causal: bool) -> BTreeMap<String, Kind> {
+    let mut modules = BTreeMap::new();
+    for param in &params.all {
+        let Some((module, _)) = param.name.rsplit_once('.') else { continue };
+        for (end, _) in module.match_indices('.') {
+            modules.entry(module[..end].to_string()).or_insert(Kind::Other);
+        }
+        let embedding = matches!(module, "wte" | "wpe") || module.ends_with("_embeddings");
+        modules.insert(module.to_string(), if embedding { Kind::Embedding } else { Kind::Other });
+    }
+    if causal {
+        modules.insert("lm_head".into(), Kind::Head);
+    } else if modules.contains_key("cls.predictions.transform.dense") {
+        modules.insert("cls.predictions.decoder".into(), Kind::Head);
+    }
+    modules
+}
+
+/// Refuses options that choose what cannot be trained, and those that choose nothing. `trained`: full names.
+fn check_use(
+    targets: &Targets,
+    lora: &LoraOptions,
+    settings: &AdapterConfig,
+    modules: &BTreeMap<String, Kind>,
+    trained: &[String],
+    prefix: &str,
+) -> Result<()> {
+    let refuse = |reason: String| Err(TrainError::option("lora", reason));
+    let known: BTreeSet<&str> = trained.iter().map(String::as_str).collect();
+    let (mut excluded, mut other) = (lora.exclude_modules.is_none(), None);
+    for (module, kind) in modules {
+        let full = full_name(module, prefix);
+        match targets.refusal(&full, *kind) {
+            Some(field) => excluded |= field == "exclude_modules",
+            // A pooler that the task does not use learns nothing in PEFT either.
+            None if !known.contains(full.as_str()) && module != "pooler.dense" => {
+                other = other.or(Some(full))
+            }
+            None => (),
+        }
+    }
+    if let Some(Names::Many(names)) = &settings.target_modules {
+        let no =
+            |end: &&String| !trained.iter().any(|name| name == *end || name.ends_with(&format!(".{end}")));
+        if let Some(name) = names.iter().find(no) {
+            return refuse(format!("targetModules: no linear layer that is trained is named {name}"));
+        }
+    }
+    if let Some(name) = other {
+        let reason = "which cannot have a LoRA here; excludeModules keeps it out";
+        return refuse(format!("targetModules names {name}, {reason}"));
+    }
+    if trained.is_empty() {
+        return refuse("targetModules names no linear layer".into());
+    }
+    if !excluded {
+        return refuse("excludeModules names nothing of the model".into());
+    }
+    for name in trained {
+        targets.scale_of(name).map_err(|error| of_option(&error.to_string()))?;
+    }
+    match targets.unused(trained) {
+        None => Ok(()),
+        Some(("rank_pattern", at)) => {
+            refuse(format!("rankPattern: {} matches nothing", lora.rank_pattern.0[at].0))
+        }
+        Some((_, at)) => refuse(format!("alphaPattern: {} matches nothing", lora.alpha_pattern.0[at].0)),
     }
 }
 

@@ -128,7 +128,7 @@ impl Opened {
             }
             let prefix = prefix(&folder)?;
             let mut adapter = Adapter::open(adapter.as_ref(), prefix)?;
-            adapter.reverse();
+            adapter.reverse()?;
             let modules = adapter.modules.len();
             let weights = Weights::open(&folder.path, prefix)?.merge(adapter)?;
             return Ok(Self { folder, weights, modules, replaced: 0, prefix });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, bert, gpt2};
+use candlewick_models::{ModelError, bert, full_name, gpt2};
 use serde_json::Value;
 
 use super::lora::{self, Adapter};
@@ -14,7 +14,8 @@ use super::options::FinetuneOptions;
 use super::tensors::{self, Sum, sync_folder};
 use crate::data::{Example, Opened, ProblemType, Task};
 use crate::model::{
-    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack, merge,
+    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Linear, Outcome, Param, Params, Pass, Source, Stack,
+    merge,
 };
 use crate::{Result, TrainError};
 
@@ -28,6 +29,14 @@ impl Net {
         match self {
             Net::Gpt2(model) => &mut model.stack,
             Net::Bert(model) => &mut model.stack,
+        }
+    }
+
+    /// All linear layers that a LoRA can be beside: the stack's, and those of the head.
+    fn linears(&mut self) -> (&mut Stack, Vec<&mut Linear>) {
+        match self {
+            Net::Gpt2(model) => (&mut model.stack, Vec::new()),
+            Net::Bert(model) => model.linears_mut(),
         }
     }
 }
@@ -81,10 +90,15 @@ impl Network {
             (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
         };
         let Source { mut params, new, .. } = source;
+        let prefix = match head {
+            None => "transformer",
+            Some(HeadKind::Embedding) => "",
+            Some(_) => "bert",
+        };
         let adapter = if let Some(start) = start {
-            Some(Adapter::go_on(net.stack(), &mut params, &new, start, options)?)
+            Some(Adapter::go_on(net.linears(), &mut params, &new, start, options)?)
         } else if let Some(lora) = &options.lora {
-            Some(Adapter::attach(net.stack(), &mut params, &new, lora, options)?)
+            Some(Adapter::attach(net.linears(), &mut params, &new, lora, prefix, options)?)
         } else {
             None
         };
@@ -98,11 +112,7 @@ impl Network {
                 Task::Dialogue => without_chat_template(side_files(folder)?)?,
                 _ => side_files(folder)?,
             },
-            prefix: match head {
-                None => "transformer.",
-                Some(HeadKind::Embedding) => "",
-                Some(_) => "bert.",
-            },
+            prefix,
         };
         network.freeze(options)?;
         network.stack().checkpointing = options.gradient_checkpointing;
@@ -129,7 +139,8 @@ impl Network {
 
     /// The adapters' deltas become part of the weights.
     pub fn merge(&mut self, cpu: &mut Cpu) {
-        merge(cpu, self.net.stack(), &mut self.params);
+        let (stack, heads) = self.net.linears();
+        merge(cpu, stack, heads, &mut self.params);
     }
 
     /// Keeps the lowest layers and the embeddings as they are, and finds where the backward pass may end.
@@ -197,9 +208,7 @@ impl Network {
     }
 
     pub(super) fn base_name(&self, param: &Param) -> String {
-        let heads = ["lm_head.", "classifier.", "qa_outputs.", "cls."];
-        let prefix = if heads.iter().any(|head| param.name.starts_with(head)) { "" } else { self.prefix };
-        format!("{prefix}{}", param.name)
+        full_name(&param.name, self.prefix)
     }
 
     fn write_side_files(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candlewick_models::{LayerIndices, Names, Ordered};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -47,8 +48,17 @@ pub struct LoraOptions {
     pub alpha: Option<f32>,
     /// `None`: 0.
     pub dropout: Option<f32>,
-    /// Last parts of the names of linear layers. `None`: `c_attn`, or `query` and `value`.
-    pub target_modules: Option<Vec<String>>,
+    /// As PEFT's `target_modules`: last parts of names, a regular expression, or `all-linear`. `None`: `c_attn`, or
+    /// `query` and `value`.
+    pub target_modules: Option<Names>,
+    /// As PEFT's fields of these names.
+    pub exclude_modules: Option<Names>,
+    pub layers_to_transform: Option<LayerIndices>,
+    pub layers_pattern: Option<Names>,
+    #[serde(default)]
+    pub rank_pattern: Ordered<usize>,
+    #[serde(default)]
+    pub alpha_pattern: Ordered<f64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -213,11 +223,14 @@ impl FinetuneOptions {
             return fail("saveTotalLimit", "expected at least 1");
         }
         if let Some(lora) = &self.lora {
-            let rank = lora.rank.unwrap_or(1);
-            if rank == 0 || rank > 4096 || !lora.dropout.is_none_or(probability) {
+            let patterns = lora.rank_pattern.0.iter().map(|(_, rank)| *rank);
+            let mut ranks = patterns.chain([lora.rank.unwrap_or(1)]);
+            if ranks.any(|rank| rank == 0 || rank > 4096) || !lora.dropout.is_none_or(probability) {
                 return fail("lora", "expected a rank of 1 to 4096 and a dropout below 1");
             }
-            if lora.alpha.is_some_and(|alpha| !(alpha.is_finite() && alpha > 0.0)) {
+            let patterns = lora.alpha_pattern.0.iter().map(|(_, alpha)| *alpha as f32);
+            let mut alphas = patterns.chain(lora.alpha);
+            if alphas.any(|alpha| !(alpha.is_finite() && alpha > 0.0)) {
                 return fail("lora", "expected an alpha above 0");
             }
         }
