@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, bert, gpt2};
+use candlewick_models::{ModelError, family, gpt2};
 use serde_json::Value;
 
 use super::lora::{self, Adapter};
@@ -75,10 +75,10 @@ impl Network {
             };
             let attention = probability("attention_probs_dropout_prob")?;
             let dropouts = BertDropouts { hidden, attention, classifier };
-            let config = bert::Config::from_folder(folder)?;
+            let config = family::Config::from_folder(folder)?;
             let head = head_kind(options.task, data)?;
-            let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
-            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
+            let bias = config.decoder_bias(weights.as_ref());
+            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, &bias)?)), Some(head))
         };
         let Source { mut params, new, .. } = source;
         let adapter = if let Some(start) = start {
