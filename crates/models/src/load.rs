@@ -6,7 +6,7 @@ use crate::device::{Target, on_device};
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::{
-    Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
+    CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
     EncoderInfo, EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result,
     Tokenizer, Weights, family, gpt2,
 };
@@ -155,8 +155,7 @@ pub fn load_encoder(
             Target::Cpu if options.reference => {
                 candle_takes(options, false)?;
                 let params = Params::new(&weights, candle_core::Device::Cpu);
-                let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
-                Box::new(CandleBert::new(bert, info))
+                Box::new(CandleBert::load(&params, &config, info)?)
             }
             Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
         })
