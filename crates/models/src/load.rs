@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::device::{Target, on_device};
+use crate::family::mismatch::check_model;
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::{
@@ -84,11 +85,14 @@ struct Opened {
 
 fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
     let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
+    let config = gpt2::Config::from_folder(&folder)?;
+    let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     Ok(Opened {
-        config: gpt2::Config::from_folder(&folder)?,
+        config,
         tokenizer: folder.tokenizer()?,
         chat: folder.chat_template()?,
-        weights: folder.weights()?,
+        weights,
         bos: folder.token_ids("bos_token_id")?.first().copied(),
         eos: folder.token_ids("eos_token_id")?,
     })
@@ -119,6 +123,7 @@ pub fn load_encoder(
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     let head = family::head_of(&folder, &weights)?;
     let labels = family::labels_of(&folder, &weights, head)?;
     let architecture = config.architecture;

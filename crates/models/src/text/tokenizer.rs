@@ -29,6 +29,8 @@ use crate::{ModelError, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// Token types are all 0, whatever the tokenizer makes of them: the model is not given any.
+    untyped: bool,
 }
 
 struct Inner {
@@ -131,7 +133,10 @@ impl Tokenizer {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-        Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }) })
+        Ok(Self {
+            untyped: false,
+            inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }),
+        })
     }
 
     /// One past the largest id that this tokenizer can produce.
@@ -186,8 +191,19 @@ impl Tokenizer {
         let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            Ok(Encoded::from(&cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?))
+            let encoding = cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?;
+            Ok(Encoded { type_ids: self.type_ids(&encoding), ..Encoded::from(&encoding) })
         })
+    }
+
+    /// For a model that is given no token types.
+    pub(crate) fn untyped(self) -> Self {
+        Self { untyped: true, ..self }
+    }
+
+    pub(crate) fn type_ids(&self, encoding: &Encoding) -> Vec<u32> {
+        let type_ids = encoding.get_type_ids();
+        if self.untyped { vec![0; type_ids.len()] } else { type_ids.to_vec() }
     }
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
