@@ -465,8 +465,8 @@ fn distance_bias(load: &Loader<'_>, config: &Config) -> Result<DistanceBias> {
     Ok(DistanceBias::new(heads, config.max_positions(), value))
 }
 
-/// softmax(q kᵀ · scale + bias) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and key.
-/// The kernel does not keep these weights; when they are asked for, they are computed again, by the definition.
+/// softmax(q kᵀ · scale + bias) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and
+/// key. The kernel does not keep these weights; when they are asked for, they are computed again, by the definition.
 fn attention_weights(
     qkv: &[f32],
     stride: usize,

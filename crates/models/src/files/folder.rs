@@ -182,7 +182,8 @@ impl ModelFolder {
         Ok(self.encoder()?.map_or("transformer".into(), |encoder| encoder.names))
     }
 
-    /// Refuses a folder whose `model_type` is neither GPT-2 nor an encoder of BERT's family; keys in `over` come before the folder's own.
+    /// Refuses a folder whose `model_type` is neither GPT-2 nor an encoder of BERT's family; keys in `over` come before
+    /// the folder's own.
     pub fn refuse_foreign(&self, over: &serde_json::Map<String, Value>) -> Result<()> {
         let found = over.get("model_type").or_else(|| self.config.get("model_type"));
         match found.and_then(Value::as_str) {
