@@ -1,9 +1,9 @@
-//! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
+//! BERT's family and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
-//! `contract/` is what the engine sees. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
-//! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels, `cuda/` on
-//! GPUs; `vectors/` keeps vectors and finds the closest; `load.rs` goes from a folder to
-//! whichever of the two runs, with as much memory for keys and values as `memory.rs` finds.
+//! `contract/` is what the engine sees. `family/` describes the encoders. `files/` reads a model's files, `text/` makes
+//! ids of texts. `reference/` has the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels,
+//! `cuda/` on GPUs; `vectors/` keeps vectors and finds the closest; `load.rs` goes from a folder to whichever of these
+//! runs, with as much memory for keys and values as `memory.rs` finds.
 
 mod contract;
 mod cpu;
@@ -11,6 +11,7 @@ mod cpu;
 mod cuda;
 mod device;
 mod error;
+pub mod family;
 mod files;
 mod load;
 mod memory;
@@ -28,10 +29,11 @@ pub use contract::pooling::{PooledWant, Pooling, PoolingMode};
 pub use cpu::bert::CpuBert;
 pub use cpu::gpt2::CpuGpt2;
 pub use error::{ModelError, Result};
-pub use files::adapter::{Adapter, LoraWeights, full_name, kind_of};
-pub use files::adapter_config::{AdapterConfig, LayerIndices, Names, Ordered};
+pub use files::adapter::{Adapter, LoraWeights, kind_of};
+pub use files::adapter_config::{AdapterConfig, LayerIndices, ModuleNames, Ordered};
 pub use files::floats::{decode, encode};
 pub use files::folder::ModelFolder;
+pub use files::names::Names;
 pub use files::reading::{open_regular, read_exact_at};
 pub use files::targets::{Kind, Targets};
 pub use files::usage::{EncoderUsage, Similarity};
@@ -40,6 +42,7 @@ pub use files::weights::{Stored, Weights};
 pub use load::{Loaded, load_causal, load_encoder};
 pub use reference::backend::{CandleBert, CandleGpt2};
 pub use reference::bert::Bert;
+pub use reference::encoder::EncoderModel;
 pub use reference::gpt2::{Gpt2, Past};
 pub use reference::layers::Params;
 pub use reference::{bert, gpt2, layers};

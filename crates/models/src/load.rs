@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use crate::device::{Target, on_device};
+use crate::family::mismatch::check_model;
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::text::gguf_tokenizer::NamedIds;
 use crate::{
-    Bert, CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
+    CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
     EncoderInfo, EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result,
-    Tokenizer, Weights, bert, gpt2,
+    Tokenizer, Weights, family, gpt2,
 };
 
 /// Of a CPU: sequences that run at once, and tokens beyond which a step is no more efficient.
@@ -85,11 +86,14 @@ struct Opened {
 
 fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
     let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
+    let config = gpt2::Config::from_folder(&folder)?;
+    let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     Ok(Opened {
-        config: gpt2::Config::from_folder(&folder)?,
+        config,
         tokenizer: folder.tokenizer()?,
         chat: folder.chat_template()?,
-        weights: folder.weights("transformer")?,
+        weights,
         bos: folder.token_ids("bos_token_id")?.first().copied(),
         eos: folder.token_ids("eos_token_id")?,
     })
@@ -117,18 +121,21 @@ pub fn load_encoder(
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn Encoder>> {
     let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
-    let config = bert::Config::from_folder(&folder)?;
+    let config = family::Config::from_folder(&folder)?;
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
-    let weights = folder.weights("bert")?;
-    let head = bert::head_of(&folder, &weights);
-    let labels = bert::labels_of(&folder, &weights, head)?;
-    let has_pooler = weights.contains("pooler.dense.weight") || head == EncoderHead::SequenceClassification;
+    let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
+    let head = family::head_of(&folder, &weights)?;
+    let labels = family::labels_of(&folder, &weights, head)?;
+    let architecture = config.architecture;
+    let pools = head == EncoderHead::SequenceClassification && architecture.classifies_pooled();
+    let has_pooler = pools || architecture.pooler && weights.contains("pooler.dense.weight");
     let parameters = config.parameter_count(head, labels.len(), has_pooler);
     let info = EncoderInfo {
-        model_type: "bert",
+        model_type: architecture.model_type,
         vocab_size: config.vocab_size,
-        max_positions: config.max_position_embeddings,
+        max_positions: config.max_positions(),
         type_vocab_size: config.type_vocab_size,
         hidden_size: config.hidden_size,
         layers: config.num_hidden_layers,
@@ -155,8 +162,7 @@ pub fn load_encoder(
             Target::Cpu if options.reference => {
                 candle_takes(options, false)?;
                 let params = Params::new(&weights, candle_core::Device::Cpu);
-                let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
-                Box::new(CandleBert::new(bert, info))
+                Box::new(CandleBert::load(&params, &config, info)?)
             }
             Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
         })

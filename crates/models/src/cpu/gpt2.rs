@@ -203,7 +203,15 @@ impl CpuGpt2 {
                 let (rows, start) = (step.tokens.len(), step.start);
                 let (this, rest) = out.split_at_mut(rows * d);
                 let kv = KvSource::Blocks { pool: &self.kv, layer, blocks: step.blocks, len: start + rows };
-                jobs.push(AttentionJob { q: q.into(), q_stride: 3 * d, rows, start, kv, out: this.into() });
+                jobs.push(AttentionJob {
+                    q: q.into(),
+                    q_stride: 3 * d,
+                    rows,
+                    start,
+                    kv,
+                    bias: None,
+                    out: this.into(),
+                });
                 (q, out) = (&q[rows * 3 * d..], rest);
             }
             attention(&cpu.pool, &mut jobs, heads, d / heads, block.scale, true, &mut cpu.scratch)?;
@@ -286,7 +294,7 @@ impl BlockAdapter {
 }
 
 fn load_adapter(folder: &str, weights: &Weights, cpu: &Cpu, config: &Config) -> Result<Vec<BlockAdapter>> {
-    let adapter = Adapter::open(folder.as_ref(), "transformer")?;
+    let adapter = Adapter::open(folder.as_ref(), None)?;
     if let Some(error) = adapter.not_beside() {
         return Err(error);
     }

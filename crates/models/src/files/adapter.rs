@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::family::architecture::Architecture;
 use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, TokenIndices};
 use crate::files::checkpoint::Checkpoint;
+use crate::files::names::Names;
 use crate::files::targets::{Kind, Targets};
 use crate::{ModelError, Result};
 
@@ -33,7 +35,7 @@ pub struct LoraWeights {
     pub is_embedding: bool,
 }
 
-/// An adapter. Names are the checkpoint's without the model's prefix (`h.0.attn.c_attn`).
+/// An adapter. Names are those that a model asks for (`h.0.attn.c_attn`), whatever the checkpoint calls them.
 pub struct Adapter {
     pub folder: PathBuf,
     /// `adapter_config.json`.
@@ -49,7 +51,8 @@ pub struct Adapter {
     pub(crate) weights: Checkpoint,
     /// Its file of weights.
     pub(crate) file: &'static str,
-    pub(crate) prefix: &'static str,
+    /// Of the base, if it is one; else the base is a GPT-2.
+    pub(crate) encoder: Option<&'static Architecture>,
     /// Whether the names of its file have the model's prefix, as those of a model with a head do.
     pub(crate) prefixed: bool,
     pub(crate) tie: Option<Tie>,
@@ -117,22 +120,21 @@ impl Parts {
 }
 
 impl Adapter {
-    /// Reads the adapter in `folder`, made for a model whose checkpoint has `prefix` (`transformer`, `bert`).
+    /// Reads the adapter in `folder`, made for an encoder, or for a GPT-2 where there is none.
     ///
     /// # Errors
     /// `UnsupportedModel` for an adapter of a kind that is not read; `Config` where the configuration is none that PEFT
     /// takes, or says other than the file of weights; `MissingTensor`, `TensorShape`, `NotFinite` for an adapter that
     /// is not whole.
-    pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
+    pub fn open(folder: &Path, encoder: Option<&'static Architecture>) -> Result<Self> {
         let (settings, config) = AdapterConfig::read(folder)?;
-        let defaults: &[&str] = if prefix == "transformer" { &["c_attn"] } else { &["query", "value"] };
-        let targets = Targets::new(&settings, defaults)?;
+        let targets = Targets::new(&settings, default_targets(encoder))?;
         let file = if folder.join(ADAPTER_WEIGHTS).is_file() || !folder.join(ADAPTER_PICKLE).is_file() {
             ADAPTER_WEIGHTS
         } else {
             ADAPTER_PICKLE
         };
-        let weights = Checkpoint::open_file(&folder.join(file), prefix)?;
+        let weights = Checkpoint::open_file(&folder.join(file), names_of(encoder))?;
         let mut adapter = Self {
             folder: folder.to_path_buf(),
             config,
@@ -143,7 +145,7 @@ impl Adapter {
             rows: None,
             weights,
             file,
-            prefix,
+            encoder,
             prefixed: false,
             tie: None,
         };
@@ -154,7 +156,7 @@ impl Adapter {
     /// Finds out what each tensor of the file is.
     fn sort_tensors(&mut self) -> Result<()> {
         let names = self.weights.names();
-        let begin = format!("{}.", self.prefix);
+        let begin = format!("{}.", names_of(self.encoder).prefix);
         self.prefixed = names.iter().any(|name| unwrapped(name).starts_with(&begin));
         let (mut parts, mut rows, mut wrapped) = (BTreeMap::new(), None, Vec::new());
         for name in names {
@@ -230,7 +232,7 @@ impl Adapter {
         let full = unwrapped(module);
         let kind = match is_embedding {
             true => Kind::Embedding,
-            false => kind_of(&self.plain(full), &self.settings),
+            false => kind_of(&self.plain(full), &self.settings, self.encoder),
         };
         if let Some(field) = self.targets.refusal(full, kind) {
             let reason = format!("its {field} keeps {full} as it is, but {} holds {a_name}", self.file);
@@ -287,7 +289,7 @@ impl Adapter {
 
     /// `given`: the embedding and the name of its tokens' tensor.
     fn read_rows(&mut self, given: Option<(String, String)>) -> Result<()> {
-        let embedding = if self.prefix == "transformer" { "wte" } else { "embeddings.word_embeddings" };
+        let embedding = self.embedding();
         let indices = match &self.settings.trainable_token_indices {
             None => None,
             Some(TokenIndices::Input(indices)) => Some(indices),
@@ -362,19 +364,34 @@ impl Adapter {
     }
 
     /// The transformers class that the adapter was made for, if it says.
-    pub(crate) fn architecture(&self) -> Option<&str> {
+    pub(crate) fn architecture(&self) -> Option<String> {
+        let encoder = self.encoder;
+        let class = |task: &str| match encoder {
+            Some(encoder) => encoder.class_for(task),
+            None => format!("GPT2For{task}"),
+        };
+        let fills = |encoder: &Architecture| {
+            self.whole().any(|name| {
+                name.strip_prefix(encoder.masked_lm.dense).is_some_and(|rest| rest.starts_with('.'))
+            })
+        };
         match self.config["task_type"].as_str() {
-            Some("SEQ_CLS") => Some("BertForSequenceClassification"),
-            Some("TOKEN_CLS") => Some("BertForTokenClassification"),
-            Some("QUESTION_ANS") => Some("BertForQuestionAnswering"),
-            Some("FEATURE_EXTRACTION") => Some("BertModel"),
-            _ if self.whole().any(|name| name.starts_with("cls.")) => Some("BertForMaskedLM"),
-            _ => self.config["auto_mapping"]["base_model_class"].as_str(),
+            Some("SEQ_CLS") => Some(class("SequenceClassification")),
+            Some("TOKEN_CLS") => Some(class("TokenClassification")),
+            Some("QUESTION_ANS") => Some(class("QuestionAnswering")),
+            Some("FEATURE_EXTRACTION") => encoder.map(|encoder| encoder.class_for("")),
+            _ if encoder.is_some_and(fills) => Some(class("MaskedLM")),
+            _ => self.config["auto_mapping"]["base_model_class"].as_str().map(str::to_string),
         }
     }
 
+    /// The name of the embedding of tokens.
+    pub(crate) fn embedding(&self) -> &'static str {
+        if self.encoder.is_some() { "embeddings.word_embeddings" } else { "wte" }
+    }
+
     fn plain(&self, full: &str) -> String {
-        plain_name(full, self.prefix).to_string()
+        names_of(self.encoder).scheme(full).into_owned()
     }
 
     pub(crate) fn unsupported(&self, what: String) -> ModelError {
@@ -402,11 +419,26 @@ fn clipped(text: &str) -> String {
     text.chars().take(400).collect()
 }
 
+/// How a base calls its tensors.
+pub(crate) fn names_of(encoder: Option<&'static Architecture>) -> Names {
+    encoder.map_or("transformer".into(), |encoder| encoder.names)
+}
+
+/// What PEFT targets where the configuration does not say (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`): of
+/// some models nothing.
+fn default_targets(encoder: Option<&Architecture>) -> &'static [&'static str] {
+    match encoder.map(|encoder| encoder.model_type) {
+        None => &["c_attn"],
+        Some("bert" | "roberta" | "xlm-roberta" | "electra") => &["query", "value"],
+        Some(_) => &[],
+    }
+}
+
 /// A linear layer's kind by its plain name.
-pub fn kind_of(module: &str, settings: &AdapterConfig) -> Kind {
+pub fn kind_of(module: &str, settings: &AdapterConfig, encoder: Option<&Architecture>) -> Kind {
     match module {
-        "lm_head" | "cls.predictions.decoder" => Kind::Head,
-        "classifier" if settings.task_type.as_deref() == Some("SEQ_CLS") => Kind::Head,
+        "classifier" | "score" if settings.task_type.as_deref() == Some("SEQ_CLS") => Kind::Head,
+        _ if module == encoder.map_or("lm_head", |encoder| encoder.masked_lm.decoder) => Kind::Head,
         _ => Kind::Linear,
     }
 }
@@ -414,17 +446,4 @@ pub fn kind_of(module: &str, settings: &AdapterConfig) -> Kind {
 /// A name as the model that PEFT wraps has it.
 fn unwrapped(name: &str) -> &str {
     name.strip_prefix(WRAPPER).unwrap_or(name)
-}
-
-/// `transformer.h.0.attn.c_attn` → `h.0.attn.c_attn`.
-pub(crate) fn plain_name<'a>(name: &'a str, prefix: &str) -> &'a str {
-    name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
-}
-
-/// `h.0.attn.c_attn` → `transformer.h.0.attn.c_attn`: what is outside of a model's body, a head, has no prefix.
-pub fn full_name(name: &str, prefix: &str) -> String {
-    let outside = ["lm_head", "classifier", "qa_outputs", "cls"]
-        .iter()
-        .any(|head| name.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
-    if outside || prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") }
 }

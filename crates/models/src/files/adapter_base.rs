@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use candlewick_kernels::Layout;
 use serde_json::Value;
 
-use crate::files::adapter::{Adapter, LoraWeights, Tie, full_name, kind_of};
+use crate::files::adapter::{Adapter, LoraWeights, Tie, kind_of, names_of};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::delta::{Change, Delta};
 use crate::files::targets::Kind;
@@ -14,7 +14,17 @@ use crate::files::tensors::StoredTensor;
 use crate::{ModelError, Result};
 
 /// Modules that a base may lack, or have where the adapter's model has not: heads and poolers.
-const HEADS: [&str; 5] = ["classifier.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
+const HEADS: [&str; 9] = [
+    "classifier.",
+    "qa_outputs.",
+    "cls.",
+    "pooler.",
+    "lm_head.",
+    "pre_classifier.",
+    "vocab_",
+    "generator_",
+    "score.",
+];
 
 fn is_head(name: &str) -> bool {
     HEADS.iter().any(|head| name.starts_with(head))
@@ -27,13 +37,11 @@ impl Adapter {
     /// # Errors
     /// `UnsupportedModel` where PEFT changes both, by an order of its own.
     pub(crate) fn untie(&mut self, config: &mut serde_json::Map<String, Value>) -> Result<()> {
-        let causal = self.prefix == "transformer";
-        let masked = config.get("architectures").is_some_and(|names| names[0] == "BertForMaskedLM");
-        let (embedding, head) = match causal {
-            true => ("wte", "lm_head"),
-            false => ("embeddings.word_embeddings", "cls.predictions.decoder"),
-        };
-        let tied = (causal || masked) && config.get("tie_word_embeddings") != Some(&Value::Bool(false));
+        let class = config.get("architectures").and_then(|names| names[0].as_str()).unwrap_or_default();
+        let masked = self.encoder.is_some_and(|encoder| class == encoder.class_for("MaskedLM"));
+        let embedding = self.embedding();
+        let head = self.encoder.map_or("lm_head", |encoder| encoder.masked_lm.decoder);
+        let tied = (self.encoder.is_none() || masked) && config.get("tie_word_embeddings") != Some(&Value::Bool(false));
         let whole = |module: &str| self.whole.contains_key(&format!("{module}.weight"));
         let held = |module: &str| whole(module) && self.is_saved(module);
         let lora = |module: &str| self.modules.contains_key(module);
@@ -61,7 +69,8 @@ impl Adapter {
         }
         if own && !whole(head) {
             let replaces = !held(embedding);
-            let embedding = if causal { "wte.weight" } else { "embeddings.word_embeddings.weight" };
+            let embedding =
+                if self.encoder.is_some() { "embeddings.word_embeddings.weight" } else { "wte.weight" };
             self.tie = Some(Tie { head: format!("{head}.weight"), embedding, replaces });
         }
         Ok(())
@@ -107,7 +116,7 @@ impl Adapter {
 
     /// A module's name as PEFT sees it.
     fn full(&self, module: &str) -> String {
-        full_name(module, if self.prefixed { self.prefix } else { "" })
+        names_of(self.encoder).written(module, self.prefixed)
     }
 
     /// Whether the base has all that this changes, in the shapes that it changes, and this all that its configuration
@@ -165,7 +174,7 @@ impl Adapter {
             let kind = match matrix {
                 false => Kind::Other,
                 true if is_embedding(module) => Kind::Embedding,
-                true => kind_of(module, &self.settings),
+                true => kind_of(module, &self.settings, self.encoder),
             };
             let known = modules.entry(module).or_insert(kind);
             if matrix {

@@ -19,7 +19,7 @@ pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// One regular expression, or a list of names' ends.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
-pub enum Names {
+pub enum ModuleNames {
     One(String),
     Many(Vec<String>),
 }
@@ -100,15 +100,15 @@ pub struct AdapterConfig {
     #[serde(default)]
     pub bias: Option<String>,
     #[serde(default)]
-    pub target_modules: Option<Names>,
+    pub target_modules: Option<ModuleNames>,
     #[serde(default)]
-    pub exclude_modules: Option<Names>,
+    pub exclude_modules: Option<ModuleNames>,
     #[serde(default)]
     pub modules_to_save: Option<Vec<String>>,
     #[serde(default)]
     pub layers_to_transform: Option<LayerIndices>,
     #[serde(default)]
-    pub layers_pattern: Option<Names>,
+    pub layers_pattern: Option<ModuleNames>,
     #[serde(default)]
     pub rank_pattern: Ordered<usize>,
     #[serde(default)]

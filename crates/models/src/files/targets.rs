@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, LayerIndices, Names, Ordered};
+use crate::files::adapter_config::{ADAPTER_CONFIG, AdapterConfig, LayerIndices, ModuleNames, Ordered};
 use crate::files::python_regex::{MAX_PATTERN_BYTES, PythonRegex};
 use crate::{ModelError, Result};
 
@@ -70,19 +70,19 @@ impl Key {
 enum Matcher {
     AllLinear,
     Pattern(PythonRegex),
-    /// Names, or their last parts.
+    /// ModuleNames, or their last parts.
     Ends(HashSet<String>),
 }
 
 impl Matcher {
     fn new(
-        names: &Names,
+        names: &ModuleNames,
         field: &str,
         compile: &impl Fn(&str, &str, bool) -> Result<PythonRegex>,
     ) -> Result<Self> {
         Ok(match names {
-            Names::One(pattern) => Self::Pattern(compile(field, pattern, true)?),
-            Names::Many(ends) => Self::Ends(ends.iter().cloned().collect()),
+            ModuleNames::One(pattern) => Self::Pattern(compile(field, pattern, true)?),
+            ModuleNames::Many(ends) => Self::Ends(ends.iter().cloned().collect()),
         })
     }
 
@@ -132,13 +132,13 @@ impl Targets {
                 invalid(field, &format!("the pattern {begin:?}: {reason}"))
             })
         };
-        let one = matches!(config.target_modules, Some(Names::One(_)));
+        let one = matches!(config.target_modules, Some(ModuleNames::One(_)));
         if one && (config.layers_to_transform.is_some() || config.layers_pattern.is_some()) {
             let reason = "cannot be given where target_modules is one string";
             return Err(invalid("layers_to_transform, layers_pattern", reason));
         }
         let target = match &config.target_modules {
-            Some(Names::One(name)) if name.to_lowercase() == "all-linear" => Matcher::AllLinear,
+            Some(ModuleNames::One(name)) if name.to_lowercase() == "all-linear" => Matcher::AllLinear,
             Some(names) => Matcher::new(names, "target_modules", &compile)?,
             None => Matcher::Ends(defaults.iter().map(|name| name.to_string()).collect()),
         };
@@ -253,9 +253,9 @@ fn layer_numbers(
 ) -> Result<Vec<PythonRegex>> {
     let names = match &config.layers_pattern {
         None => &[][..],
-        Some(Names::One(name)) if name.is_empty() => &[],
-        Some(Names::One(name)) => std::slice::from_ref(name),
-        Some(Names::Many(names)) => names,
+        Some(ModuleNames::One(name)) if name.is_empty() => &[],
+        Some(ModuleNames::One(name)) => std::slice::from_ref(name),
+        Some(ModuleNames::Many(names)) => names,
     };
     let one = |name: &String| {
         let pattern = format!(r"(?:^|.*?\.){name}\.(?P<idx>\d+)\.");
@@ -264,10 +264,10 @@ fn layer_numbers(
     names.iter().map(one).collect()
 }
 
-fn is_empty(names: &Names) -> bool {
+fn is_empty(names: &ModuleNames) -> bool {
     match names {
-        Names::One(name) => name.is_empty(),
-        Names::Many(names) => names.is_empty(),
+        ModuleNames::One(name) => name.is_empty(),
+        ModuleNames::Many(names) => names.is_empty(),
     }
 }
 
@@ -280,8 +280,8 @@ fn lengths(config: &AdapterConfig) -> Vec<(&'static str, usize)> {
         ("layers_pattern", &config.layers_pattern),
     ] {
         match names {
-            Some(Names::One(name)) => all.push((field, name.len())),
-            Some(Names::Many(names)) => all.extend(names.iter().map(|name| (field, name.len()))),
+            Some(ModuleNames::One(name)) => all.push((field, name.len())),
+            Some(ModuleNames::Many(names)) => all.extend(names.iter().map(|name| (field, name.len()))),
             None => (),
         }
     }

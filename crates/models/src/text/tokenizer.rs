@@ -27,6 +27,8 @@ use crate::{ModelError, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// Token types are all 0, whatever the tokenizer makes of them: the model is not given any.
+    untyped: bool,
 }
 
 struct Inner {
@@ -104,6 +106,7 @@ impl Tokenizer {
         // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
         Ok(Self {
+            untyped: false,
             inner: Arc::new(Inner {
                 tokenizer,
                 vocab_size,
@@ -176,7 +179,8 @@ impl Tokenizer {
         let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            Ok(Encoded::from(&cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?))
+            let encoding = cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?;
+            Ok(Encoded { type_ids: self.type_ids(&encoding), ..Encoded::from(&encoding) })
         })
     }
 
@@ -188,6 +192,16 @@ impl Tokenizer {
             let (first, second) = (encoding(ids), Some(encoding(pair)));
             Ok(Encoded::from(&cut_encodings(&self.inner.tokenizer, first, second, &cut.into())?))
         })
+    }
+
+    /// For a model that is given no token types.
+    pub(crate) fn untyped(self) -> Self {
+        Self { untyped: true, ..self }
+    }
+
+    pub(crate) fn type_ids(&self, encoding: &Encoding) -> Vec<u32> {
+        let type_ids = encoding.get_type_ids();
+        if self.untyped { vec![0; type_ids.len()] } else { type_ids.to_vec() }
     }
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {

@@ -5,7 +5,7 @@ use candlewick_kernels::train::{
     Floats, Start, activation_backward, activation_forward, add_rows, dropout_backward, dropout_forward,
     gather_rows, scatter_add_rows,
 };
-use candlewick_models::bert::Config;
+use candlewick_models::family::Config;
 
 use super::batch::{Batch, Pass};
 use super::block::{Block, Norm};

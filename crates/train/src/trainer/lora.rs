@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candlewick_models::{
-    self as models, AdapterConfig, Kind, LoraWeights, ModelError, Names, Ordered, Targets, full_name, kind_of,
+    self as models, AdapterConfig, Kind, LoraWeights, ModelError, ModuleNames, Ordered, Targets, full_name, kind_of,
 };
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
@@ -53,7 +53,7 @@ impl Start {
     fn contradicts(&self, lora: &LoraOptions) -> Result<()> {
         let has = &self.settings;
         let of = |key: &str| self.config.get(key).unwrap_or(&Value::Null);
-        let differ = |given: &Option<Names>, has: &Option<Names>| {
+        let differ = |given: &Option<ModuleNames>, has: &Option<ModuleNames>| {
             given.as_ref().is_some_and(|given| has.as_ref().map(sorted) != Some(sorted(given)))
         };
         let layers = &lora.layers_to_transform;
@@ -84,9 +84,9 @@ fn differs<T: PartialEq>(given: &Ordered<T>, has: &Ordered<T>) -> bool {
     !given.0.is_empty() && given != has
 }
 
-fn sorted(names: &Names) -> Names {
+fn sorted(names: &ModuleNames) -> ModuleNames {
     let mut names = names.clone();
-    if let Names::Many(names) = &mut names {
+    if let ModuleNames::Many(names) = &mut names {
         names.sort_unstable();
     }
     names
@@ -160,7 +160,7 @@ impl Adapter {
         check_use(&targets, lora, &settings, &modules, &trained, prefix)?;
         let target_modules = match &lora.target_modules {
             // As PEFT writes it: what the model's linear layers are is not asked again.
-            Some(Names::One(name)) if name.to_lowercase() == "all-linear" => json!(trained),
+            Some(ModuleNames::One(name)) if name.to_lowercase() == "all-linear" => json!(trained),
             Some(names) => json!(names),
             None => json!(defaults),
         };
@@ -337,7 +337,7 @@ fn check_use(
             None => (),
         }
     }
-    if let Some(Names::Many(names)) = &settings.target_modules {
+    if let Some(ModuleNames::Many(names)) = &settings.target_modules {
         let no =
             |end: &&String| !trained.iter().any(|name| name == *end || name.ends_with(&format!(".{end}")));
         if let Some(name) = names.iter().find(no) {

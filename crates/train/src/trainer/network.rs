@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, bert, full_name, gpt2};
+use candlewick_models::{ModelError, family, full_name, gpt2};
 use serde_json::Value;
 
 use super::lora::{self, Adapter};
@@ -84,10 +84,10 @@ impl Network {
             };
             let attention = probability("attention_probs_dropout_prob")?;
             let dropouts = BertDropouts { hidden, attention, classifier };
-            let config = bert::Config::from_folder(folder)?;
+            let config = family::Config::from_folder(folder)?;
             let head = head_kind(options.task, data)?;
-            let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
-            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
+            let bias = config.decoder_bias(weights.as_ref());
+            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, &bias)?)), Some(head))
         };
         let Source { mut params, new, .. } = source;
         let prefix = match head {

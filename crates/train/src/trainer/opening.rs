@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candlewick_models::{
-    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, bert, gpt2,
+    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, family, gpt2,
 };
 use serde_json::json;
 
@@ -53,9 +53,8 @@ impl Opening {
             let kind = if causal { "a GPT-2" } else { "a BERT" };
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
         }
-        let prefix = if causal { "transformer" } else { "bert" };
         let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
-        let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
+        let mut weights = if options.from_scratch { None } else { Some(folder.weights()?) };
         if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
             // The matrices stay beside the weights instead of being merged.
             start.deltas = weights.take_deltas();
@@ -64,8 +63,8 @@ impl Opening {
             let config = gpt2::Config::from_folder(&folder)?;
             (config.n_positions, config.vocab_size)
         } else {
-            let config = bert::Config::from_folder(&folder)?;
-            (config.max_position_embeddings, config.vocab_size)
+            let config = family::Config::from_folder(&folder)?;
+            (config.max_positions(), config.vocab_size)
         };
         if tokenizer.vocab_size() > vocabulary {
             let tokenizer = tokenizer.vocab_size();
@@ -73,13 +72,13 @@ impl Opening {
         }
         let labels = match &weights {
             Some(weights) if !causal => {
-                let head = bert::head_of(&folder, weights);
+                let head = family::head_of(&folder, weights)?;
                 let wanted = match options.task {
                     Task::TextClassification => EncoderHead::SequenceClassification,
                     Task::TokenClassification => EncoderHead::TokenClassification,
                     _ => EncoderHead::None,
                 };
-                if head == wanted { bert::labels_of(&folder, weights, head)? } else { Vec::new() }
+                if head == wanted { family::labels_of(&folder, weights, head)? } else { Vec::new() }
             }
             _ => Vec::new(),
         };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candlewick_models::{LayerIndices, Names, Ordered};
+use candlewick_models::{LayerIndices, ModuleNames, Ordered};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -50,11 +50,11 @@ pub struct LoraOptions {
     pub dropout: Option<f32>,
     /// As PEFT's `target_modules`: last parts of names, a regular expression, or `all-linear`. `None`: `c_attn`, or
     /// `query` and `value`.
-    pub target_modules: Option<Names>,
+    pub target_modules: Option<ModuleNames>,
     /// As PEFT's fields of these names.
-    pub exclude_modules: Option<Names>,
+    pub exclude_modules: Option<ModuleNames>,
     pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    pub layers_pattern: Option<ModuleNames>,
     #[serde(default)]
     pub rank_pattern: Ordered<usize>,
     #[serde(default)]

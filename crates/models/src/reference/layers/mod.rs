@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use serde::Deserialize;
 
+pub use crate::family::activation::Activation;
 use crate::files::weights::Weights;
 use crate::{ModelError, Result};
 
@@ -155,22 +155,6 @@ pub fn causal_mask(past: usize, new: usize, device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_vec(mask, (new, keys), device)?)
 }
 
-/// The activations that transformers' GPT-2 and BERT configurations name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// With the error function.
-    #[serde(alias = "gelu_python")]
-    Gelu,
-    /// Hendrycks & Gimpel's tanh approximation.
-    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
-    GeluNew,
-    Relu,
-    #[serde(alias = "swish")]
-    Silu,
-    Tanh,
-}
-
 impl Activation {
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
@@ -200,11 +184,21 @@ pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
 
 /// softmax(q kᵀ · scale, masked) v. q: (B, H, T, D), k and v: (B, H, S, D), visible: u8, broadcast to (B, H, T, S).
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64, visible: Option<&Tensor>) -> Result<Tensor> {
+    attention_with(q, k, v, scale, None, visible)
+}
+
+/// As `attention`; `bias`, broadcast to (B, H, T, S), is added to the scaled scores.
+pub fn attention_with(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    bias: Option<&Tensor>,
+    visible: Option<&Tensor>,
+) -> Result<Tensor> {
     let scores = (q.matmul(&k.t()?.contiguous()?)? * scale)?;
-    let scores = match visible {
-        Some(visible) => mask_scores(&scores, visible)?,
-        None => scores,
-    };
+    let scores = bias.map_or(Ok(scores.clone()), |bias| scores.broadcast_add(bias))?;
+    let scores = visible.map_or(Ok(scores.clone()), |visible| mask_scores(&scores, visible))?;
     Ok(softmax(&scores)?.matmul(v)?)
 }
 
