@@ -330,7 +330,7 @@ impl Encoder for CpuBert {
                 let (heads, scale, stride) = (self.info.heads, self.scale, self.layers[index].qkv.output());
                 let qkv = self.space.qkv.to_f32(m * stride);
                 for (output, qkv) in outputs.iter_mut().zip(split(&qkv, &lengths, stride)) {
-                    output.attentions.push(attention_weights(qkv, stride, h, heads, scale));
+                    output.attentions.push(attention_weights(qkv, stride, h, heads, scale, false));
                 }
             }
         }
@@ -380,8 +380,16 @@ fn states<'a>(x: &'a [f32], rounded: &'a Option<&mut [bf16]>) -> Input<'a> {
 }
 
 /// softmax(q kᵀ · scale) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and key.
-/// The kernel does not keep these weights; when they are asked for, they are computed again, by the definition.
-fn attention_weights(qkv: &[f32], stride: usize, h: usize, heads: usize, scale: f32) -> Vec<f32> {
+/// `causal`: a token sees none behind it. The kernel does not keep these weights; when they are asked for, they are
+/// computed again, by the definition.
+pub(crate) fn attention_weights(
+    qkv: &[f32],
+    stride: usize,
+    h: usize,
+    heads: usize,
+    scale: f32,
+    causal: bool,
+) -> Vec<f32> {
     let (t, d) = (qkv.len() / stride, h / heads);
     let mut weights = Vec::with_capacity(heads * t * t);
     for head in 0..heads {
@@ -390,12 +398,13 @@ fn attention_weights(qkv: &[f32], stride: usize, h: usize, heads: usize, scale: 
             let q = part(i, 0);
             let first = weights.len();
             let score = |j: usize| q.iter().zip(part(j, 1)).map(|(q, k)| q * k).sum::<f32>() * scale;
-            weights.extend((0..t).map(score));
+            weights.extend((0..if causal { i + 1 } else { t }).map(score));
             let row = &mut weights[first..];
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             row.iter_mut().for_each(|x| *x = (*x - largest).exp());
             let sum: f32 = row.iter().sum();
             row.iter_mut().for_each(|x| *x /= sum);
+            weights.resize(first + t, 0.0);
         }
     }
     weights

@@ -43,7 +43,7 @@ pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Modules that a base may lack: heads and poolers.
-const HEADS: [&str; 5] = ["classifier.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
+const HEADS: [&str; 6] = ["classifier.", "score.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
 
 /// The fields of `adapter_config.json` that change the output. Other fields that would change it are refused.
 #[derive(Deserialize)]
@@ -199,6 +199,7 @@ impl Adapter {
     /// The transformers class that the adapter was made for, if it says.
     pub(crate) fn architecture(&self) -> Option<&str> {
         match self.config["task_type"].as_str() {
+            Some("SEQ_CLS") if self.weights.prefix() == "transformer" => Some("GPT2ForSequenceClassification"),
             Some("SEQ_CLS") => Some("BertForSequenceClassification"),
             Some("TOKEN_CLS") => Some("BertForTokenClassification"),
             Some("QUESTION_ANS") => Some("BertForQuestionAnswering"),

@@ -51,6 +51,11 @@ impl Checkpoint {
         Self { tensors: gguf.into_tensors(), prefix: "transformer", layout: Some(Layout::OutIn) }
     }
 
+    /// `transformer` (a GPT-2) or `bert`.
+    pub fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
     /// All names as the checkpoint has them, sorted.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
