@@ -174,7 +174,7 @@ fn load_gpt2_classifier(
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn Encoder>> {
     let config = gpt2::Config::of_classifier(&folder)?;
-    let tokenizer = folder.tokenizer()?;
+    let tokenizer = folder.tokenizer()?.map(Tokenizer::without_types);
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let padding = gpt2::padding_of(&folder)?;
     let weights = folder.weights("transformer")?;

@@ -29,6 +29,8 @@ use crate::{ModelError, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// The model reads no token types: every token has type 0.
+    without_types: bool,
 }
 
 struct Inner {
@@ -131,7 +133,18 @@ impl Tokenizer {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-        Ok(Self { inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }) })
+        let inner = Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up });
+        Ok(Self { inner, without_types: false })
+    }
+
+    /// As a model without token types is read for: those of a pair's second text are zeros too.
+    pub fn without_types(self) -> Self {
+        Self { without_types: true, ..self }
+    }
+
+    /// The types of an encoding, as the model reads them.
+    pub(crate) fn type_ids(&self, encoding: &Encoding) -> Vec<u32> {
+        if self.without_types { vec![0; encoding.get_ids().len()] } else { encoding.get_type_ids().to_vec() }
     }
 
     /// One past the largest id that this tokenizer can produce.
@@ -186,7 +199,8 @@ impl Tokenizer {
         let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            Ok(Encoded::from(&cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?))
+            let encoding = cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?;
+            Ok(Encoded { ids: encoding.get_ids().to_vec(), type_ids: self.type_ids(&encoding) })
         })
     }
 
@@ -216,12 +230,6 @@ impl Tokenizer {
                 .flat_map(|c| byte_of(c).map_or_else(|| c.to_string().into_bytes(), |b| vec![b]))
                 .collect(),
         )
-    }
-}
-
-impl From<&Encoding> for Encoded {
-    fn from(encoding: &Encoding) -> Self {
-        Self { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }
     }
 }
 

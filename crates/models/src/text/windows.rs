@@ -39,7 +39,7 @@ impl Tokenizer {
         let length = encoding.get_ids().len();
         let mut window = Window {
             ids: encoding.get_ids().to_vec(),
-            type_ids: encoding.get_type_ids().to_vec(),
+            type_ids: self.type_ids(encoding),
             words: encoding.get_word_ids().to_vec(),
             offsets: Vec::with_capacity(length),
             texts: Vec::with_capacity(length),

@@ -21,7 +21,7 @@ mod stack;
 pub use batch::{Batch, Pass};
 pub use bert::{Bert, BertDropouts, HeadKind};
 pub use cpu::Cpu;
-pub use gpt2::{Dropouts, Gpt2};
+pub use gpt2::{Classes, Dropouts, Gpt2};
 pub use linear::{Linear, Lora};
 pub use load::Source;
 pub use lora::{LoraShape, attach, attach_given, merge};

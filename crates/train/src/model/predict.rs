@@ -112,6 +112,19 @@ impl Bert {
 }
 
 impl Gpt2 {
+    /// A classifier's logits of each input: (C).
+    pub fn logits(
+        &mut self,
+        cpu: &mut Cpu,
+        params: &Params,
+        inputs: &[Input],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        let examples: Vec<Example> = inputs.iter().map(example).collect();
+        cpu.evaluate();
+        self.classify(cpu, params, &examples, stop)
+    }
+
     /// The prediction of each token of each sequence, from the second on.
     pub fn guesses(
         &mut self,

@@ -79,8 +79,8 @@ impl Adapter {
         lora: &LoraOptions,
         options: &FinetuneOptions,
     ) -> Result<Self> {
-        let causal = options.task.is_causal();
-        let defaults = if causal { vec!["c_attn"] } else { vec!["query", "value"] };
+        let gpt2 = params.find("wte.weight").is_some();
+        let defaults = if gpt2 { vec!["c_attn"] } else { vec!["query", "value"] };
         let targets =
             lora.target_modules.clone().unwrap_or_else(|| defaults.into_iter().map(str::to_string).collect());
         let rank = lora.rank.unwrap_or(8);
@@ -91,6 +91,7 @@ impl Adapter {
         };
         let mut whole = new_modules(new);
         let head = match options.task {
+            Task::TextClassification if gpt2 => Some("score"),
             Task::TextClassification | Task::TokenClassification => Some("classifier"),
             Task::QuestionAnswering => Some("qa_outputs"),
             _ => None,
@@ -110,7 +111,7 @@ impl Adapter {
             "lora_alpha": shape.alpha,
             "lora_dropout": shape.dropout,
             "target_modules": targets,
-            "fan_in_fan_out": causal,
+            "fan_in_fan_out": gpt2,
             "bias": "none",
             "modules_to_save": if whole.is_empty() { json!(null) } else { json!(whole) },
             "inference_mode": true,
@@ -213,5 +214,5 @@ fn task_type(task: Task) -> Value {
 /// Modules that the checkpoint lacks, so that they are trained and saved whole.
 fn new_modules(new: &[String]) -> Vec<&'static str> {
     let is_new = |module: &&str| new.iter().any(|name| name.starts_with(&format!("{module}.")));
-    ["classifier", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()
+    ["classifier", "score", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()
 }

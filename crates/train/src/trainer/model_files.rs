@@ -39,10 +39,17 @@ fn object(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// `config.json` of what is trained.
-pub(super) fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Opened) -> Value {
+pub(super) fn written_config(
+    config: &Value,
+    gpt2: bool,
+    head: Option<HeadKind>,
+    task: Task,
+    data: &Opened,
+) -> Value {
     let mut config = config.as_object().cloned().unwrap_or_default();
     let architecture = match head {
         None => "GPT2LMHeadModel",
+        Some(HeadKind::Sequence { .. }) if gpt2 => "GPT2ForSequenceClassification",
         Some(HeadKind::Sequence { .. }) => "BertForSequenceClassification",
         Some(HeadKind::Token { .. }) => "BertForTokenClassification",
         Some(HeadKind::Questions) => "BertForQuestionAnswering",

@@ -13,8 +13,9 @@ use super::opening::Opening;
 use super::options::FinetuneOptions;
 use super::tensors::{self, Sum, sync_folder};
 use crate::data::{Example, Opened, ProblemType, Task};
+use crate::evaluate::Input;
 use crate::model::{
-    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack, merge,
+    Bert, BertDropouts, Classes, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack, merge,
 };
 use crate::{Result, TrainError};
 
@@ -59,14 +60,23 @@ impl Network {
             }
             (None, p) => Ok(p.unwrap_or(0.1) as f32),
         };
-        let (mut net, head) = if options.task.is_causal() {
+        let gpt2 = folder.model_type()? == "gpt2";
+        let head = if options.task.is_causal() { None } else { Some(head_kind(options.task, data)?) };
+        let mut net = if gpt2 {
             let dropouts = Dropouts {
                 embedding: probability("embd_pdrop")?,
                 attention: probability("attn_pdrop")?,
                 residual: probability("resid_pdrop")?,
             };
-            let config = gpt2::Config::from_folder(folder)?;
-            (Net::Gpt2(Box::new(Gpt2::new(&mut source, config, dropouts)?)), None)
+            Net::Gpt2(Box::new(match head {
+                None => Gpt2::new(&mut source, gpt2::Config::from_folder(folder)?, dropouts)?,
+                Some(HeadKind::Sequence { classes, problem }) => {
+                    let config = gpt2::Config::of_classifier(folder)?;
+                    let classes = Classes { count: classes, problem, padding: gpt2::padding_of(folder)? };
+                    Gpt2::classifier(&mut source, config, dropouts, classes)?
+                }
+                Some(_) => return Err(TrainError::Internal("a GPT-2 has no such head".into())),
+            }))
         } else {
             let hidden = probability("hidden_dropout_prob")?;
             let classifier = match folder.config["classifier_dropout"].as_f64() {
@@ -76,9 +86,9 @@ impl Network {
             let attention = probability("attention_probs_dropout_prob")?;
             let dropouts = BertDropouts { hidden, attention, classifier };
             let config = bert::Config::from_folder(folder)?;
-            let head = head_kind(options.task, data)?;
+            let head = head.ok_or_else(|| TrainError::Internal("a BERT writes no text".into()))?;
             let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
-            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?)), Some(head))
+            Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?))
         };
         let Source { mut params, new, .. } = source;
         let adapter = if let Some(start) = start {
@@ -93,13 +103,14 @@ impl Network {
             params,
             adapter,
             new,
-            config: written_config(&folder.config, head, options.task, data),
+            config: written_config(&folder.config, gpt2, head, options.task, data),
             files: match options.task {
                 Task::Dialogue => without_chat_template(side_files(folder)?)?,
                 _ => side_files(folder)?,
             },
             prefix: match head {
-                None => "transformer.",
+                _ if gpt2 => "transformer.",
+                None => "",
                 Some(HeadKind::Embedding) => "",
                 Some(_) => "bert.",
             },
@@ -111,6 +122,19 @@ impl Network {
 
     pub fn stack(&mut self) -> &mut Stack {
         self.net.stack()
+    }
+
+    /// A classifying head's logits of each input: (C), or (T, C).
+    pub(super) fn logits(
+        &mut self,
+        cpu: &mut Cpu,
+        inputs: &[Input],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        match &mut self.net {
+            Net::Bert(model) => model.logits(cpu, &self.params, inputs, stop),
+            Net::Gpt2(model) => model.logits(cpu, &self.params, inputs, stop),
+        }
     }
 
     pub(super) fn bert(&mut self) -> Result<(&mut Bert, &mut Params)> {
@@ -172,7 +196,7 @@ impl Network {
 
     pub fn targets(&self, examples: &[Example]) -> Result<u64> {
         match &self.net {
-            Net::Gpt2(_) => Gpt2::targets(examples),
+            Net::Gpt2(model) => model.targets_of(examples),
             Net::Bert(model) => Ok(model.targets(examples)),
         }
     }
@@ -197,7 +221,7 @@ impl Network {
     }
 
     pub(super) fn base_name(&self, param: &Param) -> String {
-        let heads = ["lm_head.", "classifier.", "qa_outputs.", "cls."];
+        let heads = ["lm_head.", "score.", "classifier.", "qa_outputs.", "cls."];
         let prefix = if heads.iter().any(|head| param.name.starts_with(head)) { "" } else { self.prefix };
         format!("{prefix}{}", param.name)
     }

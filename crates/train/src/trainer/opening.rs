@@ -45,23 +45,28 @@ impl Opening {
                 }
             }
         }
-        let causal = folder.model_type()? == "gpt2";
+        let gpt2 = folder.model_type()? == "gpt2";
+        let tokenizer = if gpt2 { tokenizer.without_types() } else { tokenizer };
         if options.task == Task::FeatureExtraction {
             pools_by_mean(&folder)?;
         }
-        if causal != options.task.is_causal() {
-            let kind = if causal { "a GPT-2" } else { "a BERT" };
+        let classifies = gpt2 && options.task == Task::TextClassification;
+        if gpt2 != options.task.is_causal() && !classifies {
+            let kind = if gpt2 { "a GPT-2" } else { "a BERT" };
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
         }
-        let prefix = if causal { "transformer" } else { "bert" };
+        let prefix = if gpt2 { "transformer" } else { "bert" };
         let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
         let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
         if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
             // The matrices stay beside the weights instead of being merged.
             start.deltas = weights.take_deltas();
         }
-        let (positions, vocabulary) = if causal {
-            let config = gpt2::Config::from_folder(&folder)?;
+        let (positions, vocabulary) = if gpt2 {
+            let config = match classifies {
+                true => gpt2::Config::of_classifier(&folder)?,
+                false => gpt2::Config::from_folder(&folder)?,
+            };
             (config.n_positions, config.vocab_size)
         } else {
             let config = bert::Config::from_folder(&folder)?;
@@ -72,7 +77,10 @@ impl Opening {
             return Err(ModelError::VocabularyMismatch { tokenizer, embedding: vocabulary }.into());
         }
         let labels = match &weights {
-            Some(weights) if !causal => {
+            Some(weights) if classifies && gpt2::is_classifier(&folder, weights) => {
+                gpt2::labels_of(&folder, weights)?
+            }
+            Some(weights) if !gpt2 => {
                 let head = bert::head_of(&folder, weights);
                 let wanted = match options.task {
                     Task::TextClassification => EncoderHead::SequenceClassification,
