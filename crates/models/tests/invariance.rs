@@ -121,8 +121,9 @@ fn bert() {
         logits: true,
         ..Default::default()
     };
+    let headless = EncoderWant { pooled: false, ..want.clone() };
     for (name, want) in
-        [("bert-classify-5", want.clone()), ("bert-mlm", EncoderWant { pooled: false, ..want })]
+        [("bert-classify-5", want), ("bert-mlm", headless.clone()), ("classify-gpt2", headless)]
     {
         for dtype in DTYPES {
             let source = root().join(name);
@@ -131,6 +132,7 @@ fn bert() {
             };
             let mut reference: Box<dyn Encoder> = load(1);
             let (vocab, positions) = (reference.info().vocab_size, reference.info().max_positions);
+            let types = reference.info().type_vocab_size;
             for threads in [1, 2] {
                 let mut model = load(threads);
                 for batch in 0..batches(dtype) {
@@ -140,7 +142,7 @@ fn bert() {
                         .map(|_| {
                             let length = random.between(1, positions);
                             let split = random.between(0, length);
-                            let type_ids = (0..length).map(|t| u32::from(t >= split)).collect();
+                            let type_ids = (0..length).map(|t| u32::from(types > 1 && t >= split)).collect();
                             EncoderInput { ids: random.ids(length, vocab), type_ids, ..Default::default() }
                         })
                         .collect();
