@@ -1,6 +1,6 @@
-//! BERT and GPT-2: configuration, weights, tokenizer files and forward passes.
+//! BERT's family and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
-//! `contract/` is what the engine sees. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
+//! `contract/` is what the engine sees. `family/` describes the encoders. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
 //! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels, `cuda/` on
 //! GPUs; `load.rs` goes from a folder to
 //! whichever of the two runs, with as much memory for keys and values as `memory.rs` finds.
@@ -11,6 +11,7 @@ mod cpu;
 mod cuda;
 mod device;
 mod error;
+pub mod family;
 mod files;
 mod load;
 mod memory;
@@ -31,6 +32,7 @@ pub use error::{ModelError, Result};
 pub use files::adapter::{Adapter, LoraWeights};
 pub use files::floats::{decode, encode};
 pub use files::folder::ModelFolder;
+pub use files::names::Names;
 pub use files::usage::{EncoderUsage, Similarity};
 pub use files::values::Values;
 pub use files::weights::{Stored, Weights};

@@ -9,8 +9,7 @@ use crate::reference::backend::candle_takes;
 use crate::{
     Bert, CandleBert, CandleGpt2, CandleGpt2Classifier, CausalBackend, CausalInfo, ChatTemplate,
     CpuGpt2Classifier, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderUsage, Gpt2, Gpt2Classifier,
-    LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result,
-    Tokenizer, Weights, bert, gpt2,
+    LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer, Weights, family, gpt2,
 };
 
 /// Of a CPU: sequences that run at once, and tokens beyond which a step is no more efficient.
@@ -90,7 +89,7 @@ fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
         config: gpt2::Config::from_folder(&folder)?,
         tokenizer: folder.tokenizer()?,
         chat: folder.chat_template()?,
-        weights: folder.weights("transformer")?,
+        weights: folder.weights()?,
         bos: folder.token_ids("bos_token_id")?.first().copied(),
         eos: folder.token_ids("eos_token_id")?,
     })
@@ -120,18 +119,20 @@ pub fn load_encoder(
     if folder.model_type()? == "gpt2" {
         return load_gpt2_classifier(folder, options, observer);
     }
-    let config = bert::Config::from_folder(&folder)?;
+    let config = family::Config::from_folder(&folder)?;
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
-    let weights = folder.weights("bert")?;
-    let head = bert::head_of(&folder, &weights);
-    let labels = bert::labels_of(&folder, &weights, head)?;
-    let has_pooler = weights.contains("pooler.dense.weight") || head == EncoderHead::SequenceClassification;
+    let weights = folder.weights()?;
+    let head = family::head_of(&folder, &weights)?;
+    let labels = family::labels_of(&folder, &weights, head)?;
+    let architecture = config.architecture;
+    let pools = head == EncoderHead::SequenceClassification && architecture.classifies_pooled();
+    let has_pooler = pools || architecture.pooler && weights.contains("pooler.dense.weight");
     let parameters = config.parameter_count(head, labels.len(), has_pooler);
     let info = EncoderInfo {
-        model_type: "bert",
+        model_type: architecture.model_type,
         vocab_size: config.vocab_size,
-        max_positions: config.max_position_embeddings,
+        max_positions: config.max_positions(),
         type_vocab_size: config.type_vocab_size,
         hidden_size: config.hidden_size,
         layers: config.num_hidden_layers,
@@ -177,7 +178,7 @@ fn load_gpt2_classifier(
     let tokenizer = folder.tokenizer()?.map(Tokenizer::without_types);
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let padding = gpt2::padding_of(&folder)?;
-    let weights = folder.weights("transformer")?;
+    let weights = folder.weights()?;
     if !gpt2::is_classifier(&folder, &weights) {
         return Err(foreign::gpt2_reads_nothing(&folder.config));
     }

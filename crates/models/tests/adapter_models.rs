@@ -64,7 +64,7 @@ fn merged_weights_equal_peft_and_what_is_quantised_is_the_merged_weight() {
     let mut compared = 0;
     for (name, prefix) in [("classifier", "bert"), ("head", "transformer")] {
         let mut folder = ModelFolder::open(&format!("{}/{name}", fixture.source())).unwrap();
-        let weights = folder.weights(prefix).unwrap();
+        let weights = folder.weights().unwrap();
         let mark = format!("{name}.merged.");
         for key in fixture.names().filter(|key| key.starts_with(&mark)) {
             let plain = key[mark.len()..].strip_prefix(&format!("{prefix}.")).unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use candlewick_models::layers::{cross_entropy, ids_tensor};
-use candlewick_models::{Bert, EncoderHead, Gpt2, ModelFolder, Params, Weights, bert, gpt2};
+use candlewick_models::{Bert, EncoderHead, Gpt2, ModelFolder, Params, Weights, family, gpt2};
 use serde_json::Value;
 use support::Fixture;
 
@@ -94,9 +94,9 @@ fn bert_classifier() {
 fn bert_classifier_on(device: &Device) {
     let fixture = Fixture::open("grad-bert-classify");
     let folder = ModelFolder::open(fixture.source()).unwrap();
-    let config = bert::Config::from_folder(&folder).unwrap();
+    let config = family::Config::from_folder(&folder).unwrap();
     let weights = Weights::open(&folder.path, "bert").unwrap();
-    let classes = bert::labels_of(&folder, &weights, EncoderHead::SequenceClassification).unwrap().len();
+    let classes = family::labels_of(&folder, &weights, EncoderHead::SequenceClassification).unwrap().len();
     for case in fixture.expected["cases"].as_array().unwrap() {
         let params = Params::trainable(&weights, device.clone());
         let model = Bert::load(&params, &config, true, EncoderHead::SequenceClassification, classes).unwrap();

@@ -2,7 +2,7 @@
 
 mod support;
 
-use candlewick_models::{ModelFolder, Weights, bert, gpt2};
+use candlewick_models::{ModelFolder, Weights, family, gpt2};
 use candlewick_train::data::{Example, ProblemType, Target};
 use candlewick_train::model::{
     Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Params, Pass, Source,
@@ -92,7 +92,7 @@ fn gpt2_ten_steps() {
 fn bert_classifier_ten_steps() {
     let folder = root().join("grad-bert-classify");
     let model_folder = ModelFolder::open(folder.to_str().unwrap()).unwrap();
-    let config = bert::Config::from_folder(&model_folder).unwrap();
+    let config = family::Config::from_folder(&model_folder).unwrap();
     let weights = Weights::open(&folder, "bert").unwrap();
     let mut source = Source::new(Some(&weights), 0.02, 0);
     let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };
@@ -119,7 +119,7 @@ fn bert_classifier_ten_steps() {
 fn bert_contrast_ten_steps() {
     let folder = root().join("grad-heads");
     let model_folder = ModelFolder::open(folder.to_str().unwrap()).unwrap();
-    let config = bert::Config::from_folder(&model_folder).unwrap();
+    let config = family::Config::from_folder(&model_folder).unwrap();
     let weights = Weights::open(&folder, "bert").unwrap();
     let mut source = Source::new(Some(&weights), 0.02, 0);
     let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };

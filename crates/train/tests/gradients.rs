@@ -3,7 +3,7 @@
 mod support;
 
 use candlewick_kernels::train::Precision;
-use candlewick_models::{ModelFolder, Weights, bert, gpt2};
+use candlewick_models::{ModelFolder, Weights, family, gpt2};
 use candlewick_train::data::{Example, ProblemType, Target};
 use candlewick_train::model::{
     Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Outcome, Params, Pass, Source, attach,
@@ -110,7 +110,7 @@ fn check_bf16(fixture: &Fixture, case: &serde_json::Value, prefix: &str, params:
 fn bert_classifier() {
     let fixture = Fixture::open("grad-bert-classify");
     let folder = ModelFolder::open(fixture.folder.to_str().unwrap()).unwrap();
-    let config = bert::Config::from_folder(&folder).unwrap();
+    let config = family::Config::from_folder(&folder).unwrap();
     let weights = Weights::open(&folder.path, "bert").unwrap();
     let cases = fixture.expected["cases"].as_array().unwrap();
     for (case, precision) in cases.iter().flat_map(|case| [(case, Precision::F32), (case, Precision::Bf16)]) {
@@ -205,10 +205,10 @@ fn heads() {
                     outcome.add(model.run(&mut cpu, &mut source.params, batch, pass, &never).unwrap());
                 }
             } else {
-                let config = bert::Config::from_folder(&folder).unwrap();
+                let config = family::Config::from_folder(&folder).unwrap();
                 let dropouts = BertDropouts { hidden: 0.0, attention: 0.0, classifier: 0.0 };
-                let bias = bert::Config::decoder_bias(&weights);
-                let mut model = Bert::new(&mut source, config, dropouts, head(name), bias).unwrap();
+                let bias = config.decoder_bias(Some(&weights));
+                let mut model = Bert::new(&mut source, config, dropouts, head(name), &bias).unwrap();
                 model.stack.checkpointing = way == Way::Checkpointing;
                 let pass = pass(model.targets(&examples));
                 for batch in batches {

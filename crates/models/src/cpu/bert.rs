@@ -1,4 +1,5 @@
-//! BERT on packed CPU kernels: the same checkpoint and mathematics as `bert.rs`, for reading texts.
+//! The encoders of BERT's family on packed CPU kernels: one forward pass, which the architecture's description
+//! (`family/`) makes that of each. The same checkpoints and mathematics as `reference/` has, for reading texts.
 //!
 //! A batch is one list of rows, M = all texts' tokens, without padding: a text costs what it is long, and gets the same
 //! bits alone and in any batch.
@@ -8,11 +9,14 @@ use std::sync::{Mutex, PoisonError};
 
 use candlewick_kernels::{Activation as Act, AttentionJob, Input, KvSource, Layout, attention};
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::contract::encoder::split;
 use crate::contract::input::check_batch;
 use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, Rows, Table, space};
-use crate::reference::bert::{Config, classifier_of};
+use crate::family::architecture::POOLER;
+use crate::family::config::{Config, WORD_EMBEDDINGS};
+use crate::family::heads::{QA_OUTPUTS, TOKEN_CLASSIFIER, classifier_of};
 use crate::{
     Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, LoadObserver,
     LoadOptions, ModelError, Result, Weights,
@@ -33,11 +37,16 @@ enum Head {
     None,
     MaskedLm {
         dense: PackedLinear,
+        activation: Act,
         norm: Norm,
         decoder: PackedLinear,
     },
-    /// From the pooled output.
-    Sequence(PackedLinear),
+    /// From the first token: by a dense layer of its own, or by the pooler.
+    Sequence {
+        dense: Option<PackedLinear>,
+        activation: Act,
+        classifier: PackedLinear,
+    },
     /// From every token.
     Token(PackedLinear),
 }
@@ -60,11 +69,14 @@ struct Space {
 
 pub struct CpuBert {
     info: EncoderInfo,
+    config: Config,
     cpu: Cpu,
     word_embeddings: Table,
     position_embeddings: Table,
-    token_type_embeddings: Table,
+    token_type_embeddings: Option<Table>,
     norm: Norm,
+    /// From the embeddings' width to that of the layers, where they differ.
+    projection: Option<PackedLinear>,
     layers: Vec<Layer>,
     pooler: Option<PackedLinear>,
     head: Head,
@@ -83,12 +95,12 @@ impl CpuBert {
         options: &LoadOptions,
         observer: &dyn LoadObserver,
     ) -> Result<Self> {
-        let (h, eps) = (config.hidden_size, config.layer_norm_eps);
+        let (e, h, eps) = (config.embedding_size, config.hidden_size, config.layer_norm_eps);
+        let architecture = config.architecture;
         let cpu = Cpu::new(options.threads)?;
-        let dtype =
-            options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
+        let dtype = options.dtype.unwrap_or_else(|| weights.native_dtype(WORD_EMBEDDINGS));
         let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
-        let table = |name: &str, rows: usize| load.table(&format!("embeddings.{name}.weight"), rows, h);
+        let table = |name: &str, rows: usize| load.table(&format!("embeddings.{name}.weight"), rows, e);
         let linear =
             |name: &str, input: usize, output: usize| load.linear(name, Layout::OutIn, input, output);
         let layer = |i: usize| -> Result<Layer> {
@@ -110,21 +122,29 @@ impl CpuBert {
         let head = match info.head {
             EncoderHead::None => Head::None,
             EncoderHead::MaskedLm => Head::MaskedLm {
-                dense: linear("cls.predictions.transform.dense", h, h)?,
-                norm: load.norm("cls.predictions.transform.LayerNorm", h, eps)?,
+                dense: linear(architecture.masked_lm.dense, h, e)?,
+                activation: config.masked_lm_activation().into(),
+                norm: load.norm(architecture.masked_lm.norm, e, eps)?,
                 decoder: load.linear_named(
-                    config.decoder_weight(),
-                    Config::decoder_bias(weights),
+                    &config.decoder_weight(),
+                    &config.decoder_bias(Some(weights)),
                     Layout::OutIn,
-                    h,
+                    e,
                     config.vocab_size,
                 )?,
             },
             EncoderHead::SequenceClassification => {
-                Head::Sequence(load.head(classifier_of(weights).unwrap_or("classifier"), h, classes)?)
+                let head = &architecture.sequence;
+                let name = classifier_of(architecture, weights).unwrap_or(head.classifier);
+                let own = !architecture.classifies_pooled();
+                Head::Sequence {
+                    dense: own.then(|| load.head(head.dense, h, h)).transpose()?,
+                    activation: head.activation.into(),
+                    classifier: load.head(name, h, classes)?,
+                }
             }
-            EncoderHead::TokenClassification => Head::Token(load.head("classifier", h, classes)?),
-            EncoderHead::QuestionAnswering => Head::Token(load.head("qa_outputs", h, 2)?),
+            EncoderHead::TokenClassification => Head::Token(load.head(TOKEN_CLASSIFIER, h, classes)?),
+            EncoderHead::QuestionAnswering => Head::Token(load.head(QA_OUTPUTS, h, 2)?),
         };
         // Pairs of neighbours: an odd width has none of its own.
         let even = [config.head_dim(), config.intermediate_size].iter().all(|width| width.is_multiple_of(2));
@@ -132,10 +152,13 @@ impl CpuBert {
         let model = Self {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
             position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
-            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
-            norm: load.norm("embeddings.LayerNorm", h, eps)?,
+            token_type_embeddings: (config.type_vocab_size > 0)
+                .then(|| table("token_type_embeddings", config.type_vocab_size))
+                .transpose()?,
+            norm: load.norm("embeddings.LayerNorm", e, eps)?,
+            projection: (e != h).then(|| load.head("embeddings_project", e, h)).transpose()?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
-            pooler: if info.has_pooler { Some(load.head("pooler.dense", h, h)?) } else { None },
+            pooler: if info.has_pooler { Some(load.head(POOLER, h, h)?) } else { None },
             head,
             activation: config.hidden_act.into(),
             scale: crate::reference::layers::softmax_scale(config.head_dim(), true) as f32,
@@ -152,6 +175,7 @@ impl CpuBert {
                 info.instruction_set = cpu.pool.isa().to_string();
                 info
             },
+            config: config.clone(),
             cpu,
         };
         Ok(model)
@@ -159,15 +183,15 @@ impl CpuBert {
 
     /// The embeddings' output of all texts, in `space.x`.
     fn embed(&mut self, batch: &[EncoderInput], m: usize) {
-        let h = self.info.hidden_size;
-        let y = space(&mut self.space.y, m * h);
+        let (e, h) = (self.config.embedding_size, self.info.hidden_size);
+        let y = space(&mut self.space.y, m * e);
         y.fill(0.0);
         // Texts side by side: each has its rows to itself, and no lock waits.
         let mut rest = &mut *y;
         let texts: Vec<_> = batch
             .iter()
             .map(|input| {
-                let (rows, others) = std::mem::take(&mut rest).split_at_mut(input.ids.len() * h);
+                let (rows, others) = std::mem::take(&mut rest).split_at_mut(input.ids.len() * e);
                 rest = others;
                 Mutex::new((input, rows))
             })
@@ -175,15 +199,28 @@ impl CpuBert {
         self.cpu.pool.run(texts.len(), |text| {
             let mut text = texts[text].lock().unwrap_or_else(PoisonError::into_inner);
             let (input, rows) = &mut *text;
-            for (position, row) in rows.chunks_exact_mut(h).enumerate() {
-                self.word_embeddings.add_row(input.ids[position] as usize, row);
-                self.token_type_embeddings.add_row(input.type_ids[position] as usize, row);
-                self.position_embeddings.add_row(position, row);
+            let positions = self.config.positions(&input.ids);
+            for (i, row) in rows.chunks_exact_mut(e).enumerate() {
+                self.word_embeddings.add_row(input.ids[i] as usize, row);
+                if let Some(token_types) = &self.token_type_embeddings {
+                    token_types.add_row(input.type_ids[i] as usize, row);
+                }
+                self.position_embeddings.add_row(positions[i] as usize, row);
             }
         });
         drop(texts);
         let rounded = if self.rounded { Some(space(&mut self.space.rounded, m * h)) } else { None };
-        self.norm.forward_rounded(&self.cpu, y, space(&mut self.space.x, m * h), rounded);
+        let x = space(&mut self.space.x, m * e.max(h));
+        let Some(projection) = &self.projection else {
+            return self.norm.forward_rounded(&self.cpu, y, &mut x[..m * e], rounded);
+        };
+        self.norm.forward(&self.cpu, y, &mut x[..m * e]);
+        let y = space(&mut self.space.y, m * h);
+        projection.forward(&mut self.cpu, &x[..m * e], None, None, &mut *y);
+        x[..m * h].copy_from_slice(y);
+        if let Some(rounded) = rounded {
+            rounded.convert_from_f32_slice(y);
+        }
     }
 
     /// One layer, from `space.x` to `space.x`.
@@ -224,20 +261,35 @@ impl CpuBert {
         Ok(())
     }
 
-    /// The pooled outputs (B, H) of the states (M, H).
-    fn pool(&mut self, batch: &[EncoderInput]) -> Result<Vec<f32>> {
+    /// The states (B, H) of each text's first token, of the states (M, H).
+    fn firsts(&self, batch: &[EncoderInput]) -> Vec<f32> {
         let h = self.info.hidden_size;
-        let pooler =
-            self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
         let mut firsts = Vec::with_capacity(batch.len() * h);
         let mut row = 0;
         for input in batch {
             firsts.extend_from_slice(&self.space.x[row * h..][..h]);
             row += input.ids.len();
         }
-        let mut pooled = vec![0.0; batch.len() * h];
+        firsts
+    }
+
+    /// The pooled outputs (B, H) of the states (M, H).
+    fn pool(&mut self, batch: &[EncoderInput]) -> Result<Vec<f32>> {
+        let firsts = self.firsts(batch);
+        let pooler =
+            self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
+        let mut pooled = vec![0.0; firsts.len()];
         pooler.forward(&mut self.cpu, &firsts, Some(Act::Tanh), None, &mut pooled);
         Ok(pooled)
+    }
+
+    /// What a text's classifier reads (B, H), where the head has a dense layer of its own over the first tokens.
+    fn classified(&mut self, batch: &[EncoderInput]) -> Vec<f32> {
+        let firsts = self.firsts(batch);
+        let Head::Sequence { dense: Some(dense), activation, .. } = &self.head else { return Vec::new() };
+        let mut classified = vec![0.0; firsts.len()];
+        dense.forward(&mut self.cpu, &firsts, Some(*activation), None, &mut classified);
+        classified
     }
 
     /// Moves the states whose logits are wanted to the front of `space.x`; how many they are, of each text.
@@ -261,24 +313,25 @@ impl CpuBert {
         counts
     }
 
-    /// The head's logits: (B, C) from `pooled`, or (M, C) from the first M states.
-    fn logits(&mut self, m: usize, pooled: &[f32]) -> Result<Vec<f32>> {
+    /// The head's logits: (B, C) from `classified`, or (M, C) from the first M states.
+    fn logits(&mut self, m: usize, classified: &[f32]) -> Result<Vec<f32>> {
         let h = self.info.hidden_size;
         let (cpu, x) = (&mut self.cpu, &self.space.x[..m * h]);
         match &self.head {
             Head::None => Err(ModelError::Input("the model has no head".into())),
-            Head::MaskedLm { dense, norm, decoder } => {
-                let y = space(&mut self.space.y, m * h);
-                dense.forward(cpu, x, Some(self.activation), None, &mut *y);
-                let normal = &mut self.space.x[..m * h];
+            Head::MaskedLm { dense, activation, norm, decoder } => {
+                let e = dense.output();
+                let y = space(&mut self.space.y, m * e);
+                dense.forward(cpu, x, Some(*activation), None, &mut *y);
+                let normal = space(&mut self.space.x, m * e);
                 norm.forward(cpu, y, normal);
                 let mut logits = vec![0.0; m * decoder.output()];
                 decoder.forward(cpu, &*normal, None, None, &mut logits);
                 Ok(logits)
             }
-            Head::Sequence(classifier) => {
-                let mut logits = vec![0.0; pooled.len() / h * classifier.output()];
-                classifier.forward(cpu, pooled, None, None, &mut logits);
+            Head::Sequence { classifier, .. } => {
+                let mut logits = vec![0.0; classified.len() / h * classifier.output()];
+                classifier.forward(cpu, classified, None, None, &mut logits);
                 Ok(logits)
             }
             Head::Token(classifier) => {
@@ -344,13 +397,19 @@ impl Encoder for CpuBert {
                 output.embedding = pooled.apply(state, state.len() / h);
             }
         }
-        let sequence_head = want.logits && matches!(self.head, Head::Sequence(_));
-        let pooled = if want.pooled || sequence_head { self.pool(batch)? } else { Vec::new() };
+        let sequence_head = want.logits && matches!(self.head, Head::Sequence { .. });
+        let reads_pooled = sequence_head && self.config.architecture.classifies_pooled();
+        let pooled = if want.pooled || reads_pooled { self.pool(batch)? } else { Vec::new() };
         if want.logits {
             let chosen = batch.iter().any(|input| !input.logits_at.is_empty());
             let masked = chosen && matches!(self.head, Head::MaskedLm { .. });
             let counts = if masked { self.gather(batch) } else { lengths };
-            let logits = self.logits(counts.iter().sum(), &pooled)?;
+            let classified = match sequence_head {
+                true if reads_pooled => &pooled,
+                true => &self.classified(batch),
+                false => &Vec::new(),
+            };
+            let logits = self.logits(counts.iter().sum(), classified)?;
             let ones = vec![1; batch.len()];
             let rows = if sequence_head { &ones } else { &counts };
             let width = logits.len() / rows.iter().sum::<usize>().max(1);

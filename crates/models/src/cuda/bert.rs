@@ -1,4 +1,5 @@
-//! BERT on a GPU: the rows of all texts of a batch as one pass, without padding.
+//! The encoders of BERT's family on a GPU: the rows of all texts of a batch as one pass, without padding. A bias of
+//! attention and embeddings of a width of their own are not here.
 
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use crate::contract::input::check_batch;
 use crate::cuda::gpu::{Arg, Buffer, Gpu, Type, failed};
 use crate::cuda::layers::{Attention, Loader, Norm, Runner, check_shape};
 use crate::cuda::linear::{Linear, Output};
-use crate::reference::bert::{Config, classifier_of};
+use crate::family::architecture::POOLER;
+use crate::family::config::{Config, WORD_EMBEDDINGS};
+use crate::family::heads::{QA_OUTPUTS, TOKEN_CLASSIFIER, classifier_of};
 use crate::reference::layers::{Activation, softmax_scale};
 use crate::{
     Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, Layers, LoadObserver,
@@ -28,8 +31,16 @@ struct Layer {
 #[allow(clippy::large_enum_variant)] // a model has one
 enum Head {
     None,
-    MaskedLm { dense: Linear, norm: Norm, decoder: Linear },
-    Sequence(Linear),
+    MaskedLm {
+        dense: Linear,
+        norm: Norm,
+        decoder: Linear,
+    },
+    /// From the first token: by a dense layer of its own, or by the pooler.
+    Sequence {
+        dense: Option<Linear>,
+        classifier: Linear,
+    },
     Token(Linear),
 }
 
@@ -51,11 +62,12 @@ struct Space {
 
 pub(crate) struct CudaBert {
     info: EncoderInfo,
+    config: Config,
     runner: Runner,
     pooling: CudaFunction,
     words: Buffer,
     positions: Buffer,
-    kinds: Buffer,
+    kinds: Option<Buffer>,
     norm: Norm,
     layers: Vec<Layer>,
     pooler: Option<Linear>,
@@ -75,9 +87,10 @@ impl CudaBert {
         gpu: Gpu,
     ) -> Result<Self> {
         let (h, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+        let architecture = config.architecture;
+        refuse(config)?;
         check_shape(h, config.num_attention_heads)?;
-        let asked =
-            options.dtype.unwrap_or_else(|| weights.native_dtype("embeddings.word_embeddings.weight"));
+        let asked = options.dtype.unwrap_or_else(|| weights.native_dtype(WORD_EMBEDDINGS));
         let (kind, dtype) = Type::of(asked);
         let runner = Runner::new(Arc::new(gpu), kind, config.head_dim())?;
         let load = Loader::new(weights, &runner, observer);
@@ -113,27 +126,35 @@ impl CudaBert {
         let head = match info.head {
             EncoderHead::None => Head::None,
             EncoderHead::MaskedLm => Head::MaskedLm {
-                dense: float("cls.predictions.transform.dense", h, Some(config.hidden_act))?,
-                norm: load.norm("cls.predictions.transform.LayerNorm", h, eps)?,
+                dense: float(architecture.masked_lm.dense, h, Some(config.masked_lm_activation()))?,
+                norm: load.norm(architecture.masked_lm.norm, h, eps)?,
                 decoder: load.named(
-                    config.decoder_weight(),
-                    Config::decoder_bias(weights),
+                    &config.decoder_weight(),
+                    &config.decoder_bias(Some(weights)),
                     (h, config.vocab_size),
                 )?,
             },
             EncoderHead::SequenceClassification => {
-                Head::Sequence(float(classifier_of(weights).unwrap_or("classifier"), classes, None)?)
+                let head = &architecture.sequence;
+                let name = classifier_of(architecture, weights).unwrap_or(head.classifier);
+                let own = !architecture.classifies_pooled();
+                Head::Sequence {
+                    dense: own.then(|| float(head.dense, h, Some(head.activation))).transpose()?,
+                    classifier: float(name, classes, None)?,
+                }
             }
-            EncoderHead::TokenClassification => Head::Token(float("classifier", classes, None)?),
-            EncoderHead::QuestionAnswering => Head::Token(float("qa_outputs", 2, None)?),
+            EncoderHead::TokenClassification => Head::Token(float(TOKEN_CLASSIFIER, classes, None)?),
+            EncoderHead::QuestionAnswering => Head::Token(float(QA_OUTPUTS, 2, None)?),
         };
         let tanh = Some(Activation::Tanh);
-        let pooler = if info.has_pooler { Some(float("pooler.dense", h, tanh)?) } else { None };
+        let pooler = if info.has_pooler { Some(float(POOLER, h, tanh)?) } else { None };
         let (words, positions) = (
             table("word_embeddings", config.vocab_size)?,
             table("position_embeddings", config.max_position_embeddings)?,
         );
-        let kinds = table("token_type_embeddings", config.type_vocab_size)?;
+        let kinds = (config.type_vocab_size > 0)
+            .then(|| table("token_type_embeddings", config.type_vocab_size))
+            .transpose()?;
         let norm = load.norm("embeddings.LayerNorm", h, eps)?;
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
         (info.dtype, info.weight_bytes) = (dtype, load.held());
@@ -142,6 +163,7 @@ impl CudaBert {
             pooling: runner.gpu.function("pool_f32")?,
             scale: softmax_scale(config.head_dim(), true) as f32,
             info,
+            config: config.clone(),
             runner,
             words,
             positions,
@@ -191,11 +213,15 @@ impl CudaBert {
         Ok(())
     }
 
-    /// The pooled outputs (B, H) of the rows `firsts`, left in `space.floats`.
-    fn pool(&mut self, firsts: u64, texts: usize) -> Result<Vec<f32>> {
+    /// The outputs (B, H) of the pooler, or of the head's own dense layer, of the rows `firsts`, left in
+    /// `space.floats`.
+    fn pool(&mut self, firsts: u64, texts: usize, own: bool) -> Result<Vec<f32>> {
         let h = self.info.hidden_size;
-        let pooler =
-            self.pooler.as_ref().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
+        let pooler = match &self.head {
+            Head::Sequence { dense: Some(dense), .. } if own => Some(dense),
+            _ => self.pooler.as_ref(),
+        };
+        let pooler = pooler.ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
         let states = address(&self.space.x);
         let space = &mut self.space;
         project(&self.runner, pooler, (states, h), firsts, texts, &mut space.chosen, &mut space.floats)?;
@@ -212,8 +238,9 @@ impl CudaBert {
                 project(runner, linear, (states, h), from, rows, &mut space.chosen, &mut space.logits)?;
                 linear
             }
-            Head::Sequence(linear) => {
-                let pooled = (address(&space.floats), self.pooler.as_ref().map_or(h, |pooler| pooler.stride));
+            Head::Sequence { dense, classifier: linear } => {
+                let before = dense.as_ref().or(self.pooler.as_ref());
+                let pooled = (address(&space.floats), before.map_or(h, |before| before.stride));
                 project(runner, linear, pooled, 0, rows, &mut space.chosen, &mut space.logits)?;
                 linear
             }
@@ -229,6 +256,19 @@ impl CudaBert {
         };
         Ok((self.read(&self.space.logits, rows, linear.stride, linear.output)?, linear.output))
     }
+}
+
+/// What this pass does not have.
+fn refuse(config: &Config) -> Result<()> {
+    let name = config.architecture.model_type;
+    if config.relative_buckets > 0 {
+        return Err(ModelError::UnsupportedModel(format!("the attention bias of a {name}, on a GPU")));
+    }
+    if config.embedding_size != config.hidden_size {
+        let what = "embeddings of another width than the layers";
+        return Err(ModelError::UnsupportedModel(format!("a {name} with {what}, on a GPU")));
+    }
+    Ok(())
 }
 
 fn address(buffer: &Option<Buffer>) -> u64 {
@@ -274,7 +314,7 @@ impl Encoder for CudaBert {
         let chosen = want.logits
             && matches!(self.head, Head::MaskedLm { .. })
             && batch.iter().any(|input| !input.logits_at.is_empty());
-        let numbers = Numbers::of(batch, chosen, self.runner.rows);
+        let numbers = Numbers::of(batch, &self.config, chosen, self.runner.rows);
         let (gpu, e) = (self.runner.gpu.clone(), self.runner.kind.bytes());
         let space = &mut self.space;
         let x = gpu.grow(&mut space.x, 4 * m * h)?;
@@ -291,7 +331,7 @@ impl Encoder for CudaBert {
             Arg::At(x),
             Arg::At(self.words.at),
             Arg::At(self.positions.at),
-            Arg::At(self.kinds.at),
+            Arg::At(address(&self.kinds)),
             Arg::At(place(numbers.ids)),
             Arg::At(place(numbers.ids + m)),
             Arg::At(place(numbers.ids + 2 * m)),
@@ -353,14 +393,18 @@ impl Encoder for CudaBert {
                 }
             }
         }
-        let sequence_head = want.logits && matches!(self.head, Head::Sequence(_));
-        if want.pooled || sequence_head {
-            let pooled = self.pool(place(numbers.firsts), batch.len())?;
+        let sequence_head = want.logits && matches!(self.head, Head::Sequence { .. });
+        let reads_pooled = sequence_head && self.config.architecture.classifies_pooled();
+        if want.pooled || reads_pooled {
+            let pooled = self.pool(place(numbers.firsts), batch.len(), false)?;
             for (output, pooled) in outputs.iter_mut().zip(pooled.chunks_exact(h)) {
                 if want.pooled {
                     output.pooled = pooled.to_vec();
                 }
             }
+        }
+        if sequence_head && !reads_pooled {
+            self.pool(place(numbers.firsts), batch.len(), true)?;
         }
         if want.logits {
             let (from, counts) = match (sequence_head, chosen) {
@@ -392,7 +436,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(batch: &[EncoderInput], some: bool, most: usize) -> Self {
+    fn of(batch: &[EncoderInput], config: &Config, some: bool, most: usize) -> Self {
         let (mut values, mut firsts, mut chosen, mut counts) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut first = 0;
@@ -412,7 +456,7 @@ impl Numbers {
         }
         let ids = values.len();
         values.extend(batch.iter().flat_map(|input| input.ids.iter().map(|id| *id as i32)));
-        values.extend(batch.iter().flat_map(|input| 0..input.ids.len() as i32));
+        values.extend(batch.iter().flat_map(|input| config.positions(&input.ids)).map(|row| row as i32));
         values.extend(batch.iter().flat_map(|input| input.type_ids.iter().map(|id| *id as i32)));
         let from = values.len();
         values.extend(&firsts);

@@ -9,7 +9,9 @@ use candlewick_kernels::Layout;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::family::architecture::Architecture;
 use crate::files::checkpoint::Checkpoint;
+use crate::files::names::Names;
 use crate::files::reading::read_json;
 use crate::{ModelError, Result};
 
@@ -27,7 +29,7 @@ pub struct LoraWeights {
     pub scale: f32,
 }
 
-/// An adapter. Names are the checkpoint's without the model's prefix (`h.0.attn.c_attn`).
+/// An adapter. Names are those that a model asks for (`h.0.attn.c_attn`), whatever the checkpoint calls them.
 pub struct Adapter {
     pub folder: PathBuf,
     /// `adapter_config.json`.
@@ -43,7 +45,17 @@ pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Modules that a base may lack: heads and poolers.
-const HEADS: [&str; 6] = ["classifier.", "score.", "qa_outputs.", "cls.", "pooler.", "lm_head."];
+const HEADS: [&str; 9] = [
+    "classifier.",
+    "score.",
+    "qa_outputs.",
+    "cls.",
+    "pooler.",
+    "lm_head.",
+    "pre_classifier.",
+    "vocab_",
+    "generator_",
+];
 
 /// The fields of `adapter_config.json` that change the output. Other fields that would change it are refused.
 #[derive(Deserialize)]
@@ -90,12 +102,14 @@ fn pattern<'a, T>(patterns: &'a BTreeMap<String, T>, module: &str) -> Option<&'a
 }
 
 impl Adapter {
-    /// Reads the adapter in `folder`, made for a model whose checkpoint has `prefix` (`transformer`, `bert`).
+    /// Reads the adapter in `folder`, made for a model whose checkpoint has `names`: an architecture's, or a prefix
+    /// (`transformer`, `bert`).
     ///
     /// # Errors
     /// `UnsupportedModel` for what is not plain LoRA over linear layers; `Config`, `MissingTensor`, `TensorShape` for
     /// an adapter that is not whole.
-    pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
+    pub fn open(folder: &Path, names: impl Into<Names>) -> Result<Self> {
+        let names = names.into();
         let value = read_json(&folder.join(ADAPTER_CONFIG))?;
         let unsupported =
             |what: String| ModelError::UnsupportedModel(format!("{}: {what}", folder.display()));
@@ -120,7 +134,7 @@ impl Adapter {
             return Err(unsupported(format!("init_lora_weights: {beginning}, which changes the base")));
         }
 
-        let weights = Checkpoint::open_file(&folder.join(ADAPTER_WEIGHTS), prefix)?;
+        let weights = Checkpoint::open_file(&folder.join(ADAPTER_WEIGHTS), names)?;
         let (mut modules, mut whole) = (BTreeMap::new(), BTreeMap::new());
         for name in weights.names() {
             let Some(module) = name.strip_suffix(".lora_A.weight") else {
@@ -130,7 +144,7 @@ impl Adapter {
                 if name.contains("lora_") {
                     return Err(unsupported(format!("tensor {name}")));
                 }
-                whole.insert(plain_name(&name, prefix).replace(".base_layer.", "."), name);
+                whole.insert(plain_name(&name, names).replace(".base_layer.", "."), name);
                 continue;
             };
             let b_name = format!("{module}.lora_B.weight");
@@ -162,7 +176,7 @@ impl Adapter {
                 b: weights.read(&b_name, &[output, rank])?.into_f32(),
                 scale: (alpha / divisor) as f32,
             };
-            modules.insert(plain_name(module, prefix).to_string(), lora);
+            modules.insert(plain_name(module, names), lora);
         }
         if modules.is_empty() {
             return Err(ModelError::MissingTensor(format!("{}: any lora_A.weight", folder.display())));
@@ -196,37 +210,52 @@ impl Adapter {
         self.whole.keys().map(String::as_str)
     }
 
-    /// The transformers class that the adapter was made for, if it says.
-    pub(crate) fn architecture(&self) -> Option<&str> {
+    /// The transformers class that the adapter was made for, if it says; `encoder`: the base's, if it is one.
+    pub(crate) fn architecture(&self, encoder: Option<&Architecture>) -> Option<String> {
+        let class = |task: &str| match encoder {
+            Some(encoder) => encoder.class_for(task),
+            None => format!("GPT2For{task}"),
+        };
+        let fills = |encoder: &Architecture| {
+            self.whole().any(|name| {
+                name.strip_prefix(encoder.masked_lm.dense).is_some_and(|rest| rest.starts_with('.'))
+            })
+        };
         match self.config["task_type"].as_str() {
-            Some("SEQ_CLS") if self.weights.prefix() == "transformer" => Some("GPT2ForSequenceClassification"),
-            Some("SEQ_CLS") => Some("BertForSequenceClassification"),
-            Some("TOKEN_CLS") => Some("BertForTokenClassification"),
-            Some("QUESTION_ANS") => Some("BertForQuestionAnswering"),
-            Some("FEATURE_EXTRACTION") => Some("BertModel"),
-            _ if self.whole().any(|name| name.starts_with("cls.")) => Some("BertForMaskedLM"),
-            _ => self.config["auto_mapping"]["base_model_class"].as_str(),
+            Some("SEQ_CLS") => Some(class("SequenceClassification")),
+            Some("TOKEN_CLS") => Some(class("TokenClassification")),
+            Some("QUESTION_ANS") => Some(class("QuestionAnswering")),
+            Some("FEATURE_EXTRACTION") => encoder.map(|encoder| encoder.class_for("")),
+            _ if encoder.is_some_and(fills) => Some(class("MaskedLM")),
+            _ => self.config["auto_mapping"]["base_model_class"].as_str().map(str::to_string),
         }
     }
 
     /// A head that the adapter replaces is not tied to the embedding any more. An embedding that it replaces without
     /// the tied head is refused: the head would change with it.
-    pub(crate) fn untie(&self, config: &mut serde_json::Map<String, Value>) -> Result<()> {
-        let masked = config.get("architectures").is_some_and(|names| names[0] == "BertForMaskedLM");
-        for (embedding, head, has_head) in [
-            ("wte.weight", "lm_head.weight", true),
-            ("embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", masked),
-        ] {
-            if self.whole.contains_key(head) {
-                config.insert("tie_word_embeddings".into(), false.into());
-            } else if self.whole.contains_key(embedding)
-                && has_head
-                && config.get("tie_word_embeddings") != Some(&Value::Bool(false))
-            {
-                let folder = self.folder.display();
-                let reason = format!("{folder}: {embedding} as a whole, without the head that is tied to it");
-                return Err(ModelError::UnsupportedModel(reason));
-            }
+    pub(crate) fn untie(
+        &self,
+        config: &mut serde_json::Map<String, Value>,
+        encoder: Option<&Architecture>,
+    ) -> Result<()> {
+        let class = config.get("architectures").and_then(|names| names[0].as_str()).unwrap_or_default();
+        let (embedding, head, has_head) = match encoder {
+            None => ("wte.weight", "lm_head.weight".into(), true),
+            Some(encoder) => (
+                "embeddings.word_embeddings.weight",
+                format!("{}.weight", encoder.masked_lm.decoder),
+                class == encoder.class_for("MaskedLM"),
+            ),
+        };
+        if self.whole.contains_key(&head) {
+            config.insert("tie_word_embeddings".into(), false.into());
+        } else if self.whole.contains_key(embedding)
+            && has_head
+            && config.get("tie_word_embeddings") != Some(&Value::Bool(false))
+        {
+            let folder = self.folder.display();
+            let reason = format!("{folder}: {embedding} as a whole, without the head that is tied to it");
+            return Err(ModelError::UnsupportedModel(reason));
         }
         Ok(())
     }
@@ -254,9 +283,8 @@ impl Adapter {
 }
 
 /// `base_model.model.transformer.h.0.attn.c_attn` → `h.0.attn.c_attn`.
-fn plain_name<'a>(name: &'a str, prefix: &str) -> &'a str {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
+fn plain_name(name: &str, names: Names) -> String {
+    names.scheme(name.strip_prefix("base_model.model.").unwrap_or(name)).into_owned()
 }
 
 #[cfg(test)]
@@ -266,10 +294,10 @@ mod tests {
     #[test]
     fn names_lose_the_wrapper_and_the_prefix() {
         assert_eq!(
-            plain_name("base_model.model.transformer.h.0.attn.c_attn", "transformer"),
+            plain_name("base_model.model.transformer.h.0.attn.c_attn", "transformer".into()),
             "h.0.attn.c_attn"
         );
-        assert_eq!(plain_name("base_model.model.h.0.mlp.c_fc", "transformer"), "h.0.mlp.c_fc");
+        assert_eq!(plain_name("base_model.model.h.0.mlp.c_fc", "transformer".into()), "h.0.mlp.c_fc");
         let patterns = BTreeMap::from([("attn.c_proj".to_string(), 2)]);
         assert_eq!(pattern(&patterns, "base_model.model.h.0.attn.c_proj"), Some(&2));
         assert_eq!(pattern(&patterns, "base_model.model.h.0.crossattn.c_proj"), None);

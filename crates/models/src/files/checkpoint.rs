@@ -6,23 +6,24 @@ use candlewick_kernels::{Layout, SourceType};
 
 use crate::contract::dtype::Dtype;
 use crate::files::gguf::Gguf;
+use crate::files::names::Names;
 use crate::files::tensors::{Entry, StoredTensor, Tensors};
 use crate::files::values::Values;
 use crate::files::{foreign, pytorch, safetensors};
 use crate::{ModelError, Result};
 
-/// The tensors of one checkpoint. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
+/// The tensors of one checkpoint. They are asked for by the scheme of `names.rs` (`wte.weight`, `encoder.layer.0…`).
 pub(crate) struct Checkpoint {
     tensors: Tensors,
-    /// `transformer` or `bert`: checkpoints come with and without it.
-    prefix: &'static str,
+    /// How it calls what is asked for.
+    names: Names,
     /// How all matrices lie; `None`: as PyTorch's modules have them.
     layout: Option<Layout>,
 }
 
 impl Checkpoint {
     /// Opens what `folder` holds, in transformers' order of preference.
-    pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
+    pub fn open(folder: &Path, names: Names) -> Result<Self> {
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
         let pickle = folder.join("pytorch_model.bin");
@@ -38,22 +39,17 @@ impl Checkpoint {
                 "weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin)",
             ));
         };
-        Ok(Self { tensors, prefix, layout: None })
+        Ok(Self { tensors, names, layout: None })
     }
 
     /// The tensors of one safetensors file.
-    pub fn open_file(path: &Path, prefix: &'static str) -> Result<Self> {
-        Ok(Self { tensors: safetensors::open(&[path.to_path_buf()])?, prefix, layout: None })
+    pub fn open_file(path: &Path, names: Names) -> Result<Self> {
+        Ok(Self { tensors: safetensors::open(&[path.to_path_buf()])?, names, layout: None })
     }
 
     /// The tensors of a GGUF file that holds a GPT-2, which has all matrices as (out, in).
     pub fn from_gguf(gguf: Gguf) -> Self {
-        Self { tensors: gguf.into_tensors(), prefix: "transformer", layout: Some(Layout::OutIn) }
-    }
-
-    /// `transformer` (a GPT-2) or `bert`.
-    pub fn prefix(&self) -> &'static str {
-        self.prefix
+        Self { tensors: gguf.into_tensors(), names: "transformer".into(), layout: Some(Layout::OutIn) }
     }
 
     /// All names as the checkpoint has them, sorted.
@@ -63,7 +59,11 @@ impl Checkpoint {
 
     /// How the checkpoint has a linear layer's matrix: GPT-2's blocks are of `Conv1D`.
     pub fn layout_of(&self, module: &str) -> Layout {
-        if self.prefix == "transformer" && module.starts_with("h.") { Layout::InOut } else { Layout::OutIn }
+        if self.names.prefix == "transformer" && module.starts_with("h.") {
+            Layout::InOut
+        } else {
+            Layout::OutIn
+        }
     }
 
     /// How a matrix that PyTorch's module has in `layout` lies here.
@@ -71,19 +71,20 @@ impl Checkpoint {
         self.layout.unwrap_or(layout)
     }
 
-    /// `name`, as the checkpoint has it, without the model's prefix and with today's names for a norm.
+    /// The scheme's name of what the checkpoint calls `name`, with today's names for a norm.
     pub fn plain_name(&self, name: &str) -> String {
-        let name = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
+        let name = self.names.scheme(name);
         name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     }
 
-    /// The checkpoint's own name for `name`, and what it has there: `name` as it is, with the prefix, or with
-    /// TensorFlow's names for a norm.
+    /// The checkpoint's own name for `name`, and what it has there: with or without the prefix, or with TensorFlow's
+    /// names for a norm.
     fn find(&self, name: &str) -> Option<(&str, &Entry)> {
+        let own = self.names.own(name);
         let old =
-            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
-        let prefix = self.prefix;
-        let names = [name.to_string(), format!("{prefix}.{name}"), format!("{prefix}.{old}"), old];
+            own.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+        let prefix = self.names.prefix;
+        let names = [own.to_string(), format!("{prefix}.{own}"), format!("{prefix}.{old}"), old];
         let (own, entry) = names.iter().find_map(|name| self.tensors.get_key_value(name))?;
         Some((own, entry))
     }

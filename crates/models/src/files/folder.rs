@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::family::architecture::Architecture;
+use crate::family::known;
 use crate::files::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::files::foreign;
+use crate::files::names::Names;
 use crate::files::reading::read_json;
 use crate::{Adapter, ChatTemplate, ModelError, Result, Tokenizer, Weights};
 
@@ -61,14 +64,14 @@ impl ModelFolder {
             return Err(ModelError::UnsupportedModel(format!("the base {base} is an adapter itself")));
         }
         let mut folder = Self::plain(base, Some(path.clone()))?;
-        let adapter =
-            Adapter::open(&path, if folder.model_type()? == "gpt2" { "transformer" } else { "bert" })?;
+        let encoder = folder.encoder()?;
+        let adapter = Adapter::open(&path, folder.names()?)?;
         let own_config = path.join("config.json").is_file();
         let config = folder.config.as_object_mut().expect("read as an object");
-        if let Some(architecture) = adapter.architecture().filter(|_| !own_config) {
+        if let Some(architecture) = adapter.architecture(encoder).filter(|_| !own_config) {
             config.insert("architectures".into(), serde_json::json!([architecture]));
         }
-        adapter.untie(config)?;
+        adapter.untie(config, encoder)?;
         folder.adapter = Some(adapter);
         Ok(folder)
     }
@@ -124,8 +127,8 @@ impl ModelFolder {
     }
 
     /// The weights, with the adapter merged if there is one.
-    pub fn weights(&mut self, prefix: &'static str) -> Result<Weights> {
-        let weights = Weights::open(&self.path, prefix)?;
+    pub fn weights(&mut self) -> Result<Weights> {
+        let weights = Weights::open(&self.path, self.names()?)?;
         match self.adapter.take() {
             Some(adapter) => weights.merge(adapter),
             None => Ok(weights),
@@ -138,11 +141,28 @@ impl ModelFolder {
         found.ok_or_else(|| foreign::model_type(&self.config))
     }
 
-    /// Refuses a folder whose `model_type` is neither GPT-2 nor BERT; keys in `over` come before the folder's own.
+    /// The encoder that `model_type` names; `None`: it is a GPT-2.
+    ///
+    /// # Errors
+    /// `UnsupportedModel`: it is none of ours.
+    pub fn encoder(&self) -> Result<Option<&'static Architecture>> {
+        match self.model_type()? {
+            "gpt2" => Ok(None),
+            other => known::of(other).map(Some).ok_or_else(|| foreign::model_type(&self.config)),
+        }
+    }
+
+    /// How the weights are called.
+    pub fn names(&self) -> Result<Names> {
+        Ok(self.encoder()?.map_or("transformer".into(), |encoder| encoder.names))
+    }
+
+    /// Refuses a folder whose `model_type` is neither GPT-2 nor an encoder of BERT's family; keys in `over` come before the folder's own.
     pub fn refuse_foreign(&self, over: &serde_json::Map<String, Value>) -> Result<()> {
         let found = over.get("model_type").or_else(|| self.config.get("model_type"));
         match found.and_then(Value::as_str) {
-            None | Some("gpt2" | "bert") => Ok(()),
+            None | Some("gpt2") => Ok(()),
+            Some(name) if known::of(name).is_some() => Ok(()),
             Some(_) => Err(foreign::model_type(&self.config)),
         }
     }

@@ -11,6 +11,7 @@ use crate::files::adapter::{Adapter, LoraWeights};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::delta::Delta;
 use crate::files::gguf::Gguf;
+use crate::files::names::Names;
 use crate::files::tensors::StoredTensor;
 use crate::files::values::Values;
 use crate::{ModelError, Result};
@@ -41,7 +42,7 @@ impl Stored<'_> {
     }
 }
 
-/// The tensors of one model. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
+/// The tensors of one model. They are asked for by the scheme of `names.rs` (`wte.weight`, `encoder.layer.0…`).
 pub struct Weights {
     base: Checkpoint,
     /// The adapter that is merged into the tensors as they are read.
@@ -49,10 +50,10 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens what `folder` holds, in transformers' order of preference. `prefix` (`transformer`, `bert`): what the
-    /// checkpoint's names may begin with.
-    pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
-        Ok(Self { base: Checkpoint::open(folder, prefix)?, adapter: None })
+    /// Opens what `folder` holds, in transformers' order of preference. `names`: an architecture's, or a
+    /// prefix (`transformer`, `bert`) where only that differs from the scheme.
+    pub fn open(folder: &Path, names: impl Into<Names>) -> Result<Self> {
+        Ok(Self { base: Checkpoint::open(folder, names.into())?, adapter: None })
     }
 
     /// The tensors of a GGUF file that holds a GPT-2, under the checkpoint's names.
@@ -92,7 +93,7 @@ impl Weights {
         self.base.layout(layout)
     }
 
-    /// What a model is made of, an adapter's tensors included: names without the prefix, sorted, and how each is
+    /// What a model is made of, an adapter's tensors included: names of the scheme, sorted, and how each is
     /// stored. Buffers of indices are none of it.
     pub fn parameters(&self) -> Vec<(String, SourceType)> {
         let own = self.names();

@@ -1,179 +1,16 @@
 //! BERT, Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", on Candle: differentiable, on any
 //! device.
 //!
-//! Names mirror the checkpoint's. `bert_cpu.rs` runs the same checkpoint on packed CPU kernels.
+//! Names mirror the checkpoint's. `cpu/bert.rs` runs the same checkpoint on packed CPU kernels.
 
 use candle_core::{Device, Tensor};
-use serde::Deserialize;
-use serde_json::Value;
 
-use crate::files::folder::ModelFolder;
-use crate::files::foreign;
-use crate::files::weights::Weights;
+use crate::family::config::Config;
+use crate::family::heads::{QA_OUTPUTS, TOKEN_CLASSIFIER, classifier_of};
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, embed, merge_heads, softmax_scale, split_heads,
 };
 use crate::{EncoderHead, ModelError, Result};
-
-/// transformers' `BertConfig`: the keys that change the mathematics of a forward pass.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Config {
-    pub vocab_size: usize,
-    pub hidden_size: usize,
-    pub num_hidden_layers: usize,
-    pub num_attention_heads: usize,
-    pub intermediate_size: usize,
-    pub max_position_embeddings: usize,
-    #[serde(default = "two")]
-    pub type_vocab_size: usize,
-    #[serde(default = "gelu")]
-    pub hidden_act: Activation,
-    #[serde(default = "epsilon")]
-    pub layer_norm_eps: f64,
-    #[serde(default = "yes")]
-    pub tie_word_embeddings: bool,
-    #[serde(default)]
-    position_embedding_type: Option<String>,
-    #[serde(default)]
-    is_decoder: bool,
-}
-
-fn two() -> usize {
-    2
-}
-fn gelu() -> Activation {
-    Activation::Gelu
-}
-fn epsilon() -> f64 {
-    1e-12
-}
-fn yes() -> bool {
-    true
-}
-
-impl Config {
-    pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        if folder.model_type()? != "bert" {
-            return Err(foreign::model_type(&folder.config));
-        }
-        let config: Self =
-            serde_json::from_value(folder.config.clone()).map_err(|e| ModelError::Config(e.to_string()))?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<()> {
-        let sizes = [
-            ("vocab_size", self.vocab_size, 1 << 24),
-            ("hidden_size", self.hidden_size, 1 << 16),
-            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
-            ("intermediate_size", self.intermediate_size, 1 << 18),
-            ("max_position_embeddings", self.max_position_embeddings, 1 << 20),
-            ("type_vocab_size", self.type_vocab_size, 1 << 16),
-        ];
-        for (name, value, limit) in sizes {
-            if value == 0 || value > limit {
-                return Err(ModelError::Config(format!("{name} is {value}, expected 1 to {limit}")));
-            }
-        }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return Err(ModelError::Config("hidden_size is not a multiple of num_attention_heads".into()));
-        }
-        if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0) {
-            return Err(ModelError::Config(format!("layer_norm_eps is {}", self.layer_norm_eps)));
-        }
-        if self.is_decoder {
-            return Err(ModelError::UnsupportedModel("BERT as a decoder".into()));
-        }
-        match self.position_embedding_type.as_deref() {
-            None | Some("absolute") => Ok(()),
-            Some(other) => Err(ModelError::UnsupportedModel(format!("position_embedding_type {other:?}"))),
-        }
-    }
-
-    pub fn head_dim(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
-    }
-
-    /// The masked-LM decoder's weight (V, H): the word embeddings where it is tied.
-    pub(crate) fn decoder_weight(&self) -> &'static str {
-        if self.tie_word_embeddings {
-            "embeddings.word_embeddings.weight"
-        } else {
-            "cls.predictions.decoder.weight"
-        }
-    }
-
-    /// The bias that transformers adds: the decoder's own, of which `cls.predictions.bias` is the older name.
-    pub fn decoder_bias(weights: &Weights) -> &'static str {
-        let own = "cls.predictions.decoder.bias";
-        if weights.contains(own) { own } else { "cls.predictions.bias" }
-    }
-
-    pub fn parameter_count(&self, head: EncoderHead, classes: usize, pooler: bool) -> u64 {
-        let (v, h, inner) = (self.vocab_size, self.hidden_size, self.intermediate_size);
-        let square = h * h + h;
-        let embeddings = (v + self.max_position_embeddings + self.type_vocab_size + 2) * h;
-        let layer = 4 * square + 2 * h * inner + inner + h + 4 * h;
-        let head = match head {
-            EncoderHead::None => 0,
-            EncoderHead::MaskedLm => square + 2 * h + v + if self.tie_word_embeddings { 0 } else { v * h },
-            EncoderHead::SequenceClassification | EncoderHead::TokenClassification => (h + 1) * classes,
-            EncoderHead::QuestionAnswering => (h + 1) * 2,
-        };
-        (embeddings + self.num_hidden_layers * layer + if pooler { square } else { 0 } + head) as u64
-    }
-}
-
-/// Which head a checkpoint has: what `architectures` says, else what its tensors say.
-pub fn head_of(folder: &ModelFolder, weights: &Weights) -> EncoderHead {
-    let architecture = folder.config["architectures"][0].as_str().unwrap_or_default();
-    match architecture {
-        "BertForMaskedLM" | "BertForPreTraining" => EncoderHead::MaskedLm,
-        "BertForSequenceClassification" => EncoderHead::SequenceClassification,
-        "BertForTokenClassification" => EncoderHead::TokenClassification,
-        "BertForQuestionAnswering" => EncoderHead::QuestionAnswering,
-        "" if weights.contains("qa_outputs.weight") => EncoderHead::QuestionAnswering,
-        "" | "BertModel" if classifier_of(weights).is_some() => EncoderHead::SequenceClassification,
-        "" if weights.contains("cls.predictions.transform.dense.weight") => EncoderHead::MaskedLm,
-        _ => EncoderHead::None,
-    }
-}
-
-/// Names of a linear layer over the pooled output: transformers' `classifier`, and those common in modules that wrap a
-/// `BertModel` (`pooled → dropout → linear`).
-pub(crate) fn classifier_of(weights: &Weights) -> Option<&'static str> {
-    ["classifier", "linear", "out", "fc"].into_iter().find(|name| weights.contains(&format!("{name}.weight")))
-}
-
-/// A bound far above any label set: an untrusted header may claim any number.
-const MAX_CLASSES: usize = 1 << 16;
-
-/// The classes of a classification head: `id2label`, else `LABEL_0` … for as many rows as `classifier` has.
-pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> Result<Vec<String>> {
-    if !matches!(head, EncoderHead::SequenceClassification | EncoderHead::TokenClassification) {
-        return Ok(Vec::new());
-    }
-    let bias = format!("{}.bias", classifier_of(weights).unwrap_or("classifier"));
-    let classes = weights.shape(&bias).and_then(|shape| shape.first().copied());
-    let classes = classes.ok_or(ModelError::MissingTensor(bias))?;
-    class_names(folder, classes)
-}
-
-/// `id2label` of a head with so many classes, else `LABEL_0` ….
-pub(crate) fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>> {
-    if classes == 0 || classes > MAX_CLASSES {
-        return Err(ModelError::Config(format!("a classifier of {classes} classes")));
-    }
-    // An adapter's head may have other classes than its base's configuration.
-    let names = folder.config["id2label"].as_object().filter(|names| names.len() == classes);
-    let label = |i: usize| match names.and_then(|names| names.get(&i.to_string())).and_then(Value::as_str) {
-        Some(name) => name.to_string(),
-        None => format!("LABEL_{i}"),
-    };
-    Ok((0..classes).map(label).collect())
-}
 
 struct Layer {
     query: Linear,
@@ -241,8 +78,8 @@ impl Head {
         Ok(match kind {
             EncoderHead::None => Self::None,
             EncoderHead::MaskedLm => {
-                let decoder = params.get(config.decoder_weight(), &[v, h])?;
-                let bias = params.get(Config::decoder_bias(params.weights()), &[v])?;
+                let decoder = params.get(&config.decoder_weight(), &[v, h])?;
+                let bias = params.get(&config.decoder_bias(Some(params.weights())), &[v])?;
                 Self::MaskedLm {
                     dense: Linear::linear(params, "cls.predictions.transform.dense", h, h)?,
                     norm: LayerNorm::load(
@@ -256,13 +93,13 @@ impl Head {
                 }
             }
             EncoderHead::SequenceClassification => {
-                let name = classifier_of(params.weights()).unwrap_or("classifier");
+                let name = classifier_of(config.architecture, params.weights()).unwrap_or("classifier");
                 Self::Sequence(Linear::linear(params, name, h, classes)?)
             }
             EncoderHead::TokenClassification => {
-                Self::Token(Linear::linear(params, "classifier", h, classes)?)
+                Self::Token(Linear::linear(params, TOKEN_CLASSIFIER, h, classes)?)
             }
-            EncoderHead::QuestionAnswering => Self::Token(Linear::linear(params, "qa_outputs", h, 2)?),
+            EncoderHead::QuestionAnswering => Self::Token(Linear::linear(params, QA_OUTPUTS, h, 2)?),
         })
     }
 }

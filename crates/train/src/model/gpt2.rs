@@ -101,6 +101,7 @@ impl Gpt2 {
                 scale: config.attention_scale(i) as f32,
                 activation: config.activation_function.into(),
                 attention_dropout: dropouts.attention,
+                attention_output_dropout: dropouts.residual,
                 dropout: dropouts.residual,
                 site: 16 * (i as u64 + 1),
             });

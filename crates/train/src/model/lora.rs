@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candlewick_kernels::train::{Floats, Gemm, View, random, scale};
-use candlewick_models::{LoraWeights, ModelError};
+use candlewick_models::{LoraWeights, ModelError, Names};
 
 use super::cpu::Cpu;
 use super::linear::{Linear, Lora};
@@ -56,17 +56,19 @@ fn attach_each(
     }
 }
 
-/// Puts a new pair of matrices beside each linear layer whose name ends in one of `targets`.
+/// Puts a new pair of matrices beside each linear layer whose name, as the checkpoint has it, ends in one of `targets`.
 pub fn attach(
     stack: &mut Stack,
     params: &mut Params,
     lora: LoraShape,
     targets: &[String],
+    names: Names,
     seed: u64,
 ) -> Result<()> {
     let mut unused: Vec<&String> = targets.iter().collect();
     attach_each(stack, params, lora.dropout, |name, linear, [index, place]| {
-        let fits = |target: &String| name == target || name.ends_with(&format!(".{target}"));
+        let name = names.own(name);
+        let fits = |target: &String| name == *target || name.ends_with(&format!(".{target}"));
         if !targets.iter().any(fits) {
             return None;
         }

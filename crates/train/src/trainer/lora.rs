@@ -1,9 +1,9 @@
 //! LoRA on a model's linear layers, in PEFT's files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use candlewick_models::{self as models, LoraWeights, ModelError};
+use candlewick_models::{self as models, LoraWeights, ModelError, Names};
 use serde_json::{Map, Value, json};
 
 use super::options::{FinetuneOptions, LoraOptions};
@@ -77,12 +77,11 @@ impl Adapter {
         params: &mut Params,
         new: &[String],
         lora: &LoraOptions,
+        names: Names,
         options: &FinetuneOptions,
     ) -> Result<Self> {
         let gpt2 = params.find("wte.weight").is_some();
-        let defaults = if gpt2 { vec!["c_attn"] } else { vec!["query", "value"] };
-        let targets =
-            lora.target_modules.clone().unwrap_or_else(|| defaults.into_iter().map(str::to_string).collect());
+        let targets = lora.target_modules.clone().unwrap_or_else(|| default_targets(gpt2, names));
         let rank = lora.rank.unwrap_or(8);
         let shape = LoraShape {
             rank,
@@ -90,19 +89,23 @@ impl Adapter {
             dropout: lora.dropout.unwrap_or(0.0),
         };
         let mut whole = new_modules(new);
-        let head = match options.task {
-            Task::TextClassification if gpt2 => Some("score"),
-            Task::TextClassification | Task::TokenClassification => Some("classifier"),
-            Task::QuestionAnswering => Some("qa_outputs"),
-            _ => None,
+        let heads: &[&str] = match options.task {
+            Task::TextClassification if gpt2 => &["score"],
+            // PEFT takes every module whose name ends so: of a DistilBERT both.
+            Task::TextClassification => &["classifier", "pre_classifier"],
+            Task::TokenClassification => &["classifier"],
+            Task::QuestionAnswering => &["qa_outputs"],
+            _ => &[],
         };
-        if let Some(head) = head.filter(|head| !whole.contains(head)) {
-            whole.push(head);
+        for head in heads.iter().filter(|head| params.has_module(head)) {
+            if !whole.iter().any(|module| module == head) {
+                whole.push(head.to_string());
+            }
         }
         for param in &mut params.all {
             param.trainable = whole.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
-        attach(stack, params, shape, &targets, options.seed)?;
+        attach(stack, params, shape, &targets, names, options.seed)?;
         let config = json!({
             "peft_type": "LORA",
             "task_type": task_type(options.task),
@@ -211,8 +214,22 @@ fn task_type(task: Task) -> Value {
     }
 }
 
+/// PEFT's own of a GPT-2 and of a BERT: queries and values, under the name that the model has for them.
+fn default_targets(gpt2: bool, names: Names) -> Vec<String> {
+    if gpt2 {
+        return vec!["c_attn".to_string()];
+    }
+    let own = |module: &str| {
+        let name = names.own(&format!("encoder.layer.0.attention.self.{module}")).into_owned();
+        name.rsplit('.').next().map(str::to_string).unwrap_or(name)
+    };
+    ["query", "value"].map(own).to_vec()
+}
+
 /// Modules that the checkpoint lacks, so that they are trained and saved whole.
-fn new_modules(new: &[String]) -> Vec<&'static str> {
-    let is_new = |module: &&str| new.iter().any(|name| name.starts_with(&format!("{module}.")));
-    ["classifier", "score", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()
+fn new_modules(new: &[String]) -> Vec<String> {
+    let head = |name: &&String| !Names::is_body(name) || name.starts_with("pooler.");
+    let modules: BTreeSet<&str> =
+        new.iter().filter(head).filter_map(|name| name.split('.').next()).collect();
+    modules.into_iter().map(str::to_string).collect()
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candlewick_kernels::SourceType;
-use candlewick_models::{Adapter, EncoderHead, ModelError, ModelFolder, Weights, bert, decode, encode};
+use candlewick_models::{
+    Adapter, EncoderHead, ModelError, ModelFolder, Names, Weights, decode, encode, family,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -65,8 +67,8 @@ pub fn merge_adapter(options: &MergeOptions, observer: &dyn Observer) -> Result<
             return Err(TrainError::option("output", format!("{source} would be overwritten")));
         }
     }
-    let Opened { folder, weights, modules, replaced, prefix } = Opened::new(options)?;
-    let written = Written::new(&weights, options.dtype, prefix)?;
+    let Opened { folder, weights, modules, replaced, names } = Opened::new(options)?;
+    let written = Written::new(&weights, options.dtype, names)?;
     let config = config_of(&folder, &weights, options)?;
 
     let io = |error: std::io::Error| TrainError::io(output, &error);
@@ -109,15 +111,12 @@ struct Opened {
     weights: Weights,
     modules: usize,
     replaced: usize,
-    prefix: &'static str,
+    names: Names,
 }
 
 impl Opened {
     fn new(options: &MergeOptions) -> Result<Self> {
         let MergeOptions { model, adapter, .. } = options;
-        let prefix = |folder: &ModelFolder| -> Result<_> {
-            Ok(if folder.model_type()? == "gpt2" { "transformer" } else { "bert" })
-        };
         if options.unmerge {
             let folder = ModelFolder::open(model)?;
             if folder.adapter.is_some() {
@@ -126,20 +125,20 @@ impl Opened {
                 ))
                 .into());
             }
-            let prefix = prefix(&folder)?;
-            let mut adapter = Adapter::open(adapter.as_ref(), prefix)?;
+            let names = folder.names()?;
+            let mut adapter = Adapter::open(adapter.as_ref(), names)?;
             adapter.reverse();
             let modules = adapter.modules.len();
-            let weights = Weights::open(&folder.path, prefix)?.merge(adapter)?;
-            return Ok(Self { folder, weights, modules, replaced: 0, prefix });
+            let weights = Weights::open(&folder.path, names)?.merge(adapter)?;
+            return Ok(Self { folder, weights, modules, replaced: 0, names });
         }
         let mut folder = ModelFolder::open_over(adapter, Some(model))?;
-        let prefix = prefix(&folder)?;
+        let names = folder.names()?;
         let adapter = folder.adapter.as_ref();
         let modules = adapter.map_or(0, |adapter| adapter.modules.len());
         let replaced = adapter.map_or(0, |adapter| adapter.whole().count());
-        let weights = folder.weights(prefix)?;
-        Ok(Self { folder, weights, modules, replaced, prefix })
+        let weights = folder.weights()?;
+        Ok(Self { folder, weights, modules, replaced, names })
     }
 }
 
@@ -151,21 +150,16 @@ struct Written {
 }
 
 impl Written {
-    fn new(weights: &Weights, dtype: Option<WrittenType>, prefix: &str) -> Result<Self> {
+    fn new(weights: &Weights, dtype: Option<WrittenType>, own: Names) -> Result<Self> {
         let names = weights.parameters();
-        let body = |name: &str| {
-            ["embeddings.", "encoder.", "pooler.", "wte.", "wpe.", "h.", "ln_f."]
-                .iter()
-                .any(|part| name.starts_with(part))
-        };
         // As transformers writes them: a bare encoder's names have no prefix.
-        let prefixed = prefix == "transformer" || names.iter().any(|(name, _)| !body(name));
+        let prefixed = own.prefix == "transformer" || names.iter().any(|(name, _)| !Names::is_body(name));
         let mut header = Header::default();
         let mut tensors = Vec::with_capacity(names.len());
         for (name, stored) in names {
             let shape = weights.shape(&name).unwrap_or_default();
             let written = dtype.map_or(stored, WrittenType::stored);
-            let title = if prefixed && body(&name) { format!("{prefix}.{name}") } else { name.clone() };
+            let title = own.written(&name, prefixed);
             header.add(&title, written, &shape);
             tensors.push((name, shape, written));
         }
@@ -216,10 +210,10 @@ fn config_of(folder: &ModelFolder, weights: &Weights, options: &MergeOptions) ->
         let name = if dtype == WrittenType::F32 { "float32" } else { "float16" };
         config.insert("dtype".into(), json!(name));
     }
-    if folder.model_type()? == "bert" {
-        let head = bert::head_of(folder, weights);
+    if folder.encoder()?.is_some() {
+        let head = family::head_of(folder, weights)?;
         if matches!(head, EncoderHead::SequenceClassification | EncoderHead::TokenClassification) {
-            with_labels(&mut config, &bert::labels_of(folder, weights, head)?);
+            with_labels(&mut config, &family::labels_of(folder, weights, head)?);
         }
     }
     Ok(Value::Object(config))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, bert, gpt2};
+use candlewick_models::{ModelError, ModelFolder, Names, family, gpt2};
 use serde_json::Value;
 
 use super::lora::{self, Adapter};
@@ -43,8 +43,10 @@ pub struct Network {
     config: Value,
     /// Side files: name, bytes.
     files: Vec<(String, Vec<u8>)>,
-    /// transformers' prefix of the body's names, if there is a head.
-    prefix: &'static str,
+    /// The checkpoint's own names.
+    names: Names,
+    /// Of a model with a head: the body's names have a prefix.
+    prefixed: bool,
 }
 
 impl Network {
@@ -58,9 +60,15 @@ impl Network {
             (None, Some(p)) if !(0.0..1.0).contains(&p) => {
                 Err(TrainError::from(ModelError::Config(format!("{key} is {p}"))))
             }
+            (None, None) if !folder.config[key].is_null() => {
+                let value = &folder.config[key];
+                Err(TrainError::from(ModelError::Config(format!("{key} is {value}, expected a number"))))
+            }
+            // transformers' own default, of all of them.
             (None, p) => Ok(p.unwrap_or(0.1) as f32),
         };
         let gpt2 = folder.model_type()? == "gpt2";
+        let names = folder.names()?;
         let head = if options.task.is_causal() { None } else { Some(head_kind(options.task, data)?) };
         let mut net = if gpt2 {
             let dropouts = Dropouts {
@@ -78,23 +86,29 @@ impl Network {
                 Some(_) => return Err(TrainError::Internal("a GPT-2 has no such head".into())),
             }))
         } else {
-            let hidden = probability("hidden_dropout_prob")?;
-            let classifier = match folder.config["classifier_dropout"].as_f64() {
-                Some(_) => probability("classifier_dropout")?,
-                None => hidden,
-            };
-            let attention = probability("attention_probs_dropout_prob")?;
-            let dropouts = BertDropouts { hidden, attention, classifier };
-            let config = bert::Config::from_folder(folder)?;
+            let config = family::Config::from_folder(folder)?;
             let head = head.ok_or_else(|| TrainError::Internal("a BERT writes no text".into()))?;
-            let bias = weights.as_ref().map_or("cls.predictions.bias", bert::Config::decoder_bias);
-            Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, bias)?))
+            let keys = DropoutKeys::of(config.architecture.model_type, head);
+            let hidden = probability(keys.hidden)?;
+            let classifier = match keys.classifier {
+                None => hidden,
+                // Its default is the hidden layers' own.
+                Some("classifier_dropout") if folder.config["classifier_dropout"].is_null() => hidden,
+                Some(key) => match (options.dropout, &folder.config[key]) {
+                    (None, Value::Null) => keys.classifier_default,
+                    _ => probability(key)?,
+                },
+            };
+            let attention = probability(keys.attention)?;
+            let dropouts = BertDropouts { hidden, attention, classifier };
+            let bias = config.decoder_bias(weights.as_ref());
+            Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, &bias)?))
         };
         let Source { mut params, new, .. } = source;
         let adapter = if let Some(start) = start {
             Some(Adapter::go_on(net.stack(), &mut params, &new, start, options)?)
         } else if let Some(lora) = &options.lora {
-            Some(Adapter::attach(net.stack(), &mut params, &new, lora, options)?)
+            Some(Adapter::attach(net.stack(), &mut params, &new, lora, names, options)?)
         } else {
             None
         };
@@ -103,17 +117,13 @@ impl Network {
             params,
             adapter,
             new,
-            config: written_config(&folder.config, gpt2, head, options.task, data),
+            config: written_config(&folder.config, architecture_name(folder, head)?, head, options.task, data),
             files: match options.task {
                 Task::Dialogue => without_chat_template(side_files(folder)?)?,
                 _ => side_files(folder)?,
             },
-            prefix: match head {
-                _ if gpt2 => "transformer.",
-                None => "",
-                Some(HeadKind::Embedding) => "",
-                Some(_) => "bert.",
-            },
+            names,
+            prefixed: head != Some(HeadKind::Embedding),
         };
         network.freeze(options)?;
         network.stack().checkpointing = options.gradient_checkpointing;
@@ -166,9 +176,9 @@ impl Network {
             let rest = name.strip_prefix("h.").or_else(|| name.strip_prefix("encoder.layer."))?;
             rest.split('.').next()?.parse().ok()
         };
-        let embedding = |name: &str| {
-            name.starts_with("wte.") || name.starts_with("wpe.") || name.starts_with("embeddings.")
-        };
+        // What all layers share, MPNet's bias by distance, is below the lowest one too.
+        let below = ["wte.", "wpe.", "embeddings.", "embeddings_project.", "encoder.relative_attention_bias."];
+        let embedding = |name: &str| below.iter().any(|part| name.starts_with(part));
         if options.freeze_layers > 0 {
             for param in &mut self.params.all {
                 if embedding(&param.name) || layer(&param.name).is_some_and(|i| i < options.freeze_layers) {
@@ -221,9 +231,7 @@ impl Network {
     }
 
     pub(super) fn base_name(&self, param: &Param) -> String {
-        let heads = ["lm_head.", "score.", "classifier.", "qa_outputs.", "cls."];
-        let prefix = if heads.iter().any(|head| param.name.starts_with(head)) { "" } else { self.prefix };
-        format!("{prefix}{}", param.name)
+        self.names.written(&param.name, self.prefixed)
     }
 
     fn write_side_files(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
@@ -326,6 +334,41 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// What a configuration calls the probabilities of dropout.
+struct DropoutKeys {
+    hidden: &'static str,
+    attention: &'static str,
+    /// Before a classifier; `None`: the hidden layers' own.
+    classifier: Option<&'static str>,
+    classifier_default: f32,
+}
+
+impl DropoutKeys {
+    fn of(model_type: &str, head: HeadKind) -> Self {
+        let (hidden, attention) = match model_type {
+            "distilbert" => ("dropout", "attention_dropout"),
+            _ => ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        };
+        let (classifier, classifier_default) = match (model_type, head) {
+            ("distilbert", HeadKind::Sequence { .. }) => (Some("seq_classif_dropout"), 0.2),
+            ("distilbert", HeadKind::Questions) => (Some("qa_dropout"), 0.1),
+            ("distilbert" | "mpnet", _) => (None, 0.0),
+            _ => (Some("classifier_dropout"), 0.0),
+        };
+        Self { hidden, attention, classifier, classifier_default }
+    }
+}
+
+/// transformers' class of what is trained.
+fn architecture_name(folder: &ModelFolder, head: Option<HeadKind>) -> Result<String> {
+    let encoder = folder.encoder()?;
+    Ok(match (encoder, head) {
+        (_, None) => "GPT2LMHeadModel".into(),
+        (Some(encoder), Some(head)) => encoder.class_for(head.task()),
+        (None, Some(head)) => format!("GPT2For{}", head.task()),
+    })
 }
 
 fn head_kind(task: Task, data: &Opened) -> Result<HeadKind> {

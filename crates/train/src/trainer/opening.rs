@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candlewick_models::{
-    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, bert, gpt2,
+    EncoderHead, EncoderUsage, ModelError, ModelFolder, PoolingMode, Tokenizer, Weights, family, gpt2,
 };
 use serde_json::json;
 
@@ -46,7 +46,8 @@ impl Opening {
             }
         }
         let gpt2 = folder.model_type()? == "gpt2";
-        let tokenizer = if gpt2 { tokenizer.without_types() } else { tokenizer };
+        // Those that a tokenizer gives a pair's second text are none of the model's.
+        let mut without_types = gpt2;
         if options.task == Task::FeatureExtraction {
             pools_by_mean(&folder)?;
         }
@@ -55,9 +56,8 @@ impl Opening {
             let kind = if gpt2 { "a GPT-2" } else { "a BERT" };
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
         }
-        let prefix = if gpt2 { "transformer" } else { "bert" };
         let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
-        let mut weights = if options.from_scratch { None } else { Some(folder.weights(prefix)?) };
+        let mut weights = if options.from_scratch { None } else { Some(folder.weights()?) };
         if let (Some(start), Some(weights)) = (&mut start, &mut weights) {
             // The matrices stay beside the weights instead of being merged.
             start.deltas = weights.take_deltas();
@@ -69,8 +69,9 @@ impl Opening {
             };
             (config.n_positions, config.vocab_size)
         } else {
-            let config = bert::Config::from_folder(&folder)?;
-            (config.max_position_embeddings, config.vocab_size)
+            let config = family::Config::from_folder(&folder)?;
+            without_types = config.type_vocab_size <= 1;
+            (config.max_positions(), config.vocab_size)
         };
         if tokenizer.vocab_size() > vocabulary {
             let tokenizer = tokenizer.vocab_size();
@@ -81,16 +82,17 @@ impl Opening {
                 gpt2::labels_of(&folder, weights)?
             }
             Some(weights) if !gpt2 => {
-                let head = bert::head_of(&folder, weights);
+                let head = family::head_of(&folder, weights)?;
                 let wanted = match options.task {
                     Task::TextClassification => EncoderHead::SequenceClassification,
                     Task::TokenClassification => EncoderHead::TokenClassification,
                     _ => EncoderHead::None,
                 };
-                if head == wanted { bert::labels_of(&folder, weights, head)? } else { Vec::new() }
+                if head == wanted { family::labels_of(&folder, weights, head)? } else { Vec::new() }
             }
             _ => Vec::new(),
         };
+        let tokenizer = if without_types { tokenizer.without_types() } else { tokenizer };
         let eos = folder.token_ids("eos_token_id")?.first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }

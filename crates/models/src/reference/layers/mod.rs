@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use serde::Deserialize;
 
+pub use crate::family::activation::Activation;
 use crate::files::weights::Weights;
 use crate::{ModelError, Result};
 
@@ -153,22 +153,6 @@ pub fn causal_mask(past: usize, new: usize, device: &Device) -> Result<Tensor> {
     let keys = past + new;
     let mask: Vec<u8> = (0..new).flat_map(|i| (0..keys).map(move |j| u8::from(j <= past + i))).collect();
     Ok(Tensor::from_vec(mask, (new, keys), device)?)
-}
-
-/// The activations that transformers' GPT-2 and BERT configurations name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// With the error function.
-    #[serde(alias = "gelu_python")]
-    Gelu,
-    /// Hendrycks & Gimpel's tanh approximation.
-    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
-    GeluNew,
-    Relu,
-    #[serde(alias = "swish")]
-    Silu,
-    Tanh,
 }
 
 impl Activation {
