@@ -22,7 +22,7 @@ const ROWS: usize = 4;
 /// Tiles of keys, and lanes of D, that one row or several rows take at once.
 const TILES: usize = 4;
 
-/// out = softmax(q · kᵀ * scale) · v, per job, row and head.
+/// out = softmax(q · kᵀ * scale + bias) · v, per job, row and head.
 ///
 /// A row's bits depend on its query and on the keys and values it sees: not on how its sequence was cut into calls, on
 /// the other jobs, or on the threads.
@@ -219,6 +219,20 @@ impl Head<'_> {
                         self.scores::<S, T, ROWS>(s, keys.as_ptr(), at, count_here);
                     } else {
                         self.scores::<S, T, 1>(s, keys.as_ptr(), at, count_here);
+                    }
+                }
+            }
+            if let Some(bias) = self.job.bias {
+                for r in 0..count {
+                    let bias = bias.of(self.head, self.job.start + row + r);
+                    let scores = &mut self.scores[r * self.keys..][..most.next_multiple_of(LANES)];
+                    let lines = scores.chunks_exact_mut(LANES).zip(bias.chunks_exact(LANES));
+                    for (scores, bias) in lines {
+                        // SAFETY: both are 16 elements.
+                        unsafe {
+                            let sum = s.add(s.load(scores.as_ptr()), s.load(bias.as_ptr()));
+                            s.store(scores.as_mut_ptr(), sum);
+                        }
                     }
                 }
             }
@@ -451,6 +465,15 @@ fn check(job: &AttentionJob, heads: usize, head_dim: usize, causal: bool) -> Res
             if (pool.shape().heads, pool.shape().head_dim) != (heads, head_dim) {
                 return Err(KernelError::CacheMismatch);
             }
+        }
+    }
+    if let Some(bias) = job.bias {
+        if bias.heads() != heads {
+            return Err(KernelError::CacheMismatch);
+        }
+        let (limit, got) = (bias.span(), job.kv.len().max(job.start + job.rows));
+        if got > limit {
+            return Err(KernelError::OutOfRange { what: "position", limit, got });
         }
     }
     let keys = job.kv.len();

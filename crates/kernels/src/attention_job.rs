@@ -1,6 +1,6 @@
 //! What a call of attention is given: each sequence's queries, and where its keys and values are.
 
-use crate::{Input, KvPool, KvType, Output};
+use crate::{DistanceBias, Input, KvPool, KvType, Output};
 
 /// Where keys and values come from.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,8 @@ pub struct AttentionJob<'a> {
     /// Absolute position of row 0. A causal row at position p sees keys 0..=p.
     pub start: usize,
     pub kv: KvSource<'a>,
+    /// Added to the scores after they are scaled; rows' positions count from `start`, keys' from 0.
+    pub bias: Option<&'a DistanceBias>,
     /// [rows, heads * head_dim]
     pub out: Output<'a>,
 }

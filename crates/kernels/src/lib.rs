@@ -14,7 +14,7 @@
 //! | what bf16 is, and rows in it | `bf16.rs`, `operand.rs` |
 //! | what int8 is | `int8.rs` |
 //! | the instruction sets | `simd/` |
-//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs`, `attention_rows.rs` |
+//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs`, `attention_bias.rs`, `attention_rows.rs` |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
@@ -36,6 +36,7 @@
 
 mod arena;
 mod attention;
+mod attention_bias;
 mod attention_job;
 mod attention_rows;
 mod bf16;
@@ -65,6 +66,7 @@ mod types;
 mod weights;
 
 pub use attention::attention;
+pub use attention_bias::DistanceBias;
 pub use attention_job::{AttentionJob, KvSource};
 pub use blocks::{Q4_0_BYTES, Q8_0_BYTES};
 pub use error::KernelError;

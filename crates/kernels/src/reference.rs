@@ -146,7 +146,8 @@ pub fn attention(job: &mut AttentionJob, heads: usize, head_dim: usize, scale: f
             let mut scores: Vec<f32> = (0..keys)
                 .map(|j| {
                     let k = |d: usize| input(key(&job.kv, head, head_dim, j, d));
-                    sum(bf16, head_dim, |acc, d| input(q(d)).mul_add(k(d), acc)) * scale
+                    let score = sum(bf16, head_dim, |acc, d| input(q(d)).mul_add(k(d), acc)) * scale;
+                    job.bias.map_or(score, |bias| score + bias.of(head, job.start + row)[j])
                 })
                 .collect();
             let total = 1.0 / exponentials(&mut scores);

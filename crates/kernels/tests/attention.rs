@@ -3,8 +3,8 @@
 mod common;
 
 use candlewick_kernels::{
-    AttentionJob, Input, KV_BLOCK, KernelError, KvPool, KvShape, KvSource, KvType, KvWrite, Output, Pool,
-    Scratch, attention, reference,
+    AttentionJob, DistanceBias, Input, KV_BLOCK, KernelError, KvPool, KvShape, KvSource, KvType, KvWrite,
+    Output, Pool, Scratch, attention, reference,
 };
 use common::{Random, assert_same_bits, pools};
 use half::bf16;
@@ -62,6 +62,7 @@ fn in_chunks(
             rows,
             start,
             kv: source,
+            bias: None,
             out: (&mut out).into(),
         };
         attention(pool, &mut [job], heads, dim, 0.3, true, &mut scratch).unwrap();
@@ -93,6 +94,7 @@ fn causal_equals_the_reference_on_every_isa() {
                     rows,
                     start: 0,
                     kv: source,
+                    bias: None,
                     out: (&mut expected).into(),
                 };
                 reference::attention(&mut job, heads, dim, 0.3, true);
@@ -104,6 +106,7 @@ fn causal_equals_the_reference_on_every_isa() {
                         rows,
                         start: 0,
                         kv: source,
+                        bias: None,
                         out: (&mut out).into(),
                     };
                     attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
@@ -139,7 +142,15 @@ fn blocks_hold_what_was_written_layer_by_layer() {
             let x = if bf16 { Input::Bf16(&halves) } else { Input::F32(x) };
             let plain = own_rows(x, width, rows);
             for (kv, out) in [cached, plain].into_iter().zip(&mut outs) {
-                let job = AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out: out.into() };
+                let job = AttentionJob {
+                    q: x,
+                    q_stride: 3 * width,
+                    rows,
+                    start: 0,
+                    kv,
+                    bias: None,
+                    out: out.into(),
+                };
                 attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
             }
             assert_same_bits(&outs[0], &outs[1], &format!("layer {layer}, {heads}x{dim}"));
@@ -147,10 +158,17 @@ fn blocks_hold_what_was_written_layer_by_layer() {
     }
 }
 
+/// A number for each head and distance, none of them like another.
+fn bias(heads: usize, span: usize) -> DistanceBias {
+    DistanceBias::new(heads, span, |head, ahead| ((3 * head) as f32 + ahead as f32 * 0.7).sin())
+}
+
 #[test]
 fn full_equals_the_reference_alone_and_in_a_batch() {
-    for ((heads, dim), bf16) in shapes_of_rows() {
+    for (((heads, dim), bf16), with) in shapes_of_rows().flat_map(|shape| [(shape, false), (shape, true)]) {
         let (width, lens) = (heads * dim, [1, 5, 16, 33, 64, 90]);
+        let distances = bias(heads, 90);
+        let bias = with.then_some(&distances);
         let inputs: Vec<Vec<f32>> = lens.iter().map(|len| qkv(*len, width, *len as u64)).collect();
         let halves: Vec<Vec<bf16>> = inputs.iter().map(|x| rounded(x)).collect();
         let inputs: Vec<Input> = inputs
@@ -158,34 +176,99 @@ fn full_equals_the_reference_alone_and_in_a_batch() {
             .zip(&halves)
             .map(|(x, halves)| if bf16 { Input::Bf16(halves) } else { Input::F32(x) })
             .collect();
-        fn job<'a>(x: Input<'a>, width: usize, out: Output<'a>) -> AttentionJob<'a> {
+        fn job<'a>(
+            x: Input<'a>,
+            width: usize,
+            bias: Option<&'a DistanceBias>,
+            out: Output<'a>,
+        ) -> AttentionJob<'a> {
             let rows = x.len() / (3 * width);
             let kv = own_rows(x, width, rows);
-            AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, out }
+            AttentionJob { q: x, q_stride: 3 * width, rows, start: 0, kv, bias, out }
         }
         let mut expected: Vec<Vec<f32>> = lens.iter().map(|len| vec![f32::NAN; len * width]).collect();
         for (x, out) in inputs.iter().zip(&mut expected) {
-            reference::attention(&mut job(*x, width, out.into()), heads, dim, 0.25, false);
+            reference::attention(&mut job(*x, width, bias, out.into()), heads, dim, 0.25, false);
         }
         for pool in pools(2) {
             let mut scratch = Scratch::new();
             let mut together: Vec<Vec<f32>> = lens.iter().map(|len| vec![f32::NAN; len * width]).collect();
             let mut jobs: Vec<_> =
-                inputs.iter().zip(&mut together).map(|(x, out)| job(*x, width, out.into())).collect();
+                inputs.iter().zip(&mut together).map(|(x, out)| job(*x, width, bias, out.into())).collect();
             attention(&pool, &mut jobs, heads, dim, 0.25, false, &mut scratch).unwrap();
             for ((x, together), expected) in inputs.iter().zip(&together).zip(&expected) {
                 assert_same_bits(together, expected, &format!("batch {heads}x{dim} {}", pool.isa()));
                 let mut alone = vec![f32::NAN; x.len() / 3];
-                let jobs = &mut [job(*x, width, (&mut alone).into())];
+                let jobs = &mut [job(*x, width, bias, (&mut alone).into())];
                 attention(&pool, jobs, heads, dim, 0.25, false, &mut scratch).unwrap();
                 assert_same_bits(&alone, expected, &format!("alone {heads}x{dim} {}", pool.isa()));
                 let mut halves = vec![bf16::ZERO; x.len() / 3];
-                let jobs = &mut [job(*x, width, (&mut halves).into())];
+                let jobs = &mut [job(*x, width, bias, (&mut halves).into())];
                 attention(&pool, jobs, heads, dim, 0.25, false, &mut scratch).unwrap();
                 assert_eq!(halves, rounded(expected), "rounded {heads}x{dim} {}", pool.isa());
             }
         }
     }
+}
+
+#[test]
+fn a_bias_is_of_absolute_distances() {
+    let (heads, dim, rows) = (3, 16, 150);
+    let (width, x) = (heads * dim, qkv(rows, heads * dim, 21));
+    let bias = bias(heads, 160);
+    for kv_type in KvType::ALL {
+        let (mut kv, blocks) = pool_of(heads, dim, rows, kv_type);
+        write(&mut kv, 0, &blocks, 0, &x, width);
+        // By the reference, or by the fast kernel of a pool.
+        let run = |start: usize, pool: Option<&Pool>| {
+            let mut out = vec![f32::NAN; (rows - start) * width];
+            let mut job = AttentionJob {
+                q: Input::F32(&x).from(start * 3 * width),
+                q_stride: 3 * width,
+                rows: rows - start,
+                start,
+                kv: KvSource::Blocks { pool: &kv, layer: 0, blocks: &blocks, len: rows },
+                bias: Some(&bias),
+                out: Output::F32(&mut out),
+            };
+            match pool {
+                None => reference::attention(&mut job, heads, dim, 0.3, true),
+                Some(pool) => {
+                    attention(pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
+                }
+            }
+            out
+        };
+        let expected = run(0, None);
+        for pool in pools(2) {
+            for start in [0, 7, 64, 149] {
+                let what = format!("{kv_type} from {start} {}", pool.isa());
+                assert_same_bits(&run(start, Some(&pool)), &expected[start * width..], &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bias_of_other_heads_or_of_too_few_positions_is_refused() {
+    let (x, mut out) = (qkv(9, 16, 3), vec![0.0; 9 * 16]);
+    let mut ask = |bias: &DistanceBias| {
+        let kv = own_rows(Input::F32(&x), 16, 9);
+        let job = AttentionJob {
+            q: (&x).into(),
+            q_stride: 48,
+            rows: 9,
+            start: 0,
+            kv,
+            bias: Some(bias),
+            out: (&mut out).into(),
+        };
+        attention(&Pool::new(1), &mut [job], 2, 8, 1.0, false, &mut Scratch::new())
+            .map_err(|error| error.code())
+    };
+    assert_eq!(ask(&bias(2, 9)), Ok(()));
+    assert_eq!(ask(&bias(2, 8)), Err("out_of_range"));
+    assert_eq!(ask(&bias(1, 9)), Err("cache_mismatch"));
 }
 
 proptest! {
@@ -237,8 +320,15 @@ fn what_was_in_a_block_before_does_not_count() {
         let mut out = vec![0.0; (to - from) * width];
         let source = KvSource::Blocks { pool: kv, layer: 1, blocks, len: to };
         let (rows, q_stride) = (to - from, 3 * width);
-        let job =
-            AttentionJob { q: part.into(), q_stride, rows, start: from, kv: source, out: (&mut out).into() };
+        let job = AttentionJob {
+            q: part.into(),
+            q_stride,
+            rows,
+            start: from,
+            kv: source,
+            bias: None,
+            out: (&mut out).into(),
+        };
         attention(&pool, &mut [job], heads, dim, 0.3, true, &mut Scratch::new()).unwrap();
         out
     };
@@ -287,6 +377,7 @@ fn bounds_are_typed_errors() {
             rows: 2,
             start,
             kv: source,
+            bias: None,
             out: (&mut out).into(),
         };
         attention(&pool, &mut [job], heads, dim, 1.0, true, &mut scratch)

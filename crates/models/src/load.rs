@@ -7,9 +7,9 @@ use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::{
-    Bert, CandleBert, CandleGpt2, CandleGpt2Classifier, CausalBackend, CausalInfo, ChatTemplate,
-    CpuGpt2Classifier, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderUsage, Gpt2, Gpt2Classifier,
-    LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result, Tokenizer, Weights, family, gpt2,
+    CandleBert, CandleGpt2, CandleGpt2Classifier, CausalBackend, CausalInfo, ChatTemplate, CpuGpt2Classifier,
+    Dtype, Encoder, EncoderHead, EncoderInfo, EncoderUsage, Gpt2, Gpt2Classifier, LoadObserver, LoadOptions,
+    ModelError, ModelFolder, Params, Result, Tokenizer, Weights, family, gpt2,
 };
 
 /// Of a CPU: sequences that run at once, and tokens beyond which a step is no more efficient.
@@ -159,8 +159,7 @@ pub fn load_encoder(
             Target::Cpu if options.reference => {
                 candle_takes(options, false)?;
                 let params = Params::new(&weights, candle_core::Device::Cpu);
-                let bert = Bert::load(&params, &config, has_pooler, head, info.labels.len())?;
-                Box::new(CandleBert::new(bert, info))
+                Box::new(CandleBert::load(&params, &config, info)?)
             }
             Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
         })

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use candlewick_models::layers::{cross_entropy, ids_tensor};
-use candlewick_models::{Bert, EncoderHead, Gpt2, ModelFolder, Params, Weights, family, gpt2};
+use candlewick_models::{Bert, EncoderHead, EncoderModel, Gpt2, ModelFolder, Params, Weights, family, gpt2};
 use serde_json::Value;
 use support::Fixture;
 

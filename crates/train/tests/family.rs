@@ -4,12 +4,13 @@
 mod support;
 
 use candlewick_models::{
-    EncoderInput, EncoderWant, LoadOptions, ModelFolder, Names, Tokenizer, Weights, family, gpt2, load_encoder,
+    EncoderInput, EncoderWant, LoadOptions, ModelFolder, Names, Tokenizer, Weights, family, gpt2,
+    load_encoder,
 };
 use candlewick_train::data::{Example, ProblemType};
 use candlewick_train::model::{
-    Bert, BertDropouts, Classes, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Params, Pass, Source, Stack, attach,
-    merge,
+    Bert, BertDropouts, Classes, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Params, Pass, Source, Stack,
+    attach, merge,
 };
 use candlewick_train::trainer::Event;
 use serde_json::{Value, json};
@@ -102,7 +103,9 @@ fn gradients_of_a_gpt2_that_classifies() {
     let padding = gpt2::padding_of(&folder).unwrap();
     for case in fixture.expected["cases"].as_array().unwrap() {
         let title = case["name"].as_str().unwrap();
-        let HeadKind::Sequence { classes: count, problem } = head(title) else { unreachable!("of sequences") };
+        let HeadKind::Sequence { classes: count, problem } = head(title) else {
+            unreachable!("of sequences")
+        };
         let mut source = Source::new(Some(&weights), 0.02, 0);
         let dropouts = Dropouts { embedding: 0.0, attention: 0.0, residual: 0.0 };
         let classes = Classes { count, problem, padding };
@@ -189,7 +192,11 @@ fn served(folder: &str, rows: &[(String, usize)]) -> (f64, Vec<Vec<f32>>) {
 
 const TRAINED: [(&str, &str, &str); 6] = [
     ("bert", "BertForSequenceClassification", "bert.encoder.layer.0.attention.self.query.weight"),
-    ("distilbert", "DistilBertForSequenceClassification", "distilbert.transformer.layer.0.attention.q_lin.weight"),
+    (
+        "distilbert",
+        "DistilBertForSequenceClassification",
+        "distilbert.transformer.layer.0.attention.q_lin.weight",
+    ),
     ("roberta", "RobertaForSequenceClassification", "classifier.out_proj.weight"),
     ("electra", "ElectraForSequenceClassification", "electra.embeddings_project.weight"),
     ("mpnet", "MPNetForSequenceClassification", "mpnet.encoder.layer.1.attention.attn.q.weight"),

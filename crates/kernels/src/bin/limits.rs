@@ -230,6 +230,7 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
                                 rows,
                                 start,
                                 kv,
+                                bias: None,
                                 out: (&mut out).into(),
                             };
                             attention(pool, &mut [job], heads, dim, 0.125, true, &mut scratch).unwrap();
@@ -259,7 +260,7 @@ fn around(report: &Report, pool: &Pool, peak: f64, memory: &Memory) {
             };
             let job = |out| {
                 let out = Output::F32(out);
-                AttentionJob { q: x, q_stride: 3 * width, rows: len, start: 0, kv, out }
+                AttentionJob { q: x, q_stride: 3 * width, rows: len, start: 0, kv, bias: None, out }
             };
             let mut jobs: Vec<_> = outs.iter_mut().map(|out: &mut Vec<f32>| job(out)).collect();
             attention(pool, &mut jobs, heads, dim, 0.125, false, &mut scratch).unwrap();

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
 
-use candlewick_kernels::{Activation as Act, AttentionJob, Input, KvSource, Layout, attention};
+use candlewick_kernels::{Activation as Act, AttentionJob, DistanceBias, Input, KvSource, Layout, attention};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
@@ -17,6 +17,7 @@ use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, Rows, Table, space};
 use crate::family::architecture::POOLER;
 use crate::family::config::{Config, WORD_EMBEDDINGS};
 use crate::family::heads::{QA_OUTPUTS, TOKEN_CLASSIFIER, classifier_of};
+use crate::family::relative::bucket;
 use crate::{
     Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput, EncoderOutput, EncoderWant, LoadObserver,
     LoadOptions, ModelError, Result, Weights,
@@ -82,6 +83,8 @@ pub struct CpuBert {
     head: Head,
     activation: Act,
     scale: f32,
+    /// Added to all layers' scores.
+    bias: Option<DistanceBias>,
     /// Whether what products read is kept in bf16 between them.
     rounded: bool,
     space: Space,
@@ -162,6 +165,7 @@ impl CpuBert {
             head,
             activation: config.hidden_act.into(),
             scale: crate::reference::layers::softmax_scale(config.head_dim(), true) as f32,
+            bias: (config.relative_buckets > 0).then(|| distance_bias(&load, config)).transpose()?,
             space: Space {
                 qkv: Rows::new(rounded),
                 value: Rows::new(rounded),
@@ -248,7 +252,15 @@ impl CpuBert {
                 None => (q.from(2 * h), stride),
             };
             let kv = KvSource::Rows { k: q.from(h), k_stride: stride, v, v_stride, len: rows };
-            jobs.push(AttentionJob { q, q_stride: stride, rows, start: 0, kv, out: this });
+            jobs.push(AttentionJob {
+                q,
+                q_stride: stride,
+                rows,
+                start: 0,
+                kv,
+                bias: self.bias.as_ref(),
+                out: this,
+            });
             (row, out) = (row + rows, others);
         }
         attention(&cpu.pool, &mut jobs, heads, h / heads, self.scale, false, &mut cpu.scratch)?;
@@ -383,7 +395,10 @@ impl Encoder for CpuBert {
                 let (heads, scale, stride) = (self.info.heads, self.scale, self.layers[index].qkv.output());
                 let qkv = self.space.qkv.to_f32(m * stride);
                 for (output, qkv) in outputs.iter_mut().zip(split(&qkv, &lengths, stride)) {
-                    output.attentions.push(attention_weights(qkv, stride, h, heads, scale, false));
+                    let bias = self.bias.as_ref();
+                    let added =
+                        |head: usize, i: usize, j: usize| bias.map_or(0.0, |bias| bias.of(head, i)[j]);
+                    output.attentions.push(attention_weights(qkv, stride, h, heads, scale, added));
                 }
             }
         }
@@ -438,16 +453,24 @@ fn states<'a>(x: &'a [f32], rounded: &'a Option<&mut [bf16]>) -> Input<'a> {
     }
 }
 
-/// softmax(q kᵀ · scale) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and key.
-/// `causal`: a token sees none behind it. The kernel does not keep these weights; when they are asked for, they are
-/// computed again, by the definition.
+/// What attention adds by distance, of as many positions as a text may have.
+fn distance_bias(load: &Loader<'_>, config: &Config) -> Result<DistanceBias> {
+    let (rows, heads) = (config.relative_buckets, config.num_attention_heads);
+    let table = load.vector("encoder.relative_attention_bias.weight", &[rows, heads])?;
+    let value = |head: usize, ahead: isize| table[bucket(ahead) * heads + head];
+    Ok(DistanceBias::new(heads, config.max_positions(), value))
+}
+
+/// softmax(q kᵀ · scale + added) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and
+/// key. `added`: of a head, a query and a key; minus infinity hides the key. The kernel does not keep these weights; when
+/// they are asked for, they are computed again, by the definition.
 pub(crate) fn attention_weights(
     qkv: &[f32],
     stride: usize,
     h: usize,
     heads: usize,
     scale: f32,
-    causal: bool,
+    added: impl Fn(usize, usize, usize) -> f32,
 ) -> Vec<f32> {
     let (t, d) = (qkv.len() / stride, h / heads);
     let mut weights = Vec::with_capacity(heads * t * t);
@@ -457,13 +480,12 @@ pub(crate) fn attention_weights(
             let q = part(i, 0);
             let first = weights.len();
             let score = |j: usize| q.iter().zip(part(j, 1)).map(|(q, k)| q * k).sum::<f32>() * scale;
-            weights.extend((0..if causal { i + 1 } else { t }).map(score));
+            weights.extend((0..t).map(|j| score(j) + added(head, i, j)));
             let row = &mut weights[first..];
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             row.iter_mut().for_each(|x| *x = (*x - largest).exp());
             let sum: f32 = row.iter().sum();
             row.iter_mut().for_each(|x| *x /= sum);
-            weights.resize(first + t, 0.0);
         }
     }
     weights

@@ -218,7 +218,8 @@ impl<'a> Around for Cached<'a> {
             let (rows, start) = (step.tokens.len(), step.start);
             let (this, rest) = out.split_at_mut(rows * d);
             let kv = KvSource::Blocks { pool: &*self.kv, layer, blocks: step.blocks, len: start + rows };
-            jobs.push(AttentionJob { q: q.into(), q_stride: 3 * d, rows, start, kv, out: this.into() });
+            let (q_stride, bias, this) = (3 * d, None, this.into());
+            jobs.push(AttentionJob { q: q.into(), q_stride, rows, start, kv, bias, out: this });
             (q, out) = (&q[rows * 3 * d..], rest);
         }
         attention(&cpu.pool, &mut jobs, self.heads, d / self.heads, self.scale, true, &mut cpu.scratch)?;

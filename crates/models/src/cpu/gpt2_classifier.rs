@@ -101,7 +101,8 @@ impl Around for Texts<'_> {
             let (this, rest) = out.split_at_mut(rows * d);
             let (k, v) = ((&q[d..]).into(), (&q[2 * d..]).into());
             let kv = KvSource::Rows { k, k_stride: 3 * d, v, v_stride: 3 * d, len: rows };
-            jobs.push(AttentionJob { q: q.into(), q_stride: 3 * d, rows, start: 0, kv, out: this.into() });
+            let (q_stride, bias, this) = (3 * d, None, this.into());
+            jobs.push(AttentionJob { q: q.into(), q_stride, rows, start: 0, kv, bias, out: this });
             (q, out) = (&q[rows * 3 * d..], rest);
         }
         attention(&cpu.pool, &mut jobs, self.heads, d / self.heads, self.scale, true, &mut cpu.scratch)?;
@@ -150,8 +151,9 @@ impl Encoder for CpuGpt2Classifier {
             let scale = block.scale;
             block.forward(&mut self.cpu, &mut self.space, m, &mut Texts { batch, heads, scale })?;
             if want.attentions.contains(index) {
+                let seen = |_, i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
                 for (output, qkv) in outputs.iter_mut().zip(split(&self.space.qkv, &lengths, 3 * d)) {
-                    output.attentions.push(attention_weights(qkv, 3 * d, d, heads, scale, true));
+                    output.attentions.push(attention_weights(qkv, 3 * d, d, heads, scale, seen));
                 }
             }
         }

@@ -4,12 +4,19 @@ use candle_core::Tensor;
 
 use crate::contract::causal::check_steps;
 use crate::contract::input::check_batch;
+use crate::family::config::Config;
 use crate::memory::kv_spec;
+use crate::reference::bert::Bert;
+use crate::reference::distilbert::DistilBert;
+use crate::reference::electra::Electra;
+use crate::reference::encoder::EncoderModel;
 use crate::reference::layers::ids_tensor;
+use crate::reference::mpnet::MpNet;
+use crate::reference::roberta::Roberta;
 use crate::{
-    Bert, BlockId, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput,
-    EncoderOutput, EncoderWant, Gpt2, Gpt2Classifier, KvSpec, Layers, LoadOptions, LogitRows, ModelError, Past, Result, Step,
-    StepLogits,
+    BlockId, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput,
+    EncoderOutput, EncoderWant, Gpt2, Gpt2Classifier, KvSpec, Layers, LoadOptions, LogitRows, ModelError,
+    Params, Past, Result, Step, StepLogits,
 };
 
 /// Positions of a block.
@@ -126,15 +133,23 @@ fn of_states(states: &[Tensor], want: &EncoderWant) -> Result<EncoderOutput> {
     Ok(output)
 }
 
-/// BERT on Candle, one text after the other, so that nothing is padded.
+/// An encoder of BERT's family on Candle, one text after the other, so that nothing is padded.
 pub struct CandleBert {
-    model: Bert,
+    model: Box<dyn EncoderModel>,
     info: EncoderInfo,
 }
 
 impl CandleBert {
-    pub fn new(model: Bert, info: EncoderInfo) -> Self {
-        Self { model, info }
+    pub fn load(params: &Params, config: &Config, info: EncoderInfo) -> Result<Self> {
+        let (pooler, head, classes) = (info.has_pooler, info.head, info.labels.len());
+        let model: Box<dyn EncoderModel> = match config.architecture.model_type {
+            "bert" => Box::new(Bert::load(params, config, pooler, head, classes)?),
+            "distilbert" => Box::new(DistilBert::load(params, config, head, classes)?),
+            "electra" => Box::new(Electra::load(params, config, head, classes)?),
+            "mpnet" => Box::new(MpNet::load(params, config, pooler, head, classes)?),
+            _ => Box::new(Roberta::load(params, config, pooler, head, classes)?),
+        };
+        Ok(Self { model, info })
     }
 
     fn one(

@@ -7,11 +7,11 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::family::heads::class_names;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::files::weights::Weights;
-use crate::family::heads::class_names;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
     split_heads,

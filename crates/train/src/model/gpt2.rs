@@ -257,8 +257,7 @@ impl Gpt2 {
 
     fn chosen(&self, cpu: &Cpu, params: &Params, selected: &Selected, len: usize) -> Chosen {
         let states = selected.gather(cpu, &self.stack.output[..len], self.config.n_embd);
-        let (mut normal, mut stats) =
-            (Floats::zeroed(states.len()), Floats::zeroed(2 * selected.rows.len()));
+        let (mut normal, mut stats) = (Floats::zeroed(states.len()), Floats::zeroed(2 * selected.rows.len()));
         self.ln_f.forward(cpu, params, &states, &mut stats, &mut normal);
         Chosen { states, normal, stats }
     }

@@ -49,9 +49,18 @@ pub(super) enum Head {
         drops_first: bool,
     },
     /// Dropout → linear, for every token.
-    Token { classifier: Linear, dropout: bool },
+    Token {
+        classifier: Linear,
+        dropout: bool,
+    },
     /// Dense → activation → norm → decoder (V, E) and its bias.
-    MaskedLm { dense: Linear, norm: Norm, decoder: Id, bias: Id, activation: Activation },
+    MaskedLm {
+        dense: Linear,
+        norm: Norm,
+        decoder: Id,
+        bias: Id,
+        activation: Activation,
+    },
     Embedding,
 }
 
@@ -94,7 +103,13 @@ impl Head {
                     false => source.matrix(&config.decoder_weight(), &[config.vocab_size, e], deviation)?,
                 };
                 let bias = source.vector(bias, config.vocab_size, 0.0)?;
-                Self::MaskedLm { dense, norm, decoder, bias, activation: config.masked_lm_activation().into() }
+                Self::MaskedLm {
+                    dense,
+                    norm,
+                    decoder,
+                    bias,
+                    activation: config.masked_lm_activation().into(),
+                }
             }
             HeadKind::Embedding => {
                 // Not used, but the checkpoint's: it is written again.

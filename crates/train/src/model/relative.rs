@@ -74,7 +74,8 @@ impl Relative {
         let Some(gradient) = params[self.table].gradient_to_add().filter(|_| from.trains) else { return };
         let (count, reach) = (from.count(), from.reach as isize);
         let mut sums = vec![0f64; gradient.len()];
-        for (i, list) in from.gradient[..from.sequences * self.heads * count].chunks_exact(count).enumerate() {
+        for (i, list) in from.gradient[..from.sequences * self.heads * count].chunks_exact(count).enumerate()
+        {
             let head = i % self.heads;
             for (at, x) in list.iter().enumerate() {
                 sums[bucket(at as isize - reach) * self.heads + head] += f64::from(*x);

@@ -229,7 +229,6 @@ fn default_targets(gpt2: bool, names: Names) -> Vec<String> {
 /// Modules that the checkpoint lacks, so that they are trained and saved whole.
 fn new_modules(new: &[String]) -> Vec<String> {
     let head = |name: &&String| !Names::is_body(name) || name.starts_with("pooler.");
-    let modules: BTreeSet<&str> =
-        new.iter().filter(head).filter_map(|name| name.split('.').next()).collect();
+    let modules: BTreeSet<&str> = new.iter().filter(head).filter_map(|name| name.split('.').next()).collect();
     modules.into_iter().map(str::to_string).collect()
 }

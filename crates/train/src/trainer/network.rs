@@ -15,7 +15,8 @@ use super::tensors::{self, Sum, sync_folder};
 use crate::data::{Example, Opened, ProblemType, Task};
 use crate::evaluate::Input;
 use crate::model::{
-    Bert, BertDropouts, Classes, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack, merge,
+    Bert, BertDropouts, Classes, Cpu, Dropouts, Gpt2, HeadKind, Outcome, Param, Params, Pass, Source, Stack,
+    merge,
 };
 use crate::{Result, TrainError};
 
@@ -117,7 +118,13 @@ impl Network {
             params,
             adapter,
             new,
-            config: written_config(&folder.config, architecture_name(folder, head)?, head, options.task, data),
+            config: written_config(
+                &folder.config,
+                architecture_name(folder, head)?,
+                head,
+                options.task,
+                data,
+            ),
             files: match options.task {
                 Task::Dialogue => without_chat_template(side_files(folder)?)?,
                 _ => side_files(folder)?,
@@ -177,7 +184,8 @@ impl Network {
             rest.split('.').next()?.parse().ok()
         };
         // What all layers share, MPNet's bias by distance, is below the lowest one too.
-        let below = ["wte.", "wpe.", "embeddings.", "embeddings_project.", "encoder.relative_attention_bias."];
+        let below =
+            ["wte.", "wpe.", "embeddings.", "embeddings_project.", "encoder.relative_attention_bias."];
         let embedding = |name: &str| below.iter().any(|part| name.starts_with(part));
         if options.freeze_layers > 0 {
             for param in &mut self.params.all {

@@ -80,10 +80,14 @@ pub fn folder(kind: &str) -> tempfile::TempDir {
         Value::Object(all)
     };
     let config = match kind {
-        "gpt2" => json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 40, "n_embd": 24, "n_layer": 2,
-                          "n_head": 3, "eos_token_id": 3 }),
-        "distilbert" => json!({ "model_type": kind, "vocab_size": size, "dim": 24, "n_layers": 2, "n_heads": 3,
-                                "hidden_dim": 40, "max_position_embeddings": 48 }),
+        "gpt2" => {
+            json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 40, "n_embd": 24, "n_layer": 2,
+                          "n_head": 3, "eos_token_id": 3 })
+        }
+        "distilbert" => {
+            json!({ "model_type": kind, "vocab_size": size, "dim": 24, "n_layers": 2, "n_heads": 3,
+                                "hidden_dim": 40, "max_position_embeddings": 48 })
+        }
         "electra" => with(json!({ "embedding_size": 16 })),
         "roberta" => with(json!({ "pad_token_id": 0, "type_vocab_size": 1 })),
         _ => with(json!({})),

@@ -184,11 +184,21 @@ pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
 
 /// softmax(q kᵀ · scale, masked) v. q: (B, H, T, D), k and v: (B, H, S, D), visible: u8, broadcast to (B, H, T, S).
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64, visible: Option<&Tensor>) -> Result<Tensor> {
+    attention_with(q, k, v, scale, None, visible)
+}
+
+/// As `attention`; `bias`, broadcast to (B, H, T, S), is added to the scaled scores.
+pub fn attention_with(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    bias: Option<&Tensor>,
+    visible: Option<&Tensor>,
+) -> Result<Tensor> {
     let scores = (q.matmul(&k.t()?.contiguous()?)? * scale)?;
-    let scores = match visible {
-        Some(visible) => mask_scores(&scores, visible)?,
-        None => scores,
-    };
+    let scores = bias.map_or(Ok(scores.clone()), |bias| scores.broadcast_add(bias))?;
+    let scores = visible.map_or(Ok(scores.clone()), |visible| mask_scores(&scores, visible))?;
     Ok(softmax(&scores)?.matmul(v)?)
 }
 
