@@ -196,11 +196,14 @@ fn activations() {
     }
 }
 
-/// One head's attention in f64, with its gradients by the chain rule over stored matrices.
+/// One head's attention in f64, with its gradients by the chain rule over stored matrices. `bias`: what is added to the
+/// score of a query and a key; `dbias` is told its gradient.
 fn attention_reference(
     (rows, width): (usize, usize),
     scale: f64,
     causal: bool,
+    bias: impl Fn(usize, usize) -> f64,
+    mut dbias: impl FnMut(usize, usize, f64),
     [q, k, v, dout]: [&[f64]; 4],
 ) -> [Vec<f64>; 4] {
     let dot = |a: &[f64], i: usize, b: &[f64], j: usize| -> f64 {
@@ -209,13 +212,15 @@ fn attention_reference(
     let mut out = [(); 4].map(|()| vec![0.0; rows * width]);
     for i in 0..rows {
         let seen = if causal { i + 1 } else { rows };
-        let exps: Vec<f64> = (0..seen).map(|j| (scale * dot(q, i, k, j)).exp()).collect();
+        let exps: Vec<f64> = (0..seen).map(|j| (scale * dot(q, i, k, j) + bias(i, j)).exp()).collect();
         let sum: f64 = exps.iter().sum();
         let p: Vec<f64> = exps.iter().map(|e| e / sum).collect();
         let dp: Vec<f64> = (0..seen).map(|j| dot(dout, i, v, j)).collect();
         let common: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
         for j in 0..seen {
-            let ds = p[j] * (dp[j] - common) * scale;
+            let dscore = p[j] * (dp[j] - common);
+            dbias(i, j, dscore);
+            let ds = dscore * scale;
             for c in 0..width {
                 out[0][i * width + c] += p[j] * v[j * width + c];
                 out[1][i * width + c] += ds * k[j * width + c];
@@ -241,18 +246,31 @@ fn attention() {
     let rows = *starts.last().unwrap();
     let (qkv, dout) = (values(5, rows * 3 * d), values(6, rows * d));
     let scale = 1.0 / (width as f32).sqrt();
-    for (causal, p) in [(true, 0.0), (false, 0.0), (true, 0.3), (false, 0.3)] {
+    let reach = 131;
+    let distances = 2 * reach + 1;
+    let numbers = values(9, heads * distances);
+    for (causal, p, biased) in [
+        (true, 0.0, false),
+        (false, 0.0, false),
+        (true, 0.3, false),
+        (false, 0.3, false),
+        (false, 0.0, true),
+        (true, 0.0, true),
+    ] {
         let dropout = Dropout::new(p, 99);
-        let attention = Attention { starts: &starts, heads, width, scale, causal, dropout };
+        let bias = biased.then_some(Bias { values: &numbers, reach });
+        let attention = Attention { starts: &starts, heads, width, scale, causal, dropout, bias };
+        let lists = if biased { lengths.len() * heads * distances } else { 0 };
         let found = same_bits("attention", |pool| {
             let mut scratch = Floats::default();
             let (mut mixed, mut sums) = (vec![0.0; rows * d], vec![0.0; rows * heads]);
             attention_forward(pool, attention, &qkv, &mut scratch, &mut mixed, &mut sums);
-            let mut dqkv = vec![9.0; qkv.len()];
-            attention_backward(pool, attention, &qkv, &mixed, &sums, &dout, &mut scratch, &mut dqkv);
-            [mixed, dqkv].concat()
+            let (mut dqkv, mut dbias) = (vec![9.0; qkv.len()], vec![0.0; lists]);
+            let given = biased.then_some(&mut dbias[..]);
+            attention_backward(pool, attention, &qkv, &mixed, &sums, &dout, &mut scratch, &mut dqkv, given);
+            [mixed, dqkv, dbias].concat()
         });
-        let mut expected = vec![0f64; rows * d + qkv.len()];
+        let mut expected = vec![0f64; rows * d + qkv.len() + lists];
         // Which values are dropped is the kernel's own affair: the gradient is tested by differences, below.
         if p > 0.0 {
             let zeros = found[..rows * d].iter().filter(|x| **x == 0.0).count();
@@ -275,12 +293,22 @@ fn attention() {
                 };
                 let parts =
                     [take(&qkv, 3 * d, 0), take(&qkv, 3 * d, d), take(&qkv, 3 * d, 2 * d), take(&dout, d, 0)];
+                let at = |i: usize, j: usize| reach + j - i;
+                let list = rows * d + qkv.len() + (sequence * heads + head) * distances;
+                let number =
+                    |i, j| if biased { f64::from(numbers[head * distances + at(i, j)]) } else { 0.0 };
+                let mut dbias = vec![0.0; distances];
                 let [out, dq, dk, dv] = attention_reference(
                     (*len, width),
                     f64::from(scale),
                     causal,
+                    number,
+                    |i, j, ds| dbias[at(i, j)] += ds,
                     [&parts[0], &parts[1], &parts[2], &parts[3]],
                 );
+                if biased {
+                    expected[list..][..distances].copy_from_slice(&dbias);
+                }
                 for i in 0..len * width {
                     let (row, column) = (starts[sequence] + i / width, head * width + i % width);
                     expected[row * d + column] = out[i];
@@ -301,8 +329,15 @@ fn attention_with_dropout_by_differences() {
     let d = heads * width;
     let (qkv, dout) = (values(7, 9 * 3 * d), values(8, 9 * d));
     let pool = Pool::new(1);
-    let attention =
-        Attention { starts: &starts, heads, width, scale: 0.5, causal: true, dropout: Dropout::new(0.4, 3) };
+    let attention = Attention {
+        starts: &starts,
+        heads,
+        width,
+        scale: 0.5,
+        causal: true,
+        dropout: Dropout::new(0.4, 3),
+        bias: None,
+    };
     let run = |qkv: &[f32]| {
         let (mut mixed, mut sums) = (vec![0.0; 9 * d], vec![0.0; 9 * heads]);
         attention_forward(&pool, attention, qkv, &mut Floats::default(), &mut mixed, &mut sums);
@@ -310,7 +345,7 @@ fn attention_with_dropout_by_differences() {
     };
     let (mixed, sums) = run(&qkv);
     let mut dqkv = vec![0.0; qkv.len()];
-    attention_backward(&pool, attention, &qkv, &mixed, &sums, &dout, &mut Floats::default(), &mut dqkv);
+    attention_backward(&pool, attention, &qkv, &mixed, &sums, &dout, &mut Floats::default(), &mut dqkv, None);
     let loss = |qkv: &[f32]| -> f64 {
         run(qkv).0.iter().zip(&dout).map(|(x, g)| f64::from(*x) * f64::from(*g)).sum()
     };

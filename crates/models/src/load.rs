@@ -4,13 +4,14 @@ use std::path::Path;
 
 use crate::device::{Target, on_device};
 use crate::family::mismatch::check_model;
+use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
 use crate::text::gguf_tokenizer::NamedIds;
 use crate::{
-    CandleBert, CandleGpt2, CausalBackend, CausalInfo, ChatTemplate, Dtype, Encoder, EncoderHead,
-    EncoderInfo, EncoderUsage, Gpt2, LoadObserver, LoadOptions, ModelError, ModelFolder, Params, Result,
-    Tokenizer, Weights, family, gpt2,
+    CandleBert, CandleGpt2, CandleGpt2Classifier, CausalBackend, CausalInfo, ChatTemplate, CpuGpt2Classifier,
+    Dtype, Encoder, EncoderHead, EncoderInfo, EncoderUsage, Gpt2, Gpt2Classifier, LoadObserver, LoadOptions,
+    ModelError, ModelFolder, Params, Result, Tokenizer, Weights, family, gpt2,
 };
 
 /// Of a CPU: sequences that run at once, and tokens beyond which a step is no more efficient.
@@ -121,6 +122,9 @@ pub fn load_encoder(
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn Encoder>> {
     let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
+    if folder.model_type()? == "gpt2" {
+        return load_gpt2_classifier(folder, options, observer);
+    }
     let config = family::Config::from_folder(&folder)?;
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
@@ -165,6 +169,63 @@ pub fn load_encoder(
                 Box::new(CandleBert::load(&params, &config, info)?)
             }
             Target::Cpu => Box::new(crate::CpuBert::load(&weights, &config, info, options, observer)?),
+        })
+    };
+    Ok(Loaded { model: on_device(options, load)?, tokenizer, chat: None })
+}
+
+/// A GPT-2 that classifies texts, on the CPU.
+fn load_gpt2_classifier(
+    mut folder: ModelFolder,
+    options: &LoadOptions,
+    observer: &dyn LoadObserver,
+) -> Result<Loaded<dyn Encoder>> {
+    let config = gpt2::Config::of_classifier(&folder)?;
+    let tokenizer = folder.tokenizer()?.map(Tokenizer::untyped);
+    check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
+    let padding = gpt2::padding_of(&folder)?;
+    let weights = folder.weights()?;
+    if !gpt2::is_classifier(&folder, &weights) {
+        return Err(foreign::gpt2_reads_nothing(&folder.config));
+    }
+    let labels = gpt2::labels_of(&folder, &weights)?;
+    let parameters = config.parameter_count() + (labels.len() * config.n_embd) as u64;
+    let info = EncoderInfo {
+        model_type: "gpt2",
+        vocab_size: config.vocab_size,
+        max_positions: config.n_positions,
+        type_vocab_size: 1,
+        hidden_size: config.n_embd,
+        layers: config.n_layer,
+        heads: config.n_head,
+        parameters,
+        weight_bytes: 4 * parameters,
+        has_pooler: false,
+        head: EncoderHead::SequenceClassification,
+        labels,
+        usage: EncoderUsage::from_folder(&folder)?,
+        dtype: Dtype::F32,
+        device: Target::Cpu.device(),
+        device_name: None,
+        threads: options.threads,
+        instruction_set: candlewick_kernels::isa().to_string(),
+    };
+    let load = |target: Target| -> Result<Box<dyn Encoder>> {
+        let info = info.clone();
+        Ok(match target {
+            #[cfg(feature = "cuda")]
+            Target::Gpu(_) => {
+                return Err(ModelError::UnsupportedDevice("a GPT-2 that classifies texts on cuda".into()));
+            }
+            Target::Cpu if options.reference => {
+                candle_takes(options, false)?;
+                let params = Params::new(&weights, candle_core::Device::Cpu);
+                let model = Gpt2Classifier::load(&params, &config, info.labels.len(), padding)?;
+                Box::new(CandleGpt2Classifier::new(model, info))
+            }
+            Target::Cpu => {
+                Box::new(CpuGpt2Classifier::load(&weights, &config, padding, info, options, observer)?)
+            }
         })
     };
     Ok(Loaded { model: on_device(options, load)?, tokenizer, chat: None })

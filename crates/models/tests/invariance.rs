@@ -113,8 +113,8 @@ fn gpt2() {
 }
 
 #[test]
-fn bert() {
-    for name in ["bert-classify-5", "bert-mlm"] {
+fn encoders() {
+    for name in ["bert-classify-5", "bert-mlm", "classify-gpt2"] {
         for dtype in DTYPES {
             texts_alone_and_together(name, dtype, batches(dtype));
         }

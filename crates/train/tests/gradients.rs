@@ -9,23 +9,12 @@ use candlewick_train::model::{
     Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, LoraShape, Outcome, Params, Pass, Source, attach,
     merge,
 };
-use support::{Fixture, relative};
+use support::{Fixture, deviation, relative};
 
 const TOLERANCE: f64 = 1e-5;
 
 fn never() -> bool {
     false
-}
-
-/// The error of a gradient, relative to its norm. Where softmax does not see a bias (a key's, what is the same for all
-/// tokens of an answer), the gradient is rounding alone, and the norm of that of the weight beside it counts.
-fn deviation<'a>(name: &str, found: &[f32], expected: impl Fn(&str) -> &'a [f32]) -> f64 {
-    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    let own = expected(name);
-    let difference: Vec<f32> = found.iter().zip(own).map(|(a, b)| a - b).collect();
-    assert_eq!(found.len(), own.len(), "{name}");
-    let noise = name.ends_with("bias") && norm(own) < 1e-5;
-    norm(&difference) / norm(if noise { expected(&name.replace("bias", "weight")) } else { own })
 }
 
 /// Compares the case's gradients, `prefix` taken off their names.

@@ -20,6 +20,10 @@ fn a_run_that_was_ended_anywhere_goes_on_with_the_same_bits() {
         ("bert", "fill-mask", json!({})),
         ("gpt2", "text-generation", json!({ "precision": "bf16", "gradientAccumulationSteps": 2 })),
         ("bert", "text-classification", json!({ "precision": "bf16", "lora": { "rank": 2 } })),
+        ("gpt2", "text-classification", json!({ "precision": "bf16" })),
+        ("mpnet", "text-classification", json!({ "dropout": 0.2, "gradientCheckpointing": true })),
+        ("distilbert", "text-classification", json!({ "lora": { "rank": 2 } })),
+        ("electra", "fill-mask", json!({})),
     ];
     for (kind, task, mut more) in cases {
         let folder = folder(kind);

@@ -11,6 +11,7 @@ use crate::pool::Claims;
 use crate::rows::row_max;
 use crate::simd::{Kernel, Simd, math};
 use crate::train::Floats;
+use crate::train::bias::{Bias, add_bias, take_bias_gradient};
 use crate::train::gemm::{Operands, Source, multiply, pack};
 use crate::train::random::Dropout;
 use crate::types::LANES;
@@ -32,6 +33,8 @@ pub struct Attention<'a> {
     pub causal: bool,
     /// Of the probabilities.
     pub dropout: Option<Dropout>,
+    /// Added to the scaled scores.
+    pub bias: Option<Bias<'a>>,
 }
 
 impl Attention<'_> {
@@ -51,6 +54,9 @@ impl Attention<'_> {
         let (rows, d) = (self.rows(), self.heads * self.width);
         assert!(self.starts.first().is_none_or(|first| *first == 0) && self.starts.is_sorted());
         assert!(qkv.len() == 3 * rows * d && mixed.len() == rows * d && sums.len() == rows * self.heads);
+        if let Some(bias) = &self.bias {
+            assert!(bias.reach + 1 >= self.longest() && bias.values.len() == self.heads * bias.distances());
+        }
     }
 }
 
@@ -76,6 +82,7 @@ pub fn attention_forward(
         sums: SharedMut(sums.as_mut_ptr()),
         dmixed: 0,
         dqkv: SharedMut(std::ptr::null_mut()),
+        dbias: None,
     };
     let isa = pool.isa();
     pool.run_shares(attention.sequences() * attention.heads, |worker, claims| {
@@ -83,7 +90,8 @@ pub fn attention_forward(
     });
 }
 
-/// The gradient of qkv from that of `mixed`; `mixed` and `sums` as the forward pass left them.
+/// The gradient of qkv from that of `mixed`; `mixed` and `sums` as the forward pass left them. `dbias`: [sequences,
+/// heads, distances], to which the gradient of the bias is added: a sequence each, so that no order of tasks shows.
 #[allow(clippy::too_many_arguments)] // the operands of one formula
 pub fn attention_backward(
     pool: &Pool,
@@ -94,8 +102,13 @@ pub fn attention_backward(
     dmixed: &[f32],
     scratch: &mut Floats,
     dqkv: &mut [f32],
+    dbias: Option<&mut [f32]>,
 ) {
     attention.check(qkv, mixed, sums);
+    if let Some(dbias) = &dbias {
+        let distances = attention.bias.map_or(0, |bias| bias.distances());
+        assert!(dbias.len() == attention.sequences() * attention.heads * distances);
+    }
     assert!(dqkv.len() == qkv.len() && dmixed.len() == mixed.len());
     let space = Space::of(&attention, true);
     let scratch = scratch.at_least(pool.threads() * space.total);
@@ -109,6 +122,7 @@ pub fn attention_backward(
         sums: SharedMut(sums.as_ptr().cast_mut()),
         dmixed: dmixed.as_ptr() as usize,
         dqkv: SharedMut(dqkv.as_mut_ptr()),
+        dbias: dbias.map(|dbias| SharedMut(dbias.as_mut_ptr())),
     };
     let isa = pool.isa();
     pool.run_shares(attention.sequences() * attention.heads, |worker, claims| {
@@ -149,6 +163,7 @@ struct Call<'a> {
     mixed: SharedMut<f32>,
     sums: SharedMut<f32>,
     dqkv: SharedMut<f32>,
+    dbias: Option<SharedMut<f32>>,
 }
 
 struct Share<'a, const BACKWARD: bool> {
@@ -167,7 +182,7 @@ impl<const BACKWARD: bool> Kernel for Share<'_, BACKWARD> {
             let (sequence, head) = (task / attention.heads, task % attention.heads);
             let first = attention.starts[sequence];
             let rows = attention.starts[sequence + 1] - first;
-            let head = Head { call: self.call, head, first, rows };
+            let head = Head { call: self.call, sequence, head, first, rows };
             if rows > 0 {
                 // SAFETY: the caller checked the sizes; rows and columns of this head and sequence are this task's own.
                 unsafe { if BACKWARD { head.backward(s, scratch) } else { head.forward(s, scratch) } }
@@ -179,6 +194,7 @@ impl<const BACKWARD: bool> Kernel for Share<'_, BACKWARD> {
 /// One head of one sequence.
 struct Head<'a> {
     call: &'a Call<'a>,
+    sequence: usize,
     head: usize,
     /// Of the sequence.
     first: usize,
@@ -222,6 +238,22 @@ impl Head<'_> {
         if self.call.attention.causal { row + 1 } else { self.rows }
     }
 
+    /// What is added to the scaled scores of row `row`.
+    fn bias(&self, row: usize, keys: usize) -> Option<&[f32]> {
+        self.call.attention.bias.as_ref().map(|bias| bias.row(self.head, row, keys))
+    }
+
+    /// Of the gradient of the bias, what row `row` adds to: `keys` numbers.
+    ///
+    /// # Safety
+    /// As `Share::run` says; one slice at a time.
+    unsafe fn dbias(&self, row: usize, keys: usize) -> Option<&mut [f32]> {
+        let (dbias, bias) = (self.call.dbias.as_ref()?, self.call.attention.bias?);
+        let list = (self.sequence * self.call.attention.heads + self.head) * bias.distances();
+        // SAFETY: the caller checked the sizes; this sequence and head's list is this task's own.
+        Some(unsafe { std::slice::from_raw_parts_mut(dbias.0.add(list + bias.start(row)), keys) })
+    }
+
     fn dropout(&self, row: usize) -> Option<Dropout> {
         let part = ((self.first + row) * self.call.attention.heads + self.head) as u64;
         self.call.attention.dropout.map(|dropout| dropout.part(part))
@@ -249,7 +281,13 @@ impl Head<'_> {
                     let row = first + r;
                     let line = std::slice::from_raw_parts_mut(scores.add(r * keys), keys);
                     let seen = self.seen(row);
-                    let sum = softmax(s, &mut line[..seen], attention.scale);
+                    let sum = match self.bias(row, seen) {
+                        None => softmax(s, &mut line[..seen], attention.scale),
+                        Some(bias) => {
+                            add_bias(s, attention.scale, bias, &mut line[..seen]);
+                            softmax(s, &mut line[..seen], 1.0)
+                        }
+                    };
                     line[seen..].fill(0.0);
                     *sums.0.add(self.sums_at() + row) = sum;
                     if let Some(dropout) = self.dropout(row) {
@@ -312,8 +350,15 @@ impl Head<'_> {
                     let dout = std::slice::from_raw_parts(dout.at(r, 0), width);
                     let sum = *sums.0.add(self.sums_at() + row);
                     let common = dot(s, out, dout);
-                    let line = Line { scale: attention.scale, sum, common, dropout: self.dropout(row) };
+                    let mut line = Line { scale: attention.scale, sum, common, dropout: self.dropout(row) };
+                    if let Some(bias) = self.bias(row, seen) {
+                        add_bias(s, attention.scale, bias, &mut p[..seen]);
+                        line.scale = 1.0;
+                    }
                     line.backward(s, &mut p[..seen], &mut ds[..seen]);
+                    if attention.bias.is_some() {
+                        take_bias_gradient(s, attention.scale, &mut ds[..seen], self.dbias(row, seen));
+                    }
                     p[seen..].fill(0.0);
                     ds[seen..].fill(0.0);
                 }

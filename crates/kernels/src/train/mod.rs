@@ -16,6 +16,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod elementwise;
 mod floats;
 mod gemm;
@@ -26,6 +27,7 @@ mod table;
 
 pub use adamw::{AdamW, AdamWStep, sum_of_squares};
 pub use attention::{Attention, attention_backward, attention_forward};
+pub use bias::Bias;
 pub use elementwise::{
     activation_backward, activation_forward, add, add_dropout, column_sums, dropout_backward,
     dropout_forward, scale,

@@ -395,14 +395,10 @@ impl Encoder for CpuBert {
                 let (heads, scale, stride) = (self.info.heads, self.scale, self.layers[index].qkv.output());
                 let qkv = self.space.qkv.to_f32(m * stride);
                 for (output, qkv) in outputs.iter_mut().zip(split(&qkv, &lengths, stride)) {
-                    output.attentions.push(attention_weights(
-                        qkv,
-                        stride,
-                        h,
-                        heads,
-                        scale,
-                        self.bias.as_ref(),
-                    ));
+                    let bias = self.bias.as_ref();
+                    let added =
+                        |head: usize, i: usize, j: usize| bias.map_or(0.0, |bias| bias.of(head, i)[j]);
+                    output.attentions.push(attention_weights(qkv, stride, h, heads, scale, added));
                 }
             }
         }
@@ -465,15 +461,16 @@ fn distance_bias(load: &Loader<'_>, config: &Config) -> Result<DistanceBias> {
     Ok(DistanceBias::new(heads, config.max_positions(), value))
 }
 
-/// softmax(q kᵀ · scale + bias) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and
-/// key. The kernel does not keep these weights; when they are asked for, they are computed again, by the definition.
-fn attention_weights(
+/// softmax(q kᵀ · scale + added) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and
+/// key. `added`: of a head, a query and a key; minus infinity hides the key. The kernel does not keep these weights; when
+/// they are asked for, they are computed again, by the definition.
+pub(crate) fn attention_weights(
     qkv: &[f32],
     stride: usize,
     h: usize,
     heads: usize,
     scale: f32,
-    bias: Option<&DistanceBias>,
+    added: impl Fn(usize, usize, usize) -> f32,
 ) -> Vec<f32> {
     let (t, d) = (qkv.len() / stride, h / heads);
     let mut weights = Vec::with_capacity(heads * t * t);
@@ -483,8 +480,7 @@ fn attention_weights(
             let q = part(i, 0);
             let first = weights.len();
             let score = |j: usize| q.iter().zip(part(j, 1)).map(|(q, k)| q * k).sum::<f32>() * scale;
-            let biased = |j: usize| bias.map_or(score(j), |bias| score(j) + bias.of(head, i)[j]);
-            weights.extend((0..t).map(biased));
+            weights.extend((0..t).map(|j| score(j) + added(head, i, j)));
             let row = &mut weights[first..];
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             row.iter_mut().for_each(|x| *x = (*x - largest).exp());

@@ -7,28 +7,19 @@ use std::any::Any;
 use std::ops::Range;
 
 use candlewick_kernels::{
-    Activation as Act, AttentionJob, Epilogue, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite, Layout,
-    PackedMatrix, activation, attention, matmul,
+    AttentionJob, Epilogue, KV_BLOCK, KvPool, KvShape, KvSource, KvType, KvWrite, Layout, PackedMatrix,
+    attention, matmul,
 };
 
 use crate::contract::causal::check_steps;
-use crate::cpu::packed::{Cpu, Loader, Norm, PackedLinear, PackedLora, space};
+use crate::cpu::gpt2_block::{Around, Block, Part, Space};
+use crate::cpu::packed::{Cpu, Loader, Norm, PackedLora, space};
 use crate::memory::kv_spec;
 use crate::reference::gpt2::Config;
 use crate::{
     Adapter, BlockId, CausalBackend, CausalInfo, Dtype, KvSpec, LoadObserver, LoadOptions, LogitRows,
     ModelError, Result, Step, StepLogits, Weights,
 };
-
-struct Block {
-    ln_1: Norm,
-    c_attn: PackedLinear,
-    attn_c_proj: PackedLinear,
-    ln_2: Norm,
-    c_fc: PackedLinear,
-    mlp_c_proj: PackedLinear,
-    scale: f32,
-}
 
 /// What one adapter adds to a block's linear layers.
 #[derive(Default)]
@@ -42,24 +33,6 @@ struct BlockAdapter {
 /// Rows of a step that have an adapter.
 type AdaptedRows = (usize, Range<usize>);
 
-/// Activations of one step; each grows to the largest step and stays.
-#[derive(Default)]
-struct Space {
-    /// (M, D): the residual stream, before and after a half-block.
-    x: Vec<f32>,
-    y: Vec<f32>,
-    /// (M, D)
-    normal: Vec<f32>,
-    /// (M, 3 D)
-    qkv: Vec<f32>,
-    /// (M, D)
-    mixed: Vec<f32>,
-    /// (M, inner)
-    inner: Vec<f32>,
-    /// (rows that want logits, V)
-    logits: Vec<f32>,
-}
-
 pub struct CpuGpt2 {
     info: CausalInfo,
     cpu: Cpu,
@@ -72,11 +45,11 @@ pub struct CpuGpt2 {
     adapters: Vec<Vec<BlockAdapter>>,
     ln_f: Norm,
     lm_head: Option<PackedMatrix>,
-    activation: Act,
-    inner: usize,
     kv: KvPool,
     spec: KvSpec,
     space: Space,
+    /// (rows that want logits, V)
+    logits: Vec<f32>,
 }
 
 impl CpuGpt2 {
@@ -87,27 +60,14 @@ impl CpuGpt2 {
         options: &LoadOptions,
         observer: &dyn LoadObserver,
     ) -> Result<Self> {
-        let (v, d, inner) = (config.vocab_size, config.n_embd, config.n_inner());
+        let (v, d) = (config.vocab_size, config.n_embd);
         let cpu = Cpu::new(options.threads)?;
         let dtype = options.dtype.unwrap_or_else(|| weights.main_dtype());
         let load = Loader::new(weights, &cpu.pool, options.dtype, observer);
         let wte = load.matrix("wte.weight", Layout::OutIn, v, d)?;
         let wpe = load.vector("wpe.weight", &[config.n_positions, d])?;
-        let eps = config.layer_norm_epsilon;
-        let block = |i: usize| -> Result<Block> {
-            let name = |part: &str| format!("h.{i}.{part}");
-            Ok(Block {
-                ln_1: load.norm(&name("ln_1"), d, eps)?,
-                c_attn: load.linear(&name("attn.c_attn"), Layout::InOut, d, 3 * d)?,
-                attn_c_proj: load.linear(&name("attn.c_proj"), Layout::InOut, d, d)?,
-                ln_2: load.norm(&name("ln_2"), d, eps)?,
-                c_fc: load.linear(&name("mlp.c_fc"), Layout::InOut, d, inner)?,
-                mlp_c_proj: load.linear(&name("mlp.c_proj"), Layout::InOut, inner, d)?,
-                scale: config.attention_scale(i) as f32,
-            })
-        };
-        let h = (0..config.n_layer).map(block).collect::<Result<_>>()?;
-        let ln_f = load.norm("ln_f", d, eps)?;
+        let h = (0..config.n_layer).map(|i| Block::load(&load, config, i)).collect::<Result<_>>()?;
+        let ln_f = load.norm("ln_f", d, config.layer_norm_epsilon)?;
         let lm_head = if config.tie_word_embeddings {
             None
         } else {
@@ -133,7 +93,6 @@ impl CpuGpt2 {
             },
         };
         let spec = kv_spec(options.kv_cache_bytes, KV_BLOCK, shape.block_bytes(), config.n_positions)?;
-        let activation = config.activation_function.into();
         Ok(Self {
             info,
             cpu,
@@ -143,25 +102,17 @@ impl CpuGpt2 {
             adapters,
             ln_f,
             lm_head,
-            activation,
-            inner,
             kv: KvPool::new(shape, spec.blocks),
             spec,
             space: Space::default(),
+            logits: Vec::new(),
         })
     }
 
     /// Runs the blocks over all `m` rows; the result is in `space.x`.
-    fn blocks<'a>(&mut self, steps: &[Step<'a>], m: usize, stop: &dyn Fn() -> bool) -> Result<()> {
-        let (d, heads, cpu) = (self.info.hidden_size, self.info.heads, &mut self.cpu);
-        let x = space(&mut self.space.x, m * d);
-        let y = space(&mut self.space.y, m * d);
-        let normal = space(&mut self.space.normal, m * d);
-        let qkv = space(&mut self.space.qkv, m * 3 * d);
-        let mixed = space(&mut self.space.mixed, m * d);
-        let inner = space(&mut self.space.inner, m * self.inner);
-
-        let mut rows = x.chunks_exact_mut(d);
+    fn blocks(&mut self, steps: &[Step<'_>], m: usize, stop: &dyn Fn() -> bool) -> Result<()> {
+        let d = self.info.hidden_size;
+        let mut rows = space(&mut self.space.x, m * d).chunks_exact_mut(d);
         for step in steps {
             for (t, &token) in step.tokens.iter().enumerate() {
                 let row = rows.next().expect("a row for every token");
@@ -175,63 +126,15 @@ impl CpuGpt2 {
             if stop() {
                 return Err(ModelError::Stopped);
             }
-            // An adapter's part comes after the base's own epilogue, row by row, so the other rows keep their bits.
-            let adapt = |cpu: &mut Cpu, part: Part, x: &[f32], out: &mut [f32]| {
-                for (adapter, rows) in &adapted {
-                    if let Some(lora) = part(&self.adapters[*adapter][layer]) {
-                        let (input, output) = (x.len() / m, out.len() / m);
-                        let x = &x[rows.start * input..rows.end * input];
-                        lora.add(cpu, x, &mut out[rows.start * output..rows.end * output]);
-                    }
-                }
-            };
-            block.ln_1.forward(cpu, x, normal);
-            block.c_attn.forward(cpu, &*normal, None, None, &mut *qkv);
-            adapt(cpu, |a| a.c_attn.as_ref(), normal, qkv);
-            let mut rest = &qkv[..];
-            let write = |step: &Step<'a>| {
-                let (blocks, start, rows) = (step.blocks, step.start, step.tokens.len());
-                let write = KvWrite { blocks, start, rows, k: &rest[d..], v: &rest[2 * d..], stride: 3 * d };
-                rest = &rest[rows * 3 * d..];
-                write
-            };
-            let writes: Vec<_> = steps.iter().map(write).collect();
-            self.kv.write(&cpu.pool, layer, &writes)?;
-            let mut jobs = Vec::with_capacity(steps.len());
-            let (mut q, mut out) = (&qkv[..], &mut mixed[..]);
-            for step in steps {
-                let (rows, start) = (step.tokens.len(), step.start);
-                let (this, rest) = out.split_at_mut(rows * d);
-                let kv = KvSource::Blocks { pool: &self.kv, layer, blocks: step.blocks, len: start + rows };
-                jobs.push(AttentionJob {
-                    q: q.into(),
-                    q_stride: 3 * d,
-                    rows,
-                    start,
-                    kv,
-                    bias: None,
-                    out: this.into(),
-                });
-                (q, out) = (&q[rows * 3 * d..], rest);
-            }
-            attention(&cpu.pool, &mut jobs, heads, d / heads, block.scale, true, &mut cpu.scratch)?;
-            block.attn_c_proj.forward(cpu, &*mixed, None, Some(x), &mut *y);
-            adapt(cpu, |a| a.attn_c_proj.as_ref(), mixed, y);
-            block.ln_2.forward(cpu, y, normal);
-            if adapted.is_empty() {
-                block.c_fc.forward(cpu, &*normal, Some(self.activation), None, &mut *inner);
-            } else {
-                block.c_fc.forward(cpu, &*normal, None, None, &mut *inner);
-                adapt(cpu, |a| a.c_fc.as_ref(), normal, inner);
-                activation(&cpu.pool, self.activation, inner);
-            }
-            block.mlp_c_proj.forward(cpu, &*inner, None, Some(y), &mut *x);
-            adapt(cpu, |a| a.mlp_c_proj.as_ref(), inner, x);
+            let (kv, adapters) = (&mut self.kv, &self.adapters[..]);
+            let (scale, heads) = (block.scale, self.info.heads);
+            let mut cached = Cached { steps, layer, m, heads, scale, kv, adapters, adapted: &adapted };
+            block.forward(&mut self.cpu, &mut self.space, m, &mut cached)?;
         }
         Ok(())
     }
 
-    /// ln_f and the head for the rows that want logits, which are in `space.logits` then; returns how many.
+    /// ln_f and the head for the rows that want logits, which are in `logits` then; returns how many.
     fn head(&mut self, steps: &[Step<'_>]) -> usize {
         let (d, v, cpu) = (self.info.hidden_size, self.info.vocab_size, &mut self.cpu);
         let rows = steps.iter().map(|step| step.logits).sum();
@@ -245,7 +148,7 @@ impl CpuGpt2 {
         }
         let normal = space(&mut self.space.normal, rows * d);
         self.ln_f.forward(cpu, gathered, normal);
-        let logits = space(&mut self.space.logits, rows * v);
+        let logits = space(&mut self.logits, rows * v);
         let head = self.lm_head.as_ref().unwrap_or(&self.wte);
         matmul(&cpu.pool, &*normal, rows, head, Epilogue::default(), &mut cpu.scratch, logits);
         rows
@@ -277,7 +180,7 @@ impl CausalBackend for CpuGpt2 {
         self.blocks(steps, steps.iter().map(|step| step.tokens.len()).sum(), stop)?;
         let rows = self.head(steps);
         let vocab_size = self.info.vocab_size;
-        Ok(Box::new(LogitRows::new(&mut self.space.logits[..rows * vocab_size], vocab_size)))
+        Ok(Box::new(LogitRows::new(&mut self.logits[..rows * vocab_size], vocab_size)))
     }
 
     fn active(&self) -> Box<dyn Any> {
@@ -285,9 +188,69 @@ impl CausalBackend for CpuGpt2 {
     }
 }
 
-type Part = fn(&BlockAdapter) -> Option<&PackedLora>;
+/// One block's part of a step: keys and values are in the pool, and some rows have adapters.
+struct Cached<'a> {
+    steps: &'a [Step<'a>],
+    layer: usize,
+    m: usize,
+    heads: usize,
+    scale: f32,
+    kv: &'a mut KvPool,
+    adapters: &'a [Vec<BlockAdapter>],
+    adapted: &'a [AdaptedRows],
+}
+
+impl<'a> Around for Cached<'a> {
+    fn attend(&mut self, cpu: &mut Cpu, qkv: &[f32], out: &mut [f32]) -> Result<()> {
+        let (layer, d) = (self.layer, out.len() / self.m);
+        let mut rest = qkv;
+        let write = |step: &'a Step<'a>| {
+            let (blocks, start, rows) = (step.blocks, step.start, step.tokens.len());
+            let write = KvWrite { blocks, start, rows, k: &rest[d..], v: &rest[2 * d..], stride: 3 * d };
+            rest = &rest[rows * 3 * d..];
+            write
+        };
+        let writes: Vec<_> = self.steps.iter().map(write).collect();
+        self.kv.write(&cpu.pool, layer, &writes)?;
+        let mut jobs = Vec::with_capacity(self.steps.len());
+        let (mut q, mut out) = (qkv, out);
+        for step in self.steps {
+            let (rows, start) = (step.tokens.len(), step.start);
+            let (this, rest) = out.split_at_mut(rows * d);
+            let kv = KvSource::Blocks { pool: &*self.kv, layer, blocks: step.blocks, len: start + rows };
+            let (q_stride, bias, this) = (3 * d, None, this.into());
+            jobs.push(AttentionJob { q: q.into(), q_stride, rows, start, kv, bias, out: this });
+            (q, out) = (&q[rows * 3 * d..], rest);
+        }
+        attention(&cpu.pool, &mut jobs, self.heads, d / self.heads, self.scale, true, &mut cpu.scratch)?;
+        Ok(())
+    }
+
+    fn adapts(&self) -> bool {
+        !self.adapted.is_empty()
+    }
+
+    fn adapt(&self, cpu: &mut Cpu, part: Part, x: &[f32], out: &mut [f32]) {
+        let (input, output) = (x.len() / self.m, out.len() / self.m);
+        for (adapter, rows) in self.adapted {
+            if let Some(lora) = self.adapters[*adapter][self.layer].of(part) {
+                let x = &x[rows.start * input..rows.end * input];
+                lora.add(cpu, x, &mut out[rows.start * output..rows.end * output]);
+            }
+        }
+    }
+}
 
 impl BlockAdapter {
+    fn of(&self, part: Part) -> Option<&PackedLora> {
+        match part {
+            Part::AttentionInput => self.c_attn.as_ref(),
+            Part::AttentionOutput => self.attn_c_proj.as_ref(),
+            Part::Fc => self.c_fc.as_ref(),
+            Part::Proj => self.mlp_c_proj.as_ref(),
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &PackedLora> {
         [&self.c_attn, &self.attn_c_proj, &self.c_fc, &self.mlp_c_proj].into_iter().flatten()
     }

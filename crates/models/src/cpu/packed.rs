@@ -206,6 +206,13 @@ impl<'a> Loader<'a> {
         self.fused(dtype, &[name], input, output)
     }
 
+    /// As `head`, of a layer without a bias.
+    pub fn head_without_bias(&self, name: &str, input: usize, output: usize) -> Result<PackedLinear> {
+        let dtype = if self.dtype == Some(Dtype::Int8) { Some(Dtype::Bf16) } else { self.dtype };
+        let weight = self.matrices(dtype, &[name], Layout::OutIn, output, input)?;
+        Ok(PackedLinear { weight, bias: vec![0.0; output] })
+    }
+
     /// Query, key and value: `nn.Linear`s of one input as one product, outputs side by side; or as two, the second
     /// being the value.
     pub fn attention_input(

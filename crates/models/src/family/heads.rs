@@ -69,6 +69,11 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
     let bias = format!("{name}.bias");
     let classes = weights.shape(&bias).and_then(|shape| shape.first().copied());
     let classes = classes.ok_or(ModelError::MissingTensor(bias))?;
+    class_names(folder, classes)
+}
+
+/// `id2label` of a head with so many classes, else `LABEL_0` ….
+pub(crate) fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<String>> {
     if classes == 0 || classes > MAX_CLASSES {
         return Err(ModelError::Config(format!("a classifier of {classes} classes")));
     }

@@ -41,7 +41,8 @@ impl Adapter {
         let masked = self.encoder.is_some_and(|encoder| class == encoder.class_for("MaskedLM"));
         let embedding = self.embedding();
         let head = self.encoder.map_or("lm_head", |encoder| encoder.masked_lm.decoder);
-        let tied = (self.encoder.is_none() || masked) && config.get("tie_word_embeddings") != Some(&Value::Bool(false));
+        let tied = (self.encoder.is_none() || masked)
+            && config.get("tie_word_embeddings") != Some(&Value::Bool(false));
         let whole = |module: &str| self.whole.contains_key(&format!("{module}.weight"));
         let held = |module: &str| whole(module) && self.is_saved(module);
         let lora = |module: &str| self.modules.contains_key(module);

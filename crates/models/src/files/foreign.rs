@@ -164,19 +164,34 @@ pub(crate) fn model_type(config: &serde_json::Value) -> ModelError {
     }
 }
 
-/// Heads of GPT-2 that Candlewick does not run: such a checkpoint is not a language model, whatever its other weights
-/// could say.
+/// Why a GPT-2 with this head generates no text: it is not a language model, whatever its other weights could say.
 pub(crate) fn gpt2_head(config: &serde_json::Value) -> Option<ModelError> {
     let architecture = config["architectures"][0].as_str()?;
+    if architecture == "GPT2ForSequenceClassification" {
+        return Some(ModelError::UnsupportedModel(format!(
+            "{architecture}: it classifies texts: load it with loadBERT() or pipeline(\"text-classification\")"
+        )));
+    }
+    gpt2_other_head(architecture)
+}
+
+/// Heads of GPT-2 that Candlewick does not run.
+fn gpt2_other_head(architecture: &str) -> Option<ModelError> {
     let what = match architecture {
-        "GPT2ForSequenceClassification" => "classifies texts",
         "GPT2ForTokenClassification" => "classifies tokens",
         "GPT2ForQuestionAnswering" => "answers questions from a text",
         _ => return None,
     };
     Some(ModelError::UnsupportedModel(format!(
-        "{architecture}: a GPT-2 that {what} is not supported; loadGPT2() takes GPT2LMHeadModel, and a BERT does this task (loadBERT())"
+        "{architecture}: a GPT-2 that {what} is not supported; loadGPT2() takes GPT2LMHeadModel, loadBERT() \
+         GPT2ForSequenceClassification, and a BERT does this task (loadBERT())"
     )))
+}
+
+/// Why a GPT-2 that is no classifier is none for the tasks that read texts.
+pub(crate) fn gpt2_reads_nothing(config: &serde_json::Value) -> ModelError {
+    let other = config["architectures"][0].as_str().and_then(gpt2_other_head);
+    other.unwrap_or_else(|| model_type(config))
 }
 
 #[cfg(test)]

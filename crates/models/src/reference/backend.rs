@@ -15,8 +15,8 @@ use crate::reference::mpnet::MpNet;
 use crate::reference::roberta::Roberta;
 use crate::{
     BlockId, CausalBackend, CausalInfo, Dtype, Encoder, EncoderHead, EncoderInfo, EncoderInput,
-    EncoderOutput, EncoderWant, Gpt2, KvSpec, Layers, LoadOptions, LogitRows, ModelError, Params, Past,
-    Result, Step, StepLogits,
+    EncoderOutput, EncoderWant, Gpt2, Gpt2Classifier, KvSpec, Layers, LoadOptions, LogitRows, ModelError,
+    Params, Past, Result, Step, StepLogits,
 };
 
 /// Positions of a block.
@@ -114,6 +114,25 @@ impl CausalBackend for CandleGpt2 {
     }
 }
 
+fn values(t: &Tensor) -> Result<Vec<f32>> {
+    Ok(t.flatten_all()?.to_vec1()?)
+}
+
+/// Of what is wanted of one text, what is made of its hidden states, each (1, T, H).
+fn of_states(states: &[Tensor], want: &EncoderWant) -> Result<EncoderOutput> {
+    let last = &states[states.len() - 1];
+    let mut output = EncoderOutput::default();
+    if want.last_hidden_state {
+        output.last_hidden_state = values(last)?;
+    }
+    let chosen = states.iter().enumerate().filter(|(index, _)| want.hidden_states.contains(*index));
+    output.hidden_states = chosen.map(|(_, state)| values(state)).collect::<Result<_>>()?;
+    if let Some(pooled) = &want.embedding {
+        output.embedding = pooled.apply(&values(last)?, last.dim(1)?);
+    }
+    Ok(output)
+}
+
 /// An encoder of BERT's family on Candle, one text after the other, so that nothing is padded.
 pub struct CandleBert {
     model: Box<dyn EncoderModel>,
@@ -143,16 +162,7 @@ impl CandleBert {
         let (ids, types) = (ids_tensor(&[&input.ids], device)?, ids_tensor(&[&input.type_ids], device)?);
         let states = self.model.hidden_states(&ids, &types, None, stop)?;
         let last = &states[states.len() - 1];
-        let values = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
-        let mut output = EncoderOutput::default();
-        if want.last_hidden_state {
-            output.last_hidden_state = values(last)?;
-        }
-        let chosen = states.iter().enumerate().filter(|(index, _)| want.hidden_states.contains(*index));
-        output.hidden_states = chosen.map(|(_, state)| values(state)).collect::<Result<_>>()?;
-        if let Some(pooled) = &want.embedding {
-            output.embedding = pooled.apply(&values(last)?, input.ids.len());
-        }
+        let mut output = of_states(&states, want)?;
         if want.pooled {
             output.pooled = values(&self.model.pooled(last)?)?;
         }
@@ -182,6 +192,47 @@ impl Encoder for CandleBert {
             return Err(ModelError::UnsupportedDevice(format!("attention weights on {}", self.info.device)));
         }
         batch.iter().map(|input| self.one(input, want, stop)).collect()
+    }
+}
+
+/// A classifying GPT-2 on Candle, one text after the other.
+pub struct CandleGpt2Classifier {
+    model: Gpt2Classifier,
+    info: EncoderInfo,
+}
+
+impl CandleGpt2Classifier {
+    pub fn new(model: Gpt2Classifier, info: EncoderInfo) -> Self {
+        Self { model, info }
+    }
+
+    fn one(&self, input: &EncoderInput, want: &EncoderWant) -> Result<EncoderOutput> {
+        let states = self.model.body.hidden_states(&ids_tensor(&[&input.ids], self.model.body.device())?)?;
+        let mut output = of_states(&states, want)?;
+        if want.logits {
+            output.logits = values(&self.model.logits(&input.ids, &states[states.len() - 1])?)?;
+        }
+        Ok(output)
+    }
+}
+
+impl Encoder for CandleGpt2Classifier {
+    fn info(&self) -> &EncoderInfo {
+        &self.info
+    }
+
+    fn forward(
+        &mut self,
+        batch: &[EncoderInput],
+        want: &EncoderWant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<EncoderOutput>> {
+        check_batch(batch, &self.info)?;
+        if want.attentions != Layers::None {
+            return Err(ModelError::UnsupportedDevice(format!("attention weights on {}", self.info.device)));
+        }
+        let next = |input| if stop() { Err(ModelError::Stopped) } else { self.one(input, want) };
+        batch.iter().map(next).collect()
     }
 }
 

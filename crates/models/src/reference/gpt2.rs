@@ -5,11 +5,14 @@
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use serde_json::Value;
 
+use crate::family::heads::class_names;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::files::gguf_metadata::short;
+use crate::files::weights::Weights;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
     split_heads,
@@ -55,12 +58,22 @@ fn yes() -> bool {
 }
 
 impl Config {
+    /// Of a language model.
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        if folder.model_type()? != "gpt2" {
-            return Err(foreign::model_type(&folder.config));
-        }
         if let Some(error) = foreign::gpt2_head(&folder.config) {
             return Err(error);
+        }
+        Self::of_body(folder)
+    }
+
+    /// Of a classifier, or of what becomes one: no language model's head is read.
+    pub fn of_classifier(folder: &ModelFolder) -> Result<Self> {
+        Ok(Self { tie_word_embeddings: true, ..Self::of_body(folder)? })
+    }
+
+    fn of_body(folder: &ModelFolder) -> Result<Self> {
+        if folder.model_type()? != "gpt2" {
+            return Err(foreign::model_type(&folder.config));
         }
         let mut config = folder.config.clone();
         if let Some(object) = config.as_object_mut()
@@ -211,6 +224,41 @@ impl Config {
 
     pub fn parameter_count(&self) -> u64 {
         self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+    }
+}
+
+/// The weight of a classifier (C, D), which has no bias.
+pub const SCORE: &str = "score.weight";
+
+/// Whether a checkpoint is a `GPT2ForSequenceClassification`: what `architectures` says, else what its tensors say.
+pub fn is_classifier(folder: &ModelFolder, weights: &Weights) -> bool {
+    match folder.config["architectures"][0].as_str() {
+        Some(architecture) => architecture == "GPT2ForSequenceClassification",
+        None => weights.contains(SCORE),
+    }
+}
+
+/// The classes of a classifier, by its weight and `id2label`.
+pub fn labels_of(folder: &ModelFolder, weights: &Weights) -> Result<Vec<String>> {
+    let classes = weights.shape(SCORE).and_then(|shape| shape.first().copied());
+    class_names(folder, classes.ok_or_else(|| ModelError::MissingTensor(SCORE.into()))?)
+}
+
+/// `pad_token_id`: ids of it do not count as a text's last token. A number that is no id of the model never does.
+pub fn padding_of(folder: &ModelFolder) -> Result<Option<u32>> {
+    match &folder.config["pad_token_id"] {
+        Value::Null => Ok(None),
+        value if value.is_i64() || value.is_u64() => Ok(value.as_u64().and_then(|id| id.try_into().ok())),
+        value => Err(ModelError::Config(format!("config.json: pad_token_id: {value} is not a token id"))),
+    }
+}
+
+/// Where the token is whose scores are a text's: the last one that is not padding; the first if all are, as in
+/// transformers.
+pub fn last_token(ids: &[u32], padding: Option<u32>) -> usize {
+    match padding {
+        Some(padding) => ids.iter().rposition(|id| *id != padding).unwrap_or(0),
+        None => ids.len() - 1,
     }
 }
 
@@ -368,5 +416,26 @@ impl Gpt2 {
             return Err(ModelError::Input(format!("{} positions, the model has {n}", first + t)));
         }
         Ok(embed(&self.wte, ids)?.broadcast_add(&self.wpe.narrow(0, first, t)?)?)
+    }
+}
+
+/// GPT-2 with a classifier over the state of each text's last token.
+pub struct Gpt2Classifier {
+    pub body: Gpt2,
+    score: Linear,
+    padding: Option<u32>,
+}
+
+impl Gpt2Classifier {
+    /// `padding`: as [`padding_of`] says.
+    pub fn load(params: &Params, config: &Config, classes: usize, padding: Option<u32>) -> Result<Self> {
+        let score = Linear::onto(&params.get(SCORE, &[classes, config.n_embd])?, None)?;
+        Ok(Self { body: Gpt2::load(params, config)?, score, padding })
+    }
+
+    /// ids of one text, and its last hidden state (1, T, D) → (1, C).
+    pub fn logits(&self, ids: &[u32], last_hidden_state: &Tensor) -> Result<Tensor> {
+        let last = last_token(ids, self.padding);
+        self.score.forward(&last_hidden_state.narrow(1, last, 1)?.squeeze(1)?.contiguous()?)
     }
 }

@@ -180,7 +180,7 @@ impl Tokenizer {
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
             let encoding = cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?;
-            Ok(Encoded { type_ids: self.type_ids(&encoding), ..Encoded::from(&encoding) })
+            Ok(self.encoded(&encoding))
         })
     }
 
@@ -190,13 +190,18 @@ impl Tokenizer {
         let encoding = |ids: &[u32]| Encoding::from_tokens(ids.iter().map(token).collect(), 0);
         guarded(|| {
             let (first, second) = (encoding(ids), Some(encoding(pair)));
-            Ok(Encoded::from(&cut_encodings(&self.inner.tokenizer, first, second, &cut.into())?))
+            let encoding = cut_encodings(&self.inner.tokenizer, first, second, &cut.into())?;
+            Ok(self.encoded(&encoding))
         })
     }
 
-    /// For a model that is given no token types.
-    pub(crate) fn untyped(self) -> Self {
+    /// For a model that is given no token types: those of a pair's second text are 0 too.
+    pub fn untyped(self) -> Self {
         Self { untyped: true, ..self }
+    }
+
+    fn encoded(&self, encoding: &Encoding) -> Encoded {
+        Encoded { ids: encoding.get_ids().to_vec(), type_ids: self.type_ids(encoding) }
     }
 
     pub(crate) fn type_ids(&self, encoding: &Encoding) -> Vec<u32> {
@@ -235,12 +240,6 @@ impl Tokenizer {
                 .flat_map(|c| byte_of(c).map_or_else(|| c.to_string().into_bytes(), |b| vec![b]))
                 .collect(),
         )
-    }
-}
-
-impl From<&Encoding> for Encoded {
-    fn from(encoding: &Encoding) -> Self {
-        Self { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }
     }
 }
 

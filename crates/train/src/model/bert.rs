@@ -1,6 +1,6 @@
-//! BERT and its heads with gradients. Names mirror the checkpoint's.
+//! BERT and its family with gradients. Names are BERT's (`files/names.rs` has each model's own); what a model has
+//! otherwise, its description says.
 
-use candlewick_kernels::Activation;
 use candlewick_kernels::train::{
     Floats, Start, activation_backward, activation_forward, add_rows, dropout_backward, dropout_forward,
     gather_rows, scatter_add_rows,
@@ -11,10 +11,12 @@ use super::batch::{Batch, Pass};
 use super::block::{Block, Norm};
 use super::contrast;
 use super::cpu::Cpu;
+use super::heads::{Head, HeadKind};
 use super::linear::Linear;
 use super::load::Source;
 use super::loss::{self, Outcome, Selected, VocabularyLoss};
 use super::params::{Id, Params};
+use super::relative::Relative;
 use super::stack::Stack;
 use crate::Result;
 use crate::data::{Example, ProblemType, Target};
@@ -27,56 +29,22 @@ pub struct BertDropouts {
     pub classifier: f32,
 }
 
-/// Which head, and how wide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadKind {
-    Sequence {
-        classes: usize,
-        problem: ProblemType,
-    },
-    Token {
-        classes: usize,
-    },
-    Questions,
-    MaskedLm,
-    /// The mean of the last hidden states.
-    Embedding,
-}
-
-pub(super) enum Head {
-    /// Pooled output → dropout → linear.
-    Sequence {
-        pooler: Linear,
-        classifier: Linear,
-        problem: ProblemType,
-    },
-    /// Dropout → linear, for every token.
-    Token {
-        classifier: Linear,
-        dropout: bool,
-    },
-    MaskedLm {
-        dense: Linear,
-        norm: Norm,
-        decoder: Id,
-        bias: Id,
-        activation: Activation,
-    },
-    Embedding,
-}
-
 pub struct Bert {
     pub(super) config: Config,
     dropouts: BertDropouts,
     word: Id,
     position: Id,
-    token_type: Id,
+    token_type: Option<Id>,
     norm: Norm,
+    /// From the embeddings' width to that of the layers (ELECTRA).
+    projection: Option<Linear>,
+    relative: Option<Relative>,
     pub stack: Stack,
     pub(super) head: Head,
     loss: VocabularyLoss,
-    /// (rows, D): the embeddings' sum, before their norm.
+    /// (rows, E): the embeddings' sum, before their norm; and behind it, where they are projected.
     sum: Floats,
+    embedded: Floats,
     stats: Floats,
     dx: Floats,
 }
@@ -88,12 +56,21 @@ pub(super) struct Classified {
     pub classes: usize,
     /// (n, D): the classifier's input.
     input: Floats,
-    /// (n, D): the pooler's input, and its output before tanh.
+    /// (n, D): the dense layer's input, and its output before the activation.
     first: Floats,
     before: Floats,
 }
 
+/// (buckets, heads)
+const RELATIVE_BIAS: &str = "encoder.relative_attention_bias.weight";
+
 const SITE_CLASSIFIER: u64 = 1;
+const SITE_FIRST: u64 = 2;
+
+/// DistilBERT drops nothing of attention's output.
+fn attention_output_dropout(config: &Config, dropouts: BertDropouts) -> f32 {
+    if config.architecture.model_type == "distilbert" { 0.0 } else { dropouts.hidden }
+}
 
 impl Bert {
     pub fn new(
@@ -104,14 +81,30 @@ impl Bert {
         decoder_bias: &str,
     ) -> Result<Self> {
         let (h, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+        let e = config.embedding_size;
         let deviation = source.deviation;
         let mut table = |name: &str, rows: usize| {
-            source.matrix(&format!("embeddings.{name}.weight"), &[rows, h], deviation)
+            source.matrix(&format!("embeddings.{name}.weight"), &[rows, e], deviation)
         };
         let word = table("word_embeddings", config.vocab_size)?;
         let position = table("position_embeddings", config.max_position_embeddings)?;
-        let token_type = table("token_type_embeddings", config.type_vocab_size)?;
-        let norm = source.norm("embeddings.LayerNorm", h, eps)?;
+        let token_type = match config.type_vocab_size {
+            0 => None,
+            types => Some(table("token_type_embeddings", types)?),
+        };
+        let norm = source.norm("embeddings.LayerNorm", e, eps)?;
+        let projection = match e == h {
+            true => None,
+            false => Some(source.linear("embeddings_project", e, h, false, deviation)?),
+        };
+        let heads = config.num_attention_heads;
+        let relative = match config.relative_buckets {
+            0 => None,
+            buckets => {
+                let table = source.matrix(RELATIVE_BIAS, &[buckets, heads], deviation)?;
+                Some(Relative { table, heads })
+            }
+        };
         let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
             let name = |part: &str| format!("encoder.layer.{i}.{part}");
@@ -125,48 +118,16 @@ impl Bert {
                 fc: source.linear(&name("intermediate.dense"), h, inner, false, deviation)?,
                 out: source.linear(&name("output.dense"), inner, h, false, deviation)?,
                 ln_2: source.norm(&name("output.LayerNorm"), h, eps)?,
-                heads: config.num_attention_heads,
+                heads,
                 scale: 1.0 / (config.head_dim() as f32).sqrt(),
                 activation: config.hidden_act.into(),
                 attention_dropout: dropouts.attention,
+                attention_output_dropout: attention_output_dropout(&config, dropouts),
                 dropout: dropouts.hidden,
                 site: 16 * (i as u64 + 1),
             });
         }
-        source.may_be_new = true;
-        let mut linear = |name: &str, output: usize| source.linear(name, h, output, false, deviation);
-        let head = match head {
-            HeadKind::Sequence { classes, problem } => Head::Sequence {
-                pooler: linear("pooler.dense", h)?,
-                classifier: linear("classifier", classes)?,
-                problem,
-            },
-            HeadKind::Token { classes } => {
-                Head::Token { classifier: linear("classifier", classes)?, dropout: true }
-            }
-            HeadKind::Questions => Head::Token { classifier: linear("qa_outputs", 2)?, dropout: false },
-            HeadKind::MaskedLm => {
-                let dense = linear("cls.predictions.transform.dense", h)?;
-                let norm = source.norm("cls.predictions.transform.LayerNorm", h, eps)?;
-                let decoder = if config.tie_word_embeddings {
-                    word
-                } else {
-                    source.matrix("cls.predictions.decoder.weight", &[config.vocab_size, h], deviation)?
-                };
-                let bias = source.vector(decoder_bias, config.vocab_size, 0.0)?;
-                Head::MaskedLm { dense, norm, decoder, bias, activation: config.hidden_act.into() }
-            }
-            HeadKind::Embedding => {
-                // Not used, but the checkpoint's: it is written again.
-                if source.contains("pooler.dense.weight") {
-                    let pooler = source.linear("pooler.dense", h, h, false, deviation)?;
-                    for id in [pooler.weight, pooler.bias.expect("a linear layer has a bias")] {
-                        source.params[id].trainable = false;
-                    }
-                }
-                Head::Embedding
-            }
-        };
+        let head = Head::new(source, &config, head, word, decoder_bias)?;
         Ok(Self {
             config,
             dropouts,
@@ -174,20 +135,22 @@ impl Bert {
             position,
             token_type,
             norm,
+            projection,
+            relative,
             stack: Stack::new(blocks),
             head,
             loss: VocabularyLoss::default(),
             sum: Floats::default(),
+            embedded: Floats::default(),
             stats: Floats::default(),
             dx: Floats::default(),
         })
     }
 
-    /// Targets in these examples: rows, or tokens that have a label.
     /// The stack, and the linear layers of the head.
     pub fn linears_mut(&mut self) -> (&mut Stack, Vec<&mut Linear>) {
         let heads = match &mut self.head {
-            Head::Sequence { pooler, classifier, .. } => vec![pooler, classifier],
+            Head::Sequence { dense, classifier, .. } => vec![dense, classifier],
             Head::Token { classifier, .. } => vec![classifier],
             Head::MaskedLm { dense, .. } => vec![dense],
             Head::Embedding => Vec::new(),
@@ -195,6 +158,7 @@ impl Bert {
         (&mut self.stack, heads)
     }
 
+    /// Targets in these examples: rows, or tokens that have a label.
     pub fn targets(&self, examples: &[Example]) -> u64 {
         let of = |example: &Example| match &example.target {
             Target::Tokens(labels) => labels.iter().filter(|label| **label >= 0).count() as u64,
@@ -204,8 +168,14 @@ impl Bert {
     }
 
     pub(super) fn batch<'a>(&self, examples: impl IntoIterator<Item = &'a Example>) -> Result<Batch> {
-        let Config { vocab_size, type_vocab_size, max_position_embeddings, .. } = self.config;
-        Batch::new(examples, vocab_size, type_vocab_size, max_position_embeddings)
+        let Config { vocab_size, type_vocab_size, .. } = self.config;
+        let mut batch =
+            Batch::new(examples, vocab_size, type_vocab_size.max(1), self.config.max_positions())?;
+        if self.config.padding.is_some() {
+            let texts = batch.starts.windows(2).map(|pair| &batch.ids[pair[0]..pair[1]]);
+            batch.positions = texts.flat_map(|ids| self.config.positions(ids)).collect();
+        }
+        Ok(batch)
     }
 
     /// The last hidden states, in `stack.output`.
@@ -217,16 +187,29 @@ impl Bert {
         trains: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let d = self.config.hidden_size;
-        let len = batch.rows() * d;
-        let sum = self.sum.at_least(len);
-        gather_rows(&cpu.pool, params.value(self.word), d, &batch.ids, sum);
-        add_rows(&cpu.pool, params.value(self.token_type), d, &batch.types, sum);
-        add_rows(&cpu.pool, params.value(self.position), d, &batch.positions, sum);
-        let normal = self.dx.at_least(len);
-        self.norm.forward(cpu, params, sum, self.stats.at_least(2 * batch.rows()), normal);
+        let (e, rows) = (self.config.embedding_size, batch.rows());
+        let sum = self.sum.at_least(rows * e);
+        gather_rows(&cpu.pool, params.value(self.word), e, &batch.ids, sum);
+        if let Some(token_type) = self.token_type {
+            add_rows(&cpu.pool, params.value(token_type), e, &batch.types, sum);
+        }
+        add_rows(&cpu.pool, params.value(self.position), e, &batch.positions, sum);
+        let normal = self.dx.at_least(rows * e.max(self.config.hidden_size));
+        self.norm.forward(cpu, params, sum, self.stats.at_least(2 * rows), &mut normal[..rows * e]);
+        let len = rows * self.config.hidden_size;
         let x = self.stack.input(len);
-        dropout_forward(&cpu.pool, cpu.dropout(self.dropouts.hidden, 0), normal, x);
+        let dropout = cpu.dropout(self.dropouts.hidden, 0);
+        match &self.projection {
+            None => dropout_forward(&cpu.pool, dropout, &normal[..len], x),
+            Some(projection) => {
+                let embedded = self.embedded.at_least(rows * e);
+                dropout_forward(&cpu.pool, dropout, &normal[..rows * e], embedded);
+                projection.forward(cpu, params, embedded, None, x);
+            }
+        }
+        if let Some(relative) = &self.relative {
+            relative.spread(params, &batch.starts, trains, self.stack.distances());
+        }
         self.stack.forward(cpu, params, &batch.starts, len, trains, stop)
     }
 
@@ -238,22 +221,37 @@ impl Bert {
         batch: &Batch,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let d = self.config.hidden_size;
-        let rows = batch.rows();
-        let dx = &mut self.dx[..rows * d];
-        self.stack.backward(cpu, params, &batch.starts, dx, stop)?;
+        let (d, e, rows) = (self.config.hidden_size, self.config.embedding_size, batch.rows());
+        self.stack.backward(cpu, params, &batch.starts, &mut self.dx[..rows * d], stop)?;
+        if let Some(relative) = &self.relative {
+            relative.gather(params, self.stack.distances());
+        }
         if self.stack.lowest > 0 {
             return Ok(());
         }
+        let mut projected = Floats::default();
+        let dx = match &self.projection {
+            None => &mut self.dx[..rows * d],
+            Some(projection) => {
+                let dembedded = projected.at_least(rows * e);
+                let into = Some((&mut *dembedded, Start::Zero));
+                let (x, dy) = (&self.embedded[..rows * e], &self.dx[..rows * d]);
+                projection.backward(cpu, params, x, dy, None, into);
+                dembedded
+            }
+        };
         dropout_backward(&cpu.pool, cpu.dropout(self.dropouts.hidden, 0), dx);
-        let mut dsum = Floats::zeroed(rows * d);
+        let mut dsum = Floats::zeroed(rows * e);
         let stats = &self.stats[..2 * rows];
-        self.norm.backward(cpu, params, dx, &self.sum[..rows * d], stats, Start::Zero, &mut dsum);
-        let tables =
-            [(self.word, &batch.ids), (self.token_type, &batch.types), (self.position, &batch.positions)];
+        self.norm.backward(cpu, params, dx, &self.sum[..rows * e], stats, Start::Zero, &mut dsum);
+        let tables = [
+            (Some(self.word), &batch.ids),
+            (self.token_type, &batch.types),
+            (Some(self.position), &batch.positions),
+        ];
         for (table, ids) in tables {
-            if let Some(gradient) = params[table].gradient_to_add() {
-                scatter_add_rows(&cpu.pool, &dsum, d, ids, gradient);
+            if let Some(gradient) = table.and_then(|table| params[table].gradient_to_add()) {
+                scatter_add_rows(&cpu.pool, &dsum, e, ids, gradient);
             }
         }
         Ok(())
@@ -270,19 +268,21 @@ impl Bert {
             first: Floats::default(),
             before: Floats::default(),
         };
-        let dropout = cpu.dropout(self.dropouts.classifier, SITE_CLASSIFIER);
+        let [dropout, first_dropout] =
+            [SITE_CLASSIFIER, SITE_FIRST].map(|site| cpu.dropout(self.dropouts.classifier, site));
         let classifier = match &self.head {
-            Head::Sequence { pooler, classifier, .. } => {
+            Head::Sequence { dense, activation, classifier, drops_first, .. } => {
                 let firsts: Vec<u32> =
                     batch.starts[..batch.starts.len() - 1].iter().map(|s| *s as u32).collect();
                 let len = firsts.len() * d;
                 out.first = Floats::zeroed(len);
                 out.before = Floats::zeroed(len);
                 out.input = Floats::zeroed(len);
-                gather_rows(&cpu.pool, hidden, d, &firsts, &mut out.first);
-                pooler.forward(cpu, params, &out.first, None, &mut out.before);
                 let mut pooled = Floats::zeroed(len);
-                activation_forward(&cpu.pool, Activation::Tanh, &out.before, &mut pooled);
+                gather_rows(&cpu.pool, hidden, d, &firsts, &mut pooled);
+                dropout_forward(&cpu.pool, first_dropout.filter(|_| *drops_first), &pooled, &mut out.first);
+                dense.forward(cpu, params, &out.first, None, &mut out.before);
+                activation_forward(&cpu.pool, *activation, &out.before, &mut pooled);
                 dropout_forward(&cpu.pool, dropout, &pooled, &mut out.input);
                 classifier
             }
@@ -310,16 +310,18 @@ impl Bert {
     ) {
         let d = self.config.hidden_size;
         let dx = &mut self.dx[..batch.rows() * d];
-        let dropout = cpu.dropout(self.dropouts.classifier, SITE_CLASSIFIER);
+        let [dropout, first_dropout] =
+            [SITE_CLASSIFIER, SITE_FIRST].map(|site| cpu.dropout(self.dropouts.classifier, site));
         match &self.head {
-            Head::Sequence { pooler, classifier, .. } => {
+            Head::Sequence { dense, activation, classifier, drops_first, .. } => {
                 let mut dpooled = Floats::zeroed(saved.input.len());
                 let into = Some((&mut dpooled[..], Start::Zero));
                 classifier.backward(cpu, params, &saved.input, dlogits, None, into);
                 dropout_backward(&cpu.pool, dropout, &mut dpooled);
-                activation_backward(&cpu.pool, Activation::Tanh, &saved.before, &mut dpooled);
+                activation_backward(&cpu.pool, *activation, &saved.before, &mut dpooled);
                 let into = Some((&mut saved.input[..], Start::Zero));
-                pooler.backward(cpu, params, &saved.first, &dpooled, None, into);
+                dense.backward(cpu, params, &saved.first, &dpooled, None, into);
+                dropout_backward(&cpu.pool, first_dropout.filter(|_| *drops_first), &mut saved.input);
                 let rows = batch.starts[..batch.starts.len() - 1].iter().map(|s| *s as u32).collect();
                 Selected { rows, targets: Vec::new() }.scatter(cpu, &saved.input, d, dx);
             }
@@ -395,7 +397,8 @@ impl Bert {
             unreachable!("a masked-LM head")
         };
         let hidden = selected.gather(cpu, &self.stack.output[..len], d);
-        let [mut before, mut after, mut normal] = [(); 3].map(|()| Floats::zeroed(hidden.len()));
+        let narrow = selected.rows.len() * self.config.decoder_input();
+        let [mut before, mut after, mut normal] = [(); 3].map(|()| Floats::zeroed(narrow));
         let mut stats = Floats::zeroed(2 * selected.rows.len());
         dense.forward(cpu, params, &hidden, None, &mut before);
         activation_forward(&cpu.pool, *activation, &before, &mut after);
@@ -403,11 +406,11 @@ impl Bert {
         let targets = &selected.targets;
         let outcome = self.loss.run(cpu, params, *decoder, Some(*bias), targets, pass, &mut normal);
         if pass.trains() {
-            let mut dafter = Floats::zeroed(hidden.len());
+            let (mut dafter, mut dhidden) = (Floats::zeroed(narrow), Floats::zeroed(hidden.len()));
             norm.backward(cpu, params, &normal, &after, &stats, Start::Zero, &mut dafter);
             activation_backward(&cpu.pool, *activation, &before, &mut dafter);
-            dense.backward(cpu, params, &hidden, &dafter, None, Some((&mut normal, Start::Zero)));
-            selected.scatter(cpu, &normal, d, &mut self.dx[..len]);
+            dense.backward(cpu, params, &hidden, &dafter, None, Some((&mut dhidden, Start::Zero)));
+            selected.scatter(cpu, &dhidden, d, &mut self.dx[..len]);
         }
         Ok(outcome)
     }

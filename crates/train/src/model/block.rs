@@ -2,13 +2,14 @@
 
 use candlewick_kernels::Activation;
 use candlewick_kernels::train::{
-    Attention, Floats, Start, activation_backward, activation_forward, add_dropout, attention_backward,
+    Attention, Bias, Floats, Start, activation_backward, activation_forward, add_dropout, attention_backward,
     attention_forward, dropout_backward, layer_norm_backward, layer_norm_forward,
 };
 
 use super::cpu::Cpu;
 use super::linear::Linear;
 use super::params::{Id, Params};
+use super::relative::Distances;
 
 #[derive(Debug, Clone)]
 pub struct Norm {
@@ -62,6 +63,8 @@ pub struct Block {
     pub scale: f32,
     pub activation: Activation,
     pub attention_dropout: f32,
+    /// Of what is added to the residual stream: attention's output, and the feed-forward layers'.
+    pub attention_output_dropout: f32,
     pub dropout: f32,
     /// First of the numbers of this block's dropout masks.
     pub site: u64,
@@ -95,6 +98,7 @@ pub struct Space {
     wide: Floats,
     dwide: Floats,
     dqkv: Floats,
+    pub distances: Distances,
 }
 
 impl Block {
@@ -107,7 +111,7 @@ impl Block {
         self.proj.output
     }
 
-    fn attention<'a>(&self, cpu: &Cpu, starts: &'a [usize]) -> Attention<'a> {
+    fn attention<'a>(&self, cpu: &Cpu, starts: &'a [usize], bias: Option<Bias<'a>>) -> Attention<'a> {
         Attention {
             starts,
             heads: self.heads,
@@ -115,6 +119,7 @@ impl Block {
             scale: self.scale,
             causal: self.norm_first,
             dropout: cpu.dropout(self.attention_dropout, self.site),
+            bias,
         }
     }
 
@@ -150,14 +155,14 @@ impl Block {
             linear.forward(cpu, params, from, self.columns(i), qkv);
         }
         let mixed = saved.mixed.at_least(rows * d);
-        let attention = self.attention(cpu, starts);
+        let attention = self.attention(cpu, starts, space.distances.bias());
         let sums = saved.sums.at_least(rows * self.heads);
         attention_forward(&cpu.pool, attention, qkv, &mut cpu.attention, mixed, sums);
         let b = space.b.at_least(rows * d);
         self.proj.forward(cpu, params, mixed, None, b);
         let middle = saved.middle.at_least(rows * d);
         middle.copy_from_slice(x);
-        add_dropout(&cpu.pool, cpu.dropout(self.dropout, self.site + 1), b, middle);
+        add_dropout(&cpu.pool, cpu.dropout(self.attention_output_dropout, self.site + 1), b, middle);
         if self.norm_first {
             self.ln_2.forward(cpu, params, middle, stats_2, a);
         } else {
@@ -223,13 +228,14 @@ impl Block {
         }
         // dy is the gradient of both addends of the first sum.
         b.copy_from_slice(dy);
-        dropout_backward(&cpu.pool, cpu.dropout(self.dropout, self.site + 1), b);
+        dropout_backward(&cpu.pool, cpu.dropout(self.attention_output_dropout, self.site + 1), b);
         let mixed = &saved.mixed[..rows * d];
         let dqkv = space.dqkv.at_least(rows * 3 * d);
         self.proj.backward(cpu, params, mixed, b, None, Some((a, Start::Zero)));
-        let attention = self.attention(cpu, starts);
+        let (bias, dbias) = space.distances.for_backward();
+        let attention = self.attention(cpu, starts, bias);
         let (qkv, sums) = (&saved.qkv[..rows * 3 * d], &saved.sums[..rows * self.heads]);
-        attention_backward(&cpu.pool, attention, qkv, mixed, sums, a, &mut cpu.attention, dqkv);
+        attention_backward(&cpu.pool, attention, qkv, mixed, sums, a, &mut cpu.attention, dqkv, dbias);
         if self.norm_first {
             self.ln_1.forward(cpu, params, x, stats_1, a);
             for (i, linear) in self.qkv.iter().enumerate() {

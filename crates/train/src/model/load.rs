@@ -82,6 +82,18 @@ impl<'a> Source<'a> {
         Ok(Linear { weight, bias, input, output, conv1d, lora: None })
     }
 
+    /// `nn.Linear` without a bias.
+    pub fn linear_without_bias(
+        &mut self,
+        name: &str,
+        input: usize,
+        output: usize,
+        deviation: f32,
+    ) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), &[output, input], deviation)?;
+        Ok(Linear { weight, bias: None, input, output, conv1d: false, lora: None })
+    }
+
     pub fn norm(&mut self, name: &str, width: usize, eps: f64) -> Result<Norm> {
         let weight = self.vector(&format!("{name}.weight"), width, 1.0)?;
         let bias = self.vector(&format!("{name}.bias"), width, 0.0)?;

@@ -84,6 +84,12 @@ impl Params {
         self.all.iter().find(|param| param.name == name)
     }
 
+    /// Whether a parameter is inside the module `name`.
+    pub fn has_module(&self, name: &str) -> bool {
+        let inside = |param: &Param| param.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        self.all.iter().any(inside)
+    }
+
     pub fn trainable(&mut self) -> impl Iterator<Item = &mut Param> {
         self.all.iter_mut().filter(|param| param.trainable)
     }

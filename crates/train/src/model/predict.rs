@@ -3,9 +3,10 @@
 use candlewick_kernels::train::{Floats, Gemm, View, activation_forward};
 
 use super::batch::{Batch, Pass};
-use super::bert::{Bert, Head};
+use super::bert::Bert;
 use super::cpu::Cpu;
 use super::gpt2::Gpt2;
+use super::heads::Head;
 use super::loss::Selected;
 use super::params::Params;
 use crate::data::{Example, Target};
@@ -70,20 +71,21 @@ impl Bert {
         let Head::MaskedLm { dense, norm, decoder, bias, activation } = &self.head else {
             return Err(TrainError::Internal("the head guesses no tokens".into()));
         };
-        let [vocabulary, d] = params[*decoder].shape[..] else { unreachable!("an embedding is a matrix") };
+        let [vocabulary, e] = params[*decoder].shape[..] else { unreachable!("an embedding is a matrix") };
+        let d = self.config.hidden_size;
         let mut all = Vec::with_capacity(inputs.len());
         for (places, start) in places.iter().zip(&batch.starts) {
             let rows: Vec<u32> = places.iter().map(|place| (start + place) as u32).collect();
             let count = rows.len();
             let hidden = Selected { rows, targets: Vec::new() }.gather(cpu, &self.stack.output, d);
-            let [mut before, mut after, mut normal] = [(); 3].map(|()| Floats::zeroed(count * d));
+            let [mut before, mut after, mut normal] = [(); 3].map(|()| Floats::zeroed(count * e));
             dense.forward(cpu, params, &hidden, None, &mut before);
             activation_forward(&cpu.pool, *activation, &before, &mut after);
             norm.forward(cpu, params, &after, &mut Floats::zeroed(2 * count), &mut normal);
             let mut logits = vec![0.0; count * vocabulary];
-            let weight = View::new(params.value(*decoder), vocabulary, d).transposed();
+            let weight = View::new(params.value(*decoder), vocabulary, e).transposed();
             let options = Gemm { bias: Some(params.value(*bias)), ..Gemm::SET };
-            cpu.gemm(View::new(&normal, count, d), weight, options, &mut logits);
+            cpu.gemm(View::new(&normal, count, e), weight, options, &mut logits);
             all.push(logits);
         }
         Ok(all)
@@ -112,6 +114,19 @@ impl Bert {
 }
 
 impl Gpt2 {
+    /// A classifier's logits of each input: (C).
+    pub fn logits(
+        &mut self,
+        cpu: &mut Cpu,
+        params: &Params,
+        inputs: &[Input],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        let examples: Vec<Example> = inputs.iter().map(example).collect();
+        cpu.evaluate();
+        self.classify(cpu, params, &examples, stop)
+    }
+
     /// The prediction of each token of each sequence, from the second on.
     pub fn guesses(
         &mut self,

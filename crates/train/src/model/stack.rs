@@ -5,6 +5,7 @@ use candlewick_kernels::train::Floats;
 use super::block::{Block, Saved, Space};
 use super::cpu::Cpu;
 use super::params::Params;
+use super::relative::Distances;
 use crate::{Result, TrainError};
 
 #[derive(Default)]
@@ -29,6 +30,11 @@ impl Stack {
     /// Where the embeddings go: (rows, D).
     pub fn input(&mut self, len: usize) -> &mut [f32] {
         self.saved[0].x.at_least(len)
+    }
+
+    /// What all blocks' attention adds by distance.
+    pub fn distances(&mut self) -> &mut Distances {
+        &mut self.space.distances
     }
 
     /// From `input` to `output`. `trains`: a backward pass will follow.

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use candlewick_models::family::architecture::Architecture;
 use candlewick_models::{
-    self as models, AdapterConfig, Kind, LoraWeights, ModelError, ModuleNames, Ordered, Targets, full_name, kind_of,
+    self as models, AdapterConfig, Kind, LoraWeights, ModelError, ModuleNames, Names, Ordered, Targets,
+    kind_of,
 };
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
@@ -92,6 +94,36 @@ fn sorted(names: &ModuleNames) -> ModuleNames {
     names
 }
 
+/// The model beside whose layers an adapter is trained.
+#[derive(Debug, Clone, Copy)]
+pub struct Base {
+    /// `None`: a GPT-2.
+    pub encoder: Option<&'static Architecture>,
+    pub names: Names,
+    /// Of a model with a head: the body's names have a prefix.
+    pub prefixed: bool,
+}
+
+impl Base {
+    /// The name that transformers, and so PEFT, has for a tensor or module.
+    pub fn full(&self, name: &str) -> String {
+        self.names.written(name, self.prefixed)
+    }
+
+    /// What an adapter is over by default, as PEFT's of a GPT-2 and of a BERT: queries and values, under the name that
+    /// the model has for them.
+    fn default_targets(&self) -> Vec<String> {
+        if self.encoder.is_none() {
+            return vec!["c_attn".to_string()];
+        }
+        let own = |module: &str| {
+            let name = self.names.own(&format!("encoder.layer.0.attention.self.{module}")).into_owned();
+            name.rsplit('.').next().map(str::to_string).unwrap_or(name)
+        };
+        ["query", "value"].map(own).to_vec()
+    }
+}
+
 /// Adapters beside a network's linear layers: `adapter_config.json` as it will be written.
 #[derive(Debug, Clone)]
 pub struct Adapter {
@@ -105,28 +137,32 @@ pub struct Adapter {
 
 impl Adapter {
     /// Freezes the model and puts a pair of matrices beside each target; a head stays trainable.
-    /// `linears`: the layers that can have one; `new`: names of parameters that the checkpoint lacks; `prefix`:
-    /// of the names of the model's body.
+    /// `linears`: the layers that can have one; `new`: names of parameters that the checkpoint lacks.
     pub fn attach(
         (stack, heads): (&mut Stack, Vec<&mut Linear>),
         params: &mut Params,
         new: &[String],
         lora: &LoraOptions,
-        prefix: &str,
+        base: &Base,
         options: &FinetuneOptions,
     ) -> Result<Self> {
-        let causal = options.task.is_causal();
-        let defaults: &[&str] = if causal { &["c_attn"] } else { &["query", "value"] };
+        let gpt2 = base.encoder.is_none();
+        let defaults = base.default_targets();
         let rank = lora.rank.unwrap_or(8);
         let alpha = lora.alpha.unwrap_or(2.0 * rank as f32);
         let mut whole = new_modules(new);
-        let head = match options.task {
-            Task::TextClassification | Task::TokenClassification => Some("classifier"),
-            Task::QuestionAnswering => Some("qa_outputs"),
-            _ => None,
+        let saved: &[&str] = match options.task {
+            Task::TextClassification if gpt2 => &["score"],
+            // PEFT takes every module whose name ends so: of a DistilBERT both.
+            Task::TextClassification => &["classifier", "pre_classifier"],
+            Task::TokenClassification => &["classifier"],
+            Task::QuestionAnswering => &["qa_outputs"],
+            _ => &[],
         };
-        if let Some(head) = head.filter(|head| !whole.contains(head)) {
-            whole.push(head);
+        for head in saved.iter().filter(|head| params.has_module(head)) {
+            if !whole.iter().any(|module| module == head) {
+                whole.push(head.to_string());
+            }
         }
         let settings = AdapterConfig {
             task_type: task_type(options.task).as_str().map(str::to_string),
@@ -141,23 +177,24 @@ impl Adapter {
             alpha_pattern: lora.alpha_pattern.clone(),
             ..AdapterConfig::default()
         };
-        let targets = Targets::new(&settings, defaults).map_err(|error| of_option(&error.to_string()))?;
+        let targets = Targets::new(&settings, &defaults.iter().map(String::as_str).collect::<Vec<_>>())
+            .map_err(|error| of_option(&error.to_string()))?;
         for param in &mut params.all {
             param.trainable = whole.iter().any(|module| param.name.starts_with(&format!("{module}.")));
         }
-        let modules = modules_of(params, causal);
+        let modules = modules_of(params, base.encoder);
         let dropout = lora.dropout.unwrap_or(0.0);
         let mut trained = Vec::new();
         attach(stack, heads, params, dropout, options.seed, |name| {
-            let full = full_name(name, prefix);
-            if targets.refusal(&full, kind_of(name, &settings)).is_some() {
+            let full = base.full(name);
+            if targets.refusal(&full, kind_of(name, &settings, base.encoder)).is_some() {
                 return None;
             }
             let shape = LoraShape { rank: targets.rank_of(&full), scale: targets.scale_of(&full).ok()? };
             trained.push(full);
             Some(shape)
         });
-        check_use(&targets, lora, &settings, &modules, &trained, prefix)?;
+        check_use(&targets, lora, &settings, &modules, &trained, base)?;
         let target_modules = match &lora.target_modules {
             // As PEFT writes it: what the model's linear layers are is not asked again.
             Some(ModuleNames::One(name)) if name.to_lowercase() == "all-linear" => json!(trained),
@@ -175,7 +212,7 @@ impl Adapter {
             "exclude_modules": lora.exclude_modules,
             "layers_to_transform": lora.layers_to_transform,
             "layers_pattern": lora.layers_pattern,
-            "fan_in_fan_out": causal,
+            "fan_in_fan_out": gpt2,
             "bias": "none",
             "modules_to_save": if whole.is_empty() { json!(null) } else { json!(whole) },
             "inference_mode": true,
@@ -296,7 +333,7 @@ fn of_option(message: &str) -> TrainError {
 }
 
 /// The modules of a model and what PEFT makes of each, by its parameters; `Linear` may stand for an embedding.
-fn modules_of(params: &Params, causal: bool) -> BTreeMap<String, Kind> {
+fn modules_of(params: &Params, encoder: Option<&Architecture>) -> BTreeMap<String, Kind> {
     let mut modules = BTreeMap::new();
     for param in &params.all {
         let Some((module, _)) = param.name.rsplit_once('.') else { continue };
@@ -306,10 +343,13 @@ fn modules_of(params: &Params, causal: bool) -> BTreeMap<String, Kind> {
         let embedding = matches!(module, "wte" | "wpe") || module.ends_with("_embeddings");
         modules.insert(module.to_string(), if embedding { Kind::Embedding } else { Kind::Other });
     }
-    if causal {
-        modules.insert("lm_head".into(), Kind::Head);
-    } else if modules.contains_key("cls.predictions.transform.dense") {
-        modules.insert("cls.predictions.decoder".into(), Kind::Head);
+    match encoder {
+        None if modules.contains_key("score") => {}
+        None => drop(modules.insert("lm_head".into(), Kind::Head)),
+        Some(encoder) if modules.contains_key(encoder.masked_lm.dense) => {
+            modules.insert(encoder.masked_lm.decoder.into(), Kind::Head);
+        }
+        Some(_) => {}
     }
     modules
 }
@@ -321,13 +361,13 @@ fn check_use(
     settings: &AdapterConfig,
     modules: &BTreeMap<String, Kind>,
     trained: &[String],
-    prefix: &str,
+    base: &Base,
 ) -> Result<()> {
     let refuse = |reason: String| Err(TrainError::option("lora", reason));
     let known: BTreeSet<&str> = trained.iter().map(String::as_str).collect();
     let (mut excluded, mut other) = (lora.exclude_modules.is_none(), None);
     for (module, kind) in modules {
-        let full = full_name(module, prefix);
+        let full = base.full(module);
         match targets.refusal(&full, *kind) {
             Some(field) => excluded |= field == "exclude_modules",
             // A pooler that the task does not use learns nothing in PEFT either.
@@ -379,7 +419,8 @@ fn task_type(task: Task) -> Value {
 }
 
 /// Modules that the checkpoint lacks, so that they are trained and saved whole.
-fn new_modules(new: &[String]) -> Vec<&'static str> {
-    let is_new = |module: &&str| new.iter().any(|name| name.starts_with(&format!("{module}.")));
-    ["classifier", "qa_outputs", "pooler", "cls"].into_iter().filter(is_new).collect()
+fn new_modules(new: &[String]) -> Vec<String> {
+    let head = |name: &&String| !Names::is_body(name) || name.starts_with("pooler.");
+    let modules: BTreeSet<&str> = new.iter().filter(head).filter_map(|name| name.split('.').next()).collect();
+    modules.into_iter().map(str::to_string).collect()
 }

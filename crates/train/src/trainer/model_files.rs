@@ -39,16 +39,14 @@ fn object(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// `config.json` of what is trained.
-pub(super) fn written_config(config: &Value, head: Option<HeadKind>, task: Task, data: &Opened) -> Value {
+pub(super) fn written_config(
+    config: &Value,
+    architecture: String,
+    head: Option<HeadKind>,
+    task: Task,
+    data: &Opened,
+) -> Value {
     let mut config = config.as_object().cloned().unwrap_or_default();
-    let architecture = match head {
-        None => "GPT2LMHeadModel",
-        Some(HeadKind::Sequence { .. }) => "BertForSequenceClassification",
-        Some(HeadKind::Token { .. }) => "BertForTokenClassification",
-        Some(HeadKind::Questions) => "BertForQuestionAnswering",
-        Some(HeadKind::MaskedLm) => "BertForMaskedLM",
-        Some(HeadKind::Embedding) => "BertModel",
-    };
     config.insert("architectures".into(), json!([architecture]));
     config.remove("torch_dtype");
     config.insert("dtype".into(), json!("float32"));

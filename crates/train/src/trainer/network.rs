@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, family, full_name, gpt2};
+use candlewick_models::{ModelError, ModelFolder, family, gpt2};
 use serde_json::Value;
 
-use super::lora::{self, Adapter};
+use super::lora::{self, Adapter, Base};
 use super::model_files::{WEIGHTS, side_files, without_chat_template, written_config};
 use super::opening::Opening;
 use super::options::FinetuneOptions;
 use super::tensors::{self, Sum, sync_folder};
 use crate::data::{Example, Opened, ProblemType, Task};
+use crate::evaluate::Input;
 use crate::model::{
-    Bert, BertDropouts, Cpu, Dropouts, Gpt2, HeadKind, Linear, Outcome, Param, Params, Pass, Source, Stack,
-    merge,
+    Bert, BertDropouts, Classes, Cpu, Dropouts, Gpt2, HeadKind, Linear, Outcome, Param, Params, Pass, Source,
+    Stack, merge,
 };
 use crate::{Result, TrainError};
 
@@ -35,7 +36,7 @@ impl Net {
     /// All linear layers that a LoRA can be beside: the stack's, and those of the head.
     fn linears(&mut self) -> (&mut Stack, Vec<&mut Linear>) {
         match self {
-            Net::Gpt2(model) => (&mut model.stack, Vec::new()),
+            Net::Gpt2(model) => model.linears_mut(),
             Net::Bert(model) => model.linears_mut(),
         }
     }
@@ -51,8 +52,7 @@ pub struct Network {
     config: Value,
     /// Side files: name, bytes.
     files: Vec<(String, Vec<u8>)>,
-    /// transformers' prefix of the body's names, if there is a head.
-    prefix: &'static str,
+    base: Base,
 }
 
 impl Network {
@@ -66,39 +66,59 @@ impl Network {
             (None, Some(p)) if !(0.0..1.0).contains(&p) => {
                 Err(TrainError::from(ModelError::Config(format!("{key} is {p}"))))
             }
+            (None, None) if !folder.config[key].is_null() => {
+                let value = &folder.config[key];
+                Err(TrainError::from(ModelError::Config(format!("{key} is {value}, expected a number"))))
+            }
+            // transformers' own default, of all of them.
             (None, p) => Ok(p.unwrap_or(0.1) as f32),
         };
-        let (mut net, head) = if options.task.is_causal() {
+        let gpt2 = folder.model_type()? == "gpt2";
+        let head = if options.task.is_causal() { None } else { Some(head_kind(options.task, data)?) };
+        let mut net = if gpt2 {
             let dropouts = Dropouts {
                 embedding: probability("embd_pdrop")?,
                 attention: probability("attn_pdrop")?,
                 residual: probability("resid_pdrop")?,
             };
-            let config = gpt2::Config::from_folder(folder)?;
-            (Net::Gpt2(Box::new(Gpt2::new(&mut source, config, dropouts)?)), None)
+            Net::Gpt2(Box::new(match head {
+                None => Gpt2::new(&mut source, gpt2::Config::from_folder(folder)?, dropouts)?,
+                Some(HeadKind::Sequence { classes, problem }) => {
+                    let config = gpt2::Config::of_classifier(folder)?;
+                    let classes = Classes { count: classes, problem, padding: gpt2::padding_of(folder)? };
+                    Gpt2::classifier(&mut source, config, dropouts, classes)?
+                }
+                Some(_) => return Err(TrainError::Internal("a GPT-2 has no such head".into())),
+            }))
         } else {
-            let hidden = probability("hidden_dropout_prob")?;
-            let classifier = match folder.config["classifier_dropout"].as_f64() {
-                Some(_) => probability("classifier_dropout")?,
-                None => hidden,
-            };
-            let attention = probability("attention_probs_dropout_prob")?;
-            let dropouts = BertDropouts { hidden, attention, classifier };
             let config = family::Config::from_folder(folder)?;
-            let head = head_kind(options.task, data)?;
+            let head = head.ok_or_else(|| TrainError::Internal("a BERT writes no text".into()))?;
+            let keys = DropoutKeys::of(config.architecture.model_type, head);
+            let hidden = probability(keys.hidden)?;
+            let classifier = match keys.classifier {
+                None => hidden,
+                // Its default is the hidden layers' own.
+                Some("classifier_dropout") if folder.config["classifier_dropout"].is_null() => hidden,
+                Some(key) => match (options.dropout, &folder.config[key]) {
+                    (None, Value::Null) => keys.classifier_default,
+                    _ => probability(key)?,
+                },
+            };
+            let attention = probability(keys.attention)?;
+            let dropouts = BertDropouts { hidden, attention, classifier };
             let bias = config.decoder_bias(weights.as_ref());
-            (Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, &bias)?)), Some(head))
+            Net::Bert(Box::new(Bert::new(&mut source, config, dropouts, head, &bias)?))
         };
         let Source { mut params, new, .. } = source;
-        let prefix = match head {
-            None => "transformer",
-            Some(HeadKind::Embedding) => "",
-            Some(_) => "bert",
+        let base = Base {
+            encoder: folder.encoder()?,
+            names: folder.names()?,
+            prefixed: head != Some(HeadKind::Embedding),
         };
         let adapter = if let Some(start) = start {
             Some(Adapter::go_on(net.linears(), &mut params, &new, start, options)?)
         } else if let Some(lora) = &options.lora {
-            Some(Adapter::attach(net.linears(), &mut params, &new, lora, prefix, options)?)
+            Some(Adapter::attach(net.linears(), &mut params, &new, lora, &base, options)?)
         } else {
             None
         };
@@ -107,12 +127,18 @@ impl Network {
             params,
             adapter,
             new,
-            config: written_config(&folder.config, head, options.task, data),
+            config: written_config(
+                &folder.config,
+                architecture_name(folder, head)?,
+                head,
+                options.task,
+                data,
+            ),
             files: match options.task {
                 Task::Dialogue => without_chat_template(side_files(folder)?)?,
                 _ => side_files(folder)?,
             },
-            prefix,
+            base,
         };
         network.freeze(options)?;
         network.stack().checkpointing = options.gradient_checkpointing;
@@ -121,6 +147,19 @@ impl Network {
 
     pub fn stack(&mut self) -> &mut Stack {
         self.net.stack()
+    }
+
+    /// A classifying head's logits of each input: (C), or (T, C).
+    pub(super) fn logits(
+        &mut self,
+        cpu: &mut Cpu,
+        inputs: &[Input],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        match &mut self.net {
+            Net::Bert(model) => model.logits(cpu, &self.params, inputs, stop),
+            Net::Gpt2(model) => model.logits(cpu, &self.params, inputs, stop),
+        }
     }
 
     pub(super) fn bert(&mut self) -> Result<(&mut Bert, &mut Params)> {
@@ -153,9 +192,10 @@ impl Network {
             let rest = name.strip_prefix("h.").or_else(|| name.strip_prefix("encoder.layer."))?;
             rest.split('.').next()?.parse().ok()
         };
-        let embedding = |name: &str| {
-            name.starts_with("wte.") || name.starts_with("wpe.") || name.starts_with("embeddings.")
-        };
+        // What all layers share, MPNet's bias by distance, is below the lowest one too.
+        let below =
+            ["wte.", "wpe.", "embeddings.", "embeddings_project.", "encoder.relative_attention_bias."];
+        let embedding = |name: &str| below.iter().any(|part| name.starts_with(part));
         if options.freeze_layers > 0 {
             for param in &mut self.params.all {
                 if embedding(&param.name) || layer(&param.name).is_some_and(|i| i < options.freeze_layers) {
@@ -183,7 +223,7 @@ impl Network {
 
     pub fn targets(&self, examples: &[Example]) -> Result<u64> {
         match &self.net {
-            Net::Gpt2(_) => Gpt2::targets(examples),
+            Net::Gpt2(model) => model.targets_of(examples),
             Net::Bert(model) => Ok(model.targets(examples)),
         }
     }
@@ -208,7 +248,7 @@ impl Network {
     }
 
     pub(super) fn base_name(&self, param: &Param) -> String {
-        full_name(&param.name, self.prefix)
+        self.base.full(&param.name)
     }
 
     fn write_side_files(&self, folder: &Path, sums: &mut BTreeMap<String, Sum>) -> Result<()> {
@@ -311,6 +351,41 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// What a configuration calls the probabilities of dropout.
+struct DropoutKeys {
+    hidden: &'static str,
+    attention: &'static str,
+    /// Before a classifier; `None`: the hidden layers' own.
+    classifier: Option<&'static str>,
+    classifier_default: f32,
+}
+
+impl DropoutKeys {
+    fn of(model_type: &str, head: HeadKind) -> Self {
+        let (hidden, attention) = match model_type {
+            "distilbert" => ("dropout", "attention_dropout"),
+            _ => ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        };
+        let (classifier, classifier_default) = match (model_type, head) {
+            ("distilbert", HeadKind::Sequence { .. }) => (Some("seq_classif_dropout"), 0.2),
+            ("distilbert", HeadKind::Questions) => (Some("qa_dropout"), 0.1),
+            ("distilbert" | "mpnet", _) => (None, 0.0),
+            _ => (Some("classifier_dropout"), 0.0),
+        };
+        Self { hidden, attention, classifier, classifier_default }
+    }
+}
+
+/// transformers' class of what is trained.
+fn architecture_name(folder: &ModelFolder, head: Option<HeadKind>) -> Result<String> {
+    let encoder = folder.encoder()?;
+    Ok(match (encoder, head) {
+        (_, None) => "GPT2LMHeadModel".into(),
+        (Some(encoder), Some(head)) => encoder.class_for(head.task()),
+        (None, Some(head)) => format!("GPT2For{}", head.task()),
+    })
 }
 
 fn head_kind(task: Task, data: &Opened) -> Result<HeadKind> {

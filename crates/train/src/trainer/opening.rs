@@ -45,12 +45,15 @@ impl Opening {
                 }
             }
         }
-        let causal = folder.model_type()? == "gpt2";
+        let gpt2 = folder.model_type()? == "gpt2";
+        // Those that a tokenizer gives a pair's second text are none of the model's.
+        let mut without_types = gpt2;
         if options.task == Task::FeatureExtraction {
             pools_by_mean(&folder)?;
         }
-        if causal != options.task.is_causal() {
-            let kind = if causal { "a GPT-2" } else { "a BERT" };
+        let classifies = gpt2 && options.task == Task::TextClassification;
+        if gpt2 != options.task.is_causal() && !classifies {
+            let kind = if gpt2 { "a GPT-2" } else { "a BERT" };
             return Err(TrainError::option("task", format!("the model is {kind}: another task's")));
         }
         let mut start = folder.adapter.as_ref().map(Start::new).transpose()?;
@@ -59,11 +62,15 @@ impl Opening {
             // The matrices stay beside the weights instead of being merged.
             start.deltas = weights.take_deltas();
         }
-        let (positions, vocabulary) = if causal {
-            let config = gpt2::Config::from_folder(&folder)?;
+        let (positions, vocabulary) = if gpt2 {
+            let config = match classifies {
+                true => gpt2::Config::of_classifier(&folder)?,
+                false => gpt2::Config::from_folder(&folder)?,
+            };
             (config.n_positions, config.vocab_size)
         } else {
             let config = family::Config::from_folder(&folder)?;
+            without_types = config.type_vocab_size <= 1;
             (config.max_positions(), config.vocab_size)
         };
         if tokenizer.vocab_size() > vocabulary {
@@ -71,7 +78,10 @@ impl Opening {
             return Err(ModelError::VocabularyMismatch { tokenizer, embedding: vocabulary }.into());
         }
         let labels = match &weights {
-            Some(weights) if !causal => {
+            Some(weights) if classifies && gpt2::is_classifier(&folder, weights) => {
+                gpt2::labels_of(&folder, weights)?
+            }
+            Some(weights) if !gpt2 => {
                 let head = family::head_of(&folder, weights)?;
                 let wanted = match options.task {
                     Task::TextClassification => EncoderHead::SequenceClassification,
@@ -82,6 +92,7 @@ impl Opening {
             }
             _ => Vec::new(),
         };
+        let tokenizer = if without_types { tokenizer.untyped() } else { tokenizer };
         let eos = folder.token_ids("eos_token_id")?.first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }

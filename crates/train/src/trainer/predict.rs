@@ -53,8 +53,7 @@ impl Predictor for InTraining<'_> {
     type Error = TrainError;
 
     fn logits(&mut self, inputs: Vec<Input>) -> Result<Vec<Vec<f32>>> {
-        let (bert, params) = self.network.bert()?;
-        bert.logits(self.cpu, params, &inputs, self.stop)
+        self.network.logits(self.cpu, &inputs, self.stop)
     }
 
     fn logits_at(&mut self, inputs: Vec<Input>, places: &[Vec<usize>]) -> Result<Vec<Vec<f32>>> {

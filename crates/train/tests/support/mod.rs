@@ -87,3 +87,14 @@ pub fn relative(found: &[f32], expected: &[f32]) -> f64 {
     let difference = norm(&mut found.iter().zip(expected).map(|(f, e)| f64::from(*f) - f64::from(*e)));
     difference / norm(&mut expected.iter().map(|e| f64::from(*e)))
 }
+
+/// The error of a gradient, relative to its norm. Where softmax does not see a bias (a key's, what is the same for all
+/// tokens of an answer), the gradient is rounding alone, and the norm of that of the weight beside it counts.
+pub fn deviation<'a>(name: &str, found: &[f32], expected: impl Fn(&str) -> &'a [f32]) -> f64 {
+    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let own = expected(name);
+    let difference: Vec<f32> = found.iter().zip(own).map(|(a, b)| a - b).collect();
+    assert_eq!(found.len(), own.len(), "{name}");
+    let noise = name.ends_with("bias") && norm(own) < 1e-5;
+    norm(&difference) / norm(if noise { expected(&name.replace("bias", "weight")) } else { own })
+}

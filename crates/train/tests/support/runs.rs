@@ -42,7 +42,7 @@ impl Watch {
     }
 }
 
-/// A tiny GPT-2 or BERT with a tokenizer of letters, to be trained from scratch, and some texts.
+/// A tiny GPT-2, BERT or other encoder of its family (`kind` is its `model_type`) with a tokenizer of letters, to be trained from scratch, and some texts.
 pub fn folder(kind: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let letters = " abcdefghijklmnopqrstuvwxyz.";
@@ -61,7 +61,7 @@ pub fn folder(kind: &str) -> tempfile::TempDir {
         .enumerate()
         .map(|(id, token)| special(id as u32, token))
         .collect();
-    let post = if kind == "bert" {
+    let post = if kind != "gpt2" {
         json!({ "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2] })
     } else {
         Value::Null
@@ -72,12 +72,25 @@ pub fn folder(kind: &str) -> tempfile::TempDir {
         "post_processor": post, "decoder": null,
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" },
     });
-    let config = if kind == "bert" {
-        json!({ "model_type": "bert", "vocab_size": size, "hidden_size": 24, "num_hidden_layers": 2,
-                "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 48 })
-    } else {
-        json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 32, "n_embd": 24, "n_layer": 2,
-                "n_head": 3, "eos_token_id": 3 })
+    let sizes = json!({ "model_type": kind, "vocab_size": size, "hidden_size": 24, "num_hidden_layers": 2,
+                        "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 50 });
+    let with = |more: Value| {
+        let mut all = sizes.as_object().unwrap().clone();
+        all.extend(more.as_object().unwrap().clone());
+        Value::Object(all)
+    };
+    let config = match kind {
+        "gpt2" => {
+            json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 40, "n_embd": 24, "n_layer": 2,
+                          "n_head": 3, "eos_token_id": 3 })
+        }
+        "distilbert" => {
+            json!({ "model_type": kind, "vocab_size": size, "dim": 24, "n_layers": 2, "n_heads": 3,
+                                "hidden_dim": 40, "max_position_embeddings": 48 })
+        }
+        "electra" => with(json!({ "embedding_size": 16 })),
+        "roberta" => with(json!({ "pad_token_id": 0, "type_vocab_size": 1 })),
+        _ => with(json!({})),
     };
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
     write("tokenizer.json", tokenizer.to_string());
