@@ -118,7 +118,7 @@ fn hostile_files_end_in_typed_errors() {
         ("a huge tensor", "WEIGHTS_CORRUPT", put(sizes, 1 << 40)),
         ("an overflowing tensor", "WEIGHTS_CORRUPT", put(sizes, u64::MAX)),
         ("a tensor that is too small", "TENSOR_SHAPE", put(sizes, 32)),
-        ("an unknown quantisation", "UNSUPPORTED_DTYPE", Box::new(move |b| b[kind] = 14)),
+        ("an unknown quantisation", "UNSUPPORTED_DTYPE", Box::new(move |b| b[kind] = 99)),
         ("a tensor outside the file", "WEIGHTS_CORRUPT", put(offset, 1 << 40)),
         ("an overflowing offset", "WEIGHTS_CORRUPT", put(offset, u64::MAX)),
         ("overlapping tensors", "WEIGHTS_CORRUPT", put(offset, 0)),

@@ -147,7 +147,7 @@ fn patterns_choose_layers_and_ranks_as_in_peft() {
         let (merged, beside) = (logits(output.path()), logits(&adapter));
         let far = merged.iter().zip(&beside).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let moved = merged.iter().zip(&logits(base.path())).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(far <= 1e-5 && moved > 1e-3, "{lora}: {far} {moved}");
+        assert!(far <= 5e-5 && moved > 1e-3, "{lora}: {far} {moved}");
 
         // Going on keeps all of it, in its order.
         let again = tempfile::tempdir().unwrap();
