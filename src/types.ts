@@ -171,7 +171,10 @@ export interface GeneratedSequence {
   readonly finishReason: FinishReason;
   /** The stop string that ended it; it is not in `text`. */
   readonly stopSequence?: string;
-  /** The id of `stop` or `stopTokenIds` that ended it, its last token; absent where a stop string ends before it. */
+  /**
+   * The id of `stop` or `stopTokenIds` that ended it, its last token; of a reply also what ends its turn in the chat
+   * template. Absent where a stop string ends before it.
+   */
   readonly stopTokenId?: number;
   /** Beam search: what it was ranked by. */
   readonly score?: number;

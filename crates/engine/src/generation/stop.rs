@@ -244,9 +244,12 @@ mod tests {
         (out + &matcher.finish(), None)
     }
 
+    /// Pieces and stop strings; what is left, and which one ended it.
+    type Marked = (&'static [&'static str], &'static [&'static str], &'static str, Option<usize>);
+
     #[test]
     fn special_tokens_are_seen_and_not_read() {
-        let cases: &[(&[&str], &[&str], &str, Option<usize>)] = &[
+        let cases: &[Marked] = &[
             (&["ab", "<e>", "cd"], &["<e>"], "ab", Some(0)),
             (&["ab", "<e>", "cd"], &["b<e>"], "a", Some(0)),
             (&["ab", "<e>", "cd"], &["<e>c"], "ab", Some(0)),

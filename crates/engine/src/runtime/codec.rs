@@ -126,10 +126,16 @@ impl Codec {
         let mut ordinary =
             (0..text.vocab_size() as u32).filter(|id| !text.is_special(*id)).take(16).peekable();
         let byte_level = ordinary.peek().is_some() && ordinary.all(|id| text.token_bytes(id).is_some());
-        let bytes = |id| text.token_bytes(id).map_or(0, |bytes| bytes.len());
-        let longest =
-            if byte_level { (0..text.vocab_size() as u32).map(bytes).max().unwrap_or(0) } else { 0 };
-        Self { text, byte_level, longest, alphabet: Arc::default(), fingerprint: Arc::default() }
+        let (mut longest, alphabet) = (0, OnceLock::new());
+        if byte_level {
+            let mut bytes = [false; 256];
+            for token in (0..text.vocab_size() as u32).map(|id| bytes_of(text.as_ref(), id)) {
+                longest = longest.max(token.len());
+                token.into_iter().for_each(|byte| bytes[byte as usize] = true);
+            }
+            let _ = alphabet.set(Alphabet::Bytes(Box::new(bytes)));
+        }
+        Self { text, byte_level, longest, alphabet: Arc::new(alphabet), fingerprint: Arc::default() }
     }
 
     /// A number that two vocabularies share only if the same ids stand for the same tokens. Found once, in
@@ -146,13 +152,13 @@ impl Codec {
     /// whose bytes no token has, or, where tokens are no bytes, one that is in no token and that the tokenizer does not
     /// write either when it reads `text`.
     pub fn lacks(&self, text: &str) -> Option<char> {
-        match self.alphabet.get_or_init(|| self.alphabet()) {
+        match self.alphabet.get_or_init(|| self.characters()) {
             Alphabet::Bytes(bytes) => {
                 // Bytes that are no character are read as U+FFFD.
                 let torn = bytes[0x80..].contains(&true);
                 let is_missing = |c: &char| {
                     let whole = c.encode_utf8(&mut [0; 4]).bytes().all(|byte| bytes[byte as usize]);
-                    !whole && !(torn && *c == char::REPLACEMENT_CHARACTER)
+                    !(whole || torn && *c == char::REPLACEMENT_CHARACTER)
                 };
                 text.chars().find(is_missing)
             }
@@ -168,13 +174,8 @@ impl Codec {
     }
 
     /// Milliseconds, once.
-    fn alphabet(&self) -> Alphabet {
+    fn characters(&self) -> Alphabet {
         let ids = 0..self.text.vocab_size() as u32;
-        if self.byte_level {
-            let mut bytes = [false; 256];
-            ids.flat_map(|id| self.bytes(id)).for_each(|byte| bytes[byte as usize] = true);
-            return Alphabet::Bytes(Box::new(bytes));
-        }
         let tokens = ids.filter_map(|id| self.text.id_to_token(id));
         let mut characters = HashSet::new();
         tokens.for_each(|token| characters.extend(token.chars()));
@@ -196,15 +197,19 @@ impl Codec {
     /// The bytes of one token by itself: those of a byte-level token, which may be a part of a character, an added
     /// token's name, else what it is decoded to. None of an id that the tokenizer lacks.
     pub fn bytes(&self, id: u32) -> Vec<u8> {
-        match self.text.token_bytes(id) {
-            Some(bytes) => bytes,
-            None => self.text.decode(&[id], false).unwrap_or_default().into_bytes(),
-        }
+        bytes_of(self.text.as_ref(), id)
     }
 
     /// One token by itself, as `top_logprobs` shows it: special tokens by name, torn characters as U+FFFD.
     pub fn show(&self, id: u32) -> String {
         String::from_utf8_lossy(&self.bytes(id)).into_owned()
+    }
+}
+
+fn bytes_of(text: &dyn TextCodec, id: u32) -> Vec<u8> {
+    match text.token_bytes(id) {
+        Some(bytes) => bytes,
+        None => text.decode(&[id], false).unwrap_or_default().into_bytes(),
     }
 }
 

@@ -10,8 +10,14 @@ use crate::runtime::codec::Codec;
 pub struct Bans {
     /// Those of one token: never chosen.
     single: Vec<u32>,
-    /// The others: of the last but one token, all tokens before the last, and the last.
-    longer: HashMap<u32, Vec<(Box<[u32]>, u32)>>,
+    /// The others, by their last token but one.
+    longer: HashMap<u32, Vec<Ban>>,
+}
+
+#[derive(Debug, Clone)]
+struct Ban {
+    before: Box<[u32]>,
+    last: u32,
 }
 
 impl Bans {
@@ -25,7 +31,7 @@ impl Bans {
                 [id] => bans.single.push(*id),
                 [before @ .., last] => {
                     let of = bans.longer.entry(before[before.len() - 1]).or_default();
-                    of.push((before.into(), *last));
+                    of.push(Ban { before: before.into(), last: *last });
                 }
             }
         }
@@ -40,7 +46,7 @@ impl Bans {
     pub fn after(&self, tokens: &[u32], mut ban: impl FnMut(u32)) {
         self.single.iter().for_each(|id| ban(*id));
         let longer = tokens.last().and_then(|last| self.longer.get(last)).into_iter().flatten();
-        longer.filter(|(before, _)| tokens.ends_with(before)).for_each(|(_, id)| ban(*id));
+        longer.filter(|one| tokens.ends_with(&one.before)).for_each(|one| ban(one.last));
     }
 }
 
