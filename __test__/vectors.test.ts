@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "vitest";
-import { type AddOptions, type Hit, loadBERT, similarity, type SimilarityName, type Vector, type VectorFilter, VectorIndex, type VectorIndexOptions } from "../index.js";
+import { type AddOptions, type ErrorCode, type Hit, loadBERT, similarity, type SimilarityName, type Vector, type VectorFilter, VectorIndex, type VectorIndexOptions } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder } from "./support/models.js";
@@ -166,7 +166,7 @@ describe("vectors have", () => {
 
   test("a filter that is none is refused", async () => {
     await using index = await small();
-    const none = (filter: unknown, code = "OPTION_INVALID") => assert.rejects(index.search([1, 0], { filter: filter as VectorFilter }), hasCode(code));
+    const none = (filter: unknown, code: ErrorCode = "OPTION_INVALID") => assert.rejects(index.search([1, 0], { filter: filter as VectorFilter }), hasCode(code));
     for (const filter of [null, [], "lang", { lang: { gte: true } }, { lang: { in: "en" } }, { lang: {} }, { lang: Number.NaN }, { lang: 1n }, { lang: Symbol("x") }, { lang: ["en"] }, { and: {} }, { not: [] }, { or: [1] }, { a: { exists: 1 } }, { a: "\ud800" }]) {
       await none(filter);
     }
@@ -303,8 +303,8 @@ describe("what is no vector", () => {
     assert.ok(Math.abs(similarity(new Float64Array([1e-30, 0]), [5, 5]) - Math.SQRT1_2) < 1e-12);
   });
 
-  const bad = (options: AddOptions): [AddOptions, string][] => [[options, "INPUT_INVALID"]];
-  const said: [AddOptions, string][] = [
+  const bad = (options: AddOptions): [AddOptions, ErrorCode][] => [[options, "INPUT_INVALID"]];
+  const said: [AddOptions, ErrorCode][] = [
     ...[{ a: { b: 1 } }, { a: [[1]] }, { a: Number.NaN }, { a: 1n }, { a: new Date(0) }, { a: Symbol("x") }, { and: 1 }, { a: "\ud800" }, [1], "x", new Map(), { a: "x".repeat(2 << 20) }].flatMap((metadata) => bad({ metadata: [{}, metadata] } as unknown as AddOptions)),
     ...["", "x".repeat(2000), 1.5, Number.NaN, 2 ** 53, null, {}, 1n, Symbol("x"), "\udc00", undefined].flatMap((id) => bad({ ids: ["a", id] } as unknown as AddOptions)),
     ...bad({ ids: ["a", "a"] }),
