@@ -1,7 +1,7 @@
 /**
- * `npm run bench -- decode|prefill|encode|batch|serving|context|lag|load|memory|pipelines|train|vectors|all`: Candlewick and
- * its peers, measured in turns. `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of
- * earlier runs. docs/benchmarks/README.md explains.
+ * `npm run bench -- decode|prefill|encode|batch|serving|context|lag|load|memory|pipelines|train|vectors|all`:
+ * Candlewick and its peers, measured in turns. `prepare` installs the peers and makes the models; `draw FILE…`
+ * draws the plots of earlier runs. docs/benchmarks/README.md explains.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg } from "node:os";

@@ -1,4 +1,4 @@
-/** Search among a million vectors, beside faiss: exactly, in bytes, in bits; how much is found; an index from a file. */
+/** Search among a million vectors, beside faiss: exactly, in bytes, in bits; an index from a file. */
 import { rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
