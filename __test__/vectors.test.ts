@@ -1,9 +1,9 @@
-/** An index of vectors as a user meets it, and the first dimensions of embeddings: beside numpy and sentence-transformers. */
+/** An index of vectors and the first dimensions of embeddings, beside numpy and sentence-transformers. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "vitest";
-import { type AddOptions, type Hit, loadBERT, similarity, type SimilarityName, type Vector, type VectorFilter, VectorIndex, type VectorIndexOptions } from "../index.js";
+import { type AddOptions, type ErrorCode, type Hit, loadBERT, similarity, type SimilarityName, type Vector, type VectorFilter, VectorIndex, type VectorIndexOptions } from "../index.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder } from "./support/models.js";
@@ -111,10 +111,11 @@ describe("a search", () => {
 describe("vectors have", () => {
   test("ids and metadata, which hits bring along", async () => {
     await using index = await small();
-    assert.deepEqual(await index.search([1, 0.1], { topK: 3 }).then((hits) => hits.map(({ score: _, ...rest }) => rest)), [
-      { id: "east", index: 0, metadata: { lang: "en", year: 2020 } },
-      { id: "north", index: 1, metadata: { lang: "de", year: 2021.5, tags: ["a", 1] } },
-      { id: 7, index: 2 },
+    const hits = await index.search([1, 0.1], { topK: 3 });
+    assert.deepEqual(hits, [
+      { id: "east", index: 0, score: hits[0]!.score, metadata: { lang: "en", year: 2020 } },
+      { id: "north", index: 1, score: hits[1]!.score, metadata: { lang: "de", year: 2021.5, tags: ["a", 1] } },
+      { id: 7, index: 2, score: hits[2]!.score },
     ]);
   });
 
@@ -166,7 +167,7 @@ describe("vectors have", () => {
 
   test("a filter that is none is refused", async () => {
     await using index = await small();
-    const none = (filter: unknown, code = "OPTION_INVALID") => assert.rejects(index.search([1, 0], { filter: filter as VectorFilter }), hasCode(code));
+    const none = (filter: unknown, code: ErrorCode = "OPTION_INVALID") => assert.rejects(index.search([1, 0], { filter: filter as VectorFilter }), hasCode(code));
     for (const filter of [null, [], "lang", { lang: { gte: true } }, { lang: { in: "en" } }, { lang: {} }, { lang: Number.NaN }, { lang: 1n }, { lang: Symbol("x") }, { lang: ["en"] }, { and: {} }, { not: [] }, { or: [1] }, { a: { exists: 1 } }, { a: "\ud800" }]) {
       await none(filter);
     }
@@ -220,11 +221,11 @@ describe("update and delete", () => {
     await using index = new VectorIndex(64, { threads: 2 });
     const parts = Array.from({ length: 6 }, (_, part) => vectorsOf(12_000, 64, part + 1));
     const adding = Promise.all(parts.map((part) => index.add(part)));
-    let running = true;
-    void adding.finally(() => (running = false));
+    const state = { running: true };
+    void adding.finally(() => (state.running = false));
     const query = parts[5]![7]!;
     const sizes = new Set<number>();
-    while (running) {
+    while (state.running) {
       const hits = await index.search(query, { topK: 100_000 });
       sizes.add(hits.length);
     }
@@ -303,8 +304,8 @@ describe("what is no vector", () => {
     assert.ok(Math.abs(similarity(new Float64Array([1e-30, 0]), [5, 5]) - Math.SQRT1_2) < 1e-12);
   });
 
-  const bad = (options: AddOptions): [AddOptions, string][] => [[options, "INPUT_INVALID"]];
-  const said: [AddOptions, string][] = [
+  const bad = (options: AddOptions): [AddOptions, ErrorCode][] => [[options, "INPUT_INVALID"]];
+  const said: [AddOptions, ErrorCode][] = [
     ...[{ a: { b: 1 } }, { a: [[1]] }, { a: Number.NaN }, { a: 1n }, { a: new Date(0) }, { a: Symbol("x") }, { and: 1 }, { a: "\ud800" }, [1], "x", new Map(), { a: "x".repeat(2 << 20) }].flatMap((metadata) => bad({ metadata: [{}, metadata] } as unknown as AddOptions)),
     ...["", "x".repeat(2000), 1.5, Number.NaN, 2 ** 53, null, {}, 1n, Symbol("x"), "\udc00", undefined].flatMap((id) => bad({ ids: ["a", id] } as unknown as AddOptions)),
     ...bad({ ids: ["a", "a"] }),

@@ -21,6 +21,7 @@ const starters: Record<ContenderName, (threads: number) => Child> = {
   fastembed: peer("fastembed.mjs", "fastembed", "fastembed"),
   openvino: () => new Child(mustExist(python), ["-B", here("workers", "openvino_peer.py")]),
   ctranslate2: () => new Child(mustExist(python), ["-B", here("workers", "ctranslate2_peer.py")]),
+  faiss: (threads) => new Child(mustExist(python), ["-B", here("workers", "faiss_peer.py")], { OMP_NUM_THREADS: String(threads) }),
   pytorch: (threads) => new Child(mustExist(python), ["-B", here("workers", "pytorch.py")], { OMP_NUM_THREADS: String(threads) }),
 };
 

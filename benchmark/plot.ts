@@ -23,6 +23,7 @@ const colours: Record<ContenderName, string> = {
   openvino: "#2f9e8f",
   ctranslate2: "#b08900",
   pytorch: "#7a7a7a",
+  faiss: "#4a6fa5",
 };
 
 const WIDTH = 760;

@@ -25,7 +25,7 @@ function llamaBinary(): string {
   return `@node-llama-cpp/${platform}-${process.arch}${process.platform === "darwin" && process.arch === "arm64" ? "-metal" : ""}`;
 }
 
-const pythonPeers = ["torch==2.15.0", "transformers==5.23.0", "gguf==0.19.0", "onnx==1.23.2", "onnxscript==0.7.2", "openvino==2026.4.1", "nncf==3.4.0", "ctranslate2==4.8.5"];
+const pythonPeers = ["torch==2.15.0", "transformers==5.23.0", "gguf==0.19.0", "onnx==1.23.2", "onnxscript==0.7.2", "openvino==2026.4.1", "nncf==3.4.0", "ctranslate2==4.8.5", "faiss-cpu==1.15.1"];
 
 function run(command: string, args: string[], cwd = root): boolean {
   console.error(`$ ${[command, ...args].join(" ")}`);

@@ -1,7 +1,7 @@
 /**
- * `npm run bench -- decode|prefill|encode|batch|serving|context|lag|load|memory|pipelines|train|all`: Candlewick and
- * its peers, measured in turns. `prepare` installs the peers and makes the models; `draw FILE…` draws the plots of
- * earlier runs. docs/benchmarks/README.md explains.
+ * `npm run bench -- decode|prefill|encode|batch|serving|context|lag|load|memory|pipelines|train|vectors|all`:
+ * Candlewick and its peers, measured in turns. `prepare` installs the peers and makes the models; `draw FILE…`
+ * draws the plots of earlier runs. docs/benchmarks/README.md explains.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg } from "node:os";
@@ -14,6 +14,7 @@ import { pipelines } from "./cases/pipelines.js";
 import { memory } from "./cases/memory.js";
 import { serving } from "./cases/serving.js";
 import { train } from "./cases/train.js";
+import { vectors } from "./cases/vectors.js";
 import { writePage } from "./cuda/page.js";
 import { compareWith, Contenders, contenderNames, limitsProcess } from "./contenders.js";
 import { type Context, measureLimits } from "./measure.js";
@@ -24,7 +25,7 @@ import { benchServe } from "./serve/serve.js";
 import { figures, goalsTable, heading } from "./table.js";
 import type { Dtype, Report } from "./types.js";
 
-const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, serving, context, lag, load, memory, pipelines, train };
+const benches: Record<string, (context: Context) => Promise<void>> = { decode, prefill, encode, batch, serving, context, lag, load, memory, pipelines, train, vectors };
 const dtypes: readonly Dtype[] = ["f32", "f16", "bf16", "int8", "q8_0", "q4_0"];
 
 const USAGE = `npm run bench -- WHAT… [options]

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Dtype } from "./types.js";
 
 /** Of a weight, its share of the block's scale included. */
-const bytesPerWeight: Record<Dtype, number> = { f32: 4, f16: 2, bf16: 2, int8: 33 / 32, q8_0: 34 / 32, q4_0: 18 / 32 };
+const bytesPerWeight: Record<Dtype, number> = { f32: 4, f16: 2, bf16: 2, int8: 33 / 32, q8_0: 34 / 32, q4_0: 18 / 32 , binary: 1 / 8};
 
 export interface Shape {
   layers: number;

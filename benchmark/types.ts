@@ -1,8 +1,9 @@
 /** What a run writes, and what a case is. */
 /** `before`: Candlewick as another checkout has built it (`--before`). */
-export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "openvino" | "ctranslate2" | "pytorch";
-export type Dtype = "f32" | "f16" | "bf16" | "int8" | "q8_0" | "q4_0";
-export type Unit = "tok/s" | "texts/s" | "ms" | "MB";
+export type ContenderName = "candlewick" | "before" | "candle" | "node-llama-cpp" | "onnxruntime-node" | "transformers.js" | "fastembed" | "openvino" | "ctranslate2" | "pytorch" | "faiss";
+/** `binary`: a bit, of vectors that are searched. */
+export type Dtype = "f32" | "f16" | "bf16" | "int8" | "q8_0" | "q4_0" | "binary";
+export type Unit = "tok/s" | "texts/s" | "queries/s" | "%" | "ms" | "MB";
 
 export interface Row {
   /** Begins with the bench's name. */

@@ -14,6 +14,7 @@ const peersOf: Record<Dtype, ContenderName[]> = {
   int8: ["candlewick", "ctranslate2"],
   q8_0: ["candlewick", "node-llama-cpp"],
   q4_0: ["candlewick", "node-llama-cpp"],
+  binary: [],
 };
 
 /** Tokens over which one speed is taken. */

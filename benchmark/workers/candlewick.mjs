@@ -22,13 +22,60 @@ function mean({ lastHiddenState: { data, shape } }) {
   });
 }
 
+/** An index, its queries, and of each the ten that are closest. */
+let search;
+
+/** A xorshift's numbers, about normal where three are added. */
+function* numbers(seed) {
+  let x = seed;
+  for (;;) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    yield x / 2 ** 32;
+  }
+}
+
+/** Around a thousand centres, as the vectors of texts do. */
+function clustered(dimensions) {
+  const next = (source) => source.next().value;
+  const own = numbers(7);
+  const centres = Array.from({ length: 1000 }, () => Float32Array.from({ length: dimensions }, () => 2 * next(own) + 2 * next(own)));
+  let x = 12345;
+  const random = () => ((x ^= x << 13), (x ^= x >>> 17), (x ^= x << 5), x / 2 ** 32);
+  return () => {
+    const centre = centres[(random() + 0.5) * 999.99 | 0];
+    const row = new Float32Array(dimensions);
+    for (let i = 0; i < dimensions; i++) row[i] = centre[i] + 1.2 * (random() + random());
+    return row;
+  };
+}
+
+async function filled(indexes, count, dimensions, row = clustered(dimensions)) {
+  for (let from = 0; from < count; from += 1000) {
+    const rows = Array.from({ length: Math.min(1000, count - from) }, row);
+    for (const index of indexes) await index.add(rows);
+  }
+}
+
 /** Most memory that this process has had, in bytes. */
 const peak = () => process.resourceUsage().maxRSS * 1024;
 
 await serve({
   hello: () => ({ version }),
 
-  async open({ kind, path, dtype, threads, draft }) {
+  async open({ kind, path, dtype, threads, draft, precision, count, dimensions }) {
+    if (kind === "vectors") {
+      const exact = new VectorIndex(dimensions, { threads });
+      const index = precision === "f32" ? exact : new VectorIndex(dimensions, { threads, precision });
+      const row = clustered(dimensions);
+      const queries = Array.from({ length: 100 }, row);
+      await filled(new Set([exact, index]), count, dimensions, row);
+      const truth = (await exact.search(queries, { topK: 10 })).map((hits) => new Set(hits.map((hit) => hit.index)));
+      if (index !== exact) await exact.close();
+      search = { index, queries, truth };
+      return;
+    }
     if (kind === "bert") bert = await loadBERT(path, { dtype, threads });
     else gpt2 = await loadGPT2(path, { dtype, threads });
     if (draft) drafting = await loadGPT2(path, { dtype: draft, threads });
@@ -38,7 +85,8 @@ await serve({
     await gpt2?.close();
     await bert?.close();
     await drafting?.close();
-    gpt2 = bert = drafting = undefined;
+    await search?.index.close();
+    gpt2 = bert = drafting = search = undefined;
   },
 
   async generate({ ids, tokens }) {
@@ -115,6 +163,37 @@ await serve({
       times.push(performance.now() - begin);
     }
     return { times };
+  },
+
+  async searchVectors({ topK, single, many }) {
+    const { index, queries, truth } = search;
+    const times = [];
+    for (const query of queries.slice(0, single)) {
+      const begin = performance.now();
+      await index.search(query, { topK });
+      times.push(performance.now() - begin);
+    }
+    const begin = performance.now();
+    await index.search(queries.slice(0, many), { topK });
+    const perSecond = (1000 * many) / (performance.now() - begin);
+    const found = await index.search(queries, { topK });
+    const same = found.flatMap((hits, query) => hits.filter((hit) => truth[query].has(hit.index))).length;
+    return { times, perSecond, recall: same / (topK * queries.length) };
+  },
+
+  async saveVectors({ path, count, dimensions }) {
+    const index = new VectorIndex(dimensions);
+    await filled([index], count, dimensions);
+    await index.save(path);
+  },
+
+  /** In a fresh process: what the index takes beyond what the process had. */
+  async loadVectors({ path, threads }) {
+    const before = process.memoryUsage.rss();
+    const begin = performance.now();
+    const index = await VectorIndex.load(path, { threads });
+    const ms = performance.now() - begin;
+    return { ms, rss: peak() - before, size: index.size };
   },
 
   async lag({ phase, seconds, path, dtype, threads, prompts, ids, text, texts, tokens }) {

@@ -1,4 +1,4 @@
-/** Which vectors count, by their metadata: checked, and as the addon reads it (`crates/engine/src/vectors/filter.rs`). */
+/** Which vectors count, by their metadata: checked, and as `crates/engine/src/vectors/filter.rs` reads it. */
 import { CandlewickError } from "../errors.js";
 import { isPlainObject, show, unknown } from "../options.js";
 import { checkValue, encode, type MetadataValue } from "./metadata.js";

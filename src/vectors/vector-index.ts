@@ -108,7 +108,7 @@ export class VectorIndex implements AsyncDisposable {
   readonly precision: VectorPrecision;
   readonly #native: NativeVectorIndex;
   #size = 0;
-  /** The last addition: one begins when the one before it has ended, so that vectors are numbered in the calls' order. */
+  /** The last addition: the next begins when it has ended, so that vectors are numbered in the calls' order. */
   #adding: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
@@ -154,8 +154,8 @@ export class VectorIndex implements AsyncDisposable {
   /**
    * Adds one vector or several, all or none; they are copied.
    *
-   * @throws {CandlewickError} `INPUT_INVALID` for a vector that is not finite or not as long, an id that is in already or
-   *   given twice, metadata that is not flat; its `index` says which.
+   * @throws {CandlewickError} `INPUT_INVALID` for a vector that is not finite or not as long, an id that is in
+   *   already or given twice, metadata that is not flat; its `index` says which.
    */
   add(vectors: Vector | readonly Vector[], options: AddOptions = {}): Promise<void> {
     return this.#inTurn(() => this.#add("add", vectors, options, false));
@@ -195,7 +195,8 @@ export class VectorIndex implements AsyncDisposable {
   /**
    * The closest vectors, the closest first, of equal ones the one that was added first; of several queries, for each.
    *
-   * @throws {CandlewickError} `INPUT_INVALID` for a query that is not finite or not as long, `OPTION_INVALID`, `ABORTED`.
+   * @throws {CandlewickError} `INPUT_INVALID` for a query that is not finite or not as long, `OPTION_INVALID`,
+   *   `ABORTED`.
    */
   search(query: Vector, options?: SearchOptions): Promise<Hit[]>;
   search(queries: readonly Vector[], options?: SearchOptions): Promise<Hit[][]>;
@@ -331,7 +332,7 @@ function checkPath(where: string, path: unknown): void {
 /** The hits of each query. What is said of them comes in lists, each parsed in a turn of its own. */
 async function* unpackHits({ lengths, indices, scores, details }: PackedHits): AsyncGenerator<Hit[]> {
   let at = 0;
-  let list: [VectorId, Metadata | null][] = [];
+  let list = ([] as [VectorId, Metadata | null][]).values();
   let next = 0;
   for (const length of lengths) {
     const hits: Hit[] = [];
@@ -341,11 +342,13 @@ async function* unpackHits({ lengths, indices, scores, details }: PackedHits): A
         hits.push({ id: index, index, score });
         continue;
       }
-      if (list.length === 0) {
+      let said = list.next();
+      if (said.done) {
         if (next > 0) await new Promise((resolve) => setImmediate(resolve));
-        list = (JSON.parse(details[next++]!) as [VectorId, Metadata | null][]).reverse();
+        list = (JSON.parse(details[next++]!) as [VectorId, Metadata | null][]).values();
+        said = list.next();
       }
-      const [id, metadata] = list.pop()!;
+      const [id, metadata] = said.value!;
       hits.push({ id, index, score, ...(metadata && { metadata }) });
     }
     yield hits;

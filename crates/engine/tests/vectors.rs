@@ -84,7 +84,7 @@ fn expected(model: &Model, query: &[f32], kind: Option<u64>) -> Vec<String> {
     rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     rows.iter()
         .take(5)
-        .map(|(_, _, id, kind)| format!(r#"["id {id}",{{"kind":{kind}.0,"even":{}}}]"#, id % 2 == 0))
+        .map(|(_, _, id, kind)| format!(r#"["id {id}",{{"even":{},"kind":{kind}.0}}]"#, id % 2 == 0))
         .collect()
 }
 
@@ -111,7 +111,7 @@ fn random_operations_and_files_agree_with_a_list() {
                     let (vector, kind) = (random.vector(), random.below(4));
                     data.extend(&vector);
                     said.push(format!(r#""sid {id}""#));
-                    said_of.push(format!(r#"{{"kind": "n{kind}", "even": {}}}"#, id % 2 == 0));
+                    said_of.push(format!(r#"{{"even": {}, "kind": "n{kind}"}}"#, id % 2 == 0));
                     let place = model.iter().find(|(_, row)| row.0 == id).map(|(place, _)| *place);
                     next += u32::from(place.is_none());
                     model.insert(place.unwrap_or(next - 1), (id, vector, kind));

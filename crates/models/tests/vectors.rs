@@ -168,7 +168,7 @@ fn int8_and_bits_find_nearly_all() {
         (VectorPrecision::Int8, VectorPrecision::Int8, 0.97),
         (VectorPrecision::Binary, VectorPrecision::F32, 0.9),
         (VectorPrecision::Binary, VectorPrecision::Int8, 0.9),
-        (VectorPrecision::Binary, VectorPrecision::Binary, 0.5),
+        (VectorPrecision::Binary, VectorPrecision::Binary, 0.3),
     ] {
         let rows = rows_of(shape(width, Similarity::Cosine, precision, rescore), &data);
         let mut same = 0;

@@ -1,4 +1,4 @@
-//! An index as one file (format 1, little-endian): a header of 80 bytes; the rows, block by block, each with a
+//! An index as one file (format 1, little-endian): a header of 72 bytes; the rows, block by block, each with a
 //! checksum; then places, ids and metadata, with theirs. It is read block by block into the memory in which it is
 //! searched, by positioned reads (a mapped file that shrinks would kill the process). The header says how long the file
 //! is, so that what is cut or larger than the file is refused before memory is taken.
@@ -21,7 +21,7 @@ use crate::error::{EngineError, Result};
 
 const MAGIC: &[u8; 8] = b"\x93CWINDEX";
 const FORMAT: u64 = 1;
-const HEADER: usize = 80;
+const HEADER: usize = 72;
 const SIMILARITIES: [Similarity; 4] =
     [Similarity::Cosine, Similarity::Dot, Similarity::Euclidean, Similarity::Manhattan];
 const PRECISIONS: [VectorPrecision; 3] =

@@ -1,6 +1,6 @@
-//! The handle of an index, and the thread that owns it: what is asked is done in turn, so that each search sees what was
-//! added before it and nothing of what comes after. Files are written by a thread of their own, from a copy that shares
-//! its memory, while searches go on.
+//! The handle of an index, and the thread that owns it: what is asked is done in turn, so that each search sees
+//! what was added before it and nothing of what comes after. Files are written by a thread of their own, from a
+//! copy that shares its memory, while searches go on.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

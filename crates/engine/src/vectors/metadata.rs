@@ -23,6 +23,7 @@ pub(super) enum Cell {
     /// Its place among the texts.
     Text(u32),
     /// Of cells that are no lists. (Boxed twice, so that a cell has 16 bytes.)
+    #[allow(clippy::box_collection)]
     List(Box<Vec<Cell>>),
 }
 

@@ -1,5 +1,5 @@
-//! Ids and values of fields, as they come from JavaScript: JSON of `null`, `true`, `false` and strings alone, where "s…"
-//! is a text and "n…" a number, so that numbers are read by Rust's own parser, which rounds as JavaScript does.
+//! Ids and values of fields, as they come from JavaScript: JSON of `null`, `true`, `false` and strings alone, where
+//! "s…" is a text and "n…" a number, so that numbers are read by Rust's own parser, which rounds as JavaScript does.
 
 use std::sync::Arc;
 

@@ -136,8 +136,8 @@ impl VectorRows {
         self.blocks.iter().map(|block| block.sections())
     }
 
-    /// Rows that were written through [`blocks`](Self::blocks): `fill` writes the bytes of the block of that place. They
-    /// are read by all threads of `pool`; what is kept of them is all the memory that it takes.
+    /// Rows that were written through [`blocks`](Self::blocks): `fill` writes the bytes of the block of that place.
+    /// They are read by all threads of `pool`; what is kept of them is all the memory that it takes.
     ///
     /// # Errors
     /// What `fill` says; `None` if a number is not finite.

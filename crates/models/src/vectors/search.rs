@@ -1,11 +1,11 @@
-//! The closest rows. A search is as fast as what it reads: for f32 rows it reads the int8 rows beside them, a quarter,
-//! and is exact all the same.
+//! The closest rows. A search is as fast as what it reads: for f32 rows it reads the int8 rows beside them, a
+//! quarter, and is exact all the same.
 //!
-//! Let x = x̂ + e be a row, its bytes and what they lack, and q = q̂ + d the query. Then q·x − q̂·x̂ = d·x̂ + q·e, so that
-//! |q·x − q̂·x̂| ≤ |d| |x̂| + |q| |e|: with the two lengths of every row kept, the product of bytes bounds each score
-//! from both sides. Whose upper bound is below the k-th largest lower bound is none of the k closest; the others, some
-//! tens or hundreds among a million, are scored from what is kept of them. So scores and order are those of a loop over
-//! all rows, whatever the number of threads.
+//! Let x = x̂ + e be a row, its bytes and what they lack, and q = q̂ + d the query. Then q·x − q̂·x̂ = d·x̂ + q·e,
+//! so that |q·x − q̂·x̂| ≤ |d| |x̂| + |q| |e|: with the two lengths of every row kept, the product of bytes bounds
+//! each score from both sides. Whose upper bound is below the k-th largest lower bound is none of the k closest;
+//! the others, some tens or hundreds among a million, are scored from what is kept of them. So scores and order are
+//! those of a loop over all rows, whatever the number of threads.
 //!
 //! Bits have no such bound: of them the nearest `oversample` times k are taken, and scored.
 
@@ -22,6 +22,9 @@ use super::rows::VectorRows;
 use super::set::RowSet;
 use super::shape::{VectorPrecision, VectorShape};
 use crate::{ModelError, Result, Similarity};
+
+/// Rows and their scores.
+type Scored = Vec<(u32, f32)>;
 
 /// What is asked of the rows.
 pub struct VectorQuery<'a> {
@@ -94,7 +97,7 @@ impl VectorRows {
         pool: &VectorPool,
         queries: &mut [f32],
         asked: &VectorQuery,
-    ) -> std::result::Result<Vec<Vec<(u32, f32)>>, (usize, ModelError)> {
+    ) -> std::result::Result<Vec<Scored>, (usize, ModelError)> {
         let mut prepared = Vec::new();
         for (at, query) in queries.chunks_exact_mut(self.shape.width).enumerate() {
             prepared.push(Query::new(&self.shape, query).map_err(|error| (at, error))?);
@@ -107,12 +110,7 @@ impl VectorRows {
         Ok(found)
     }
 
-    fn search_group(
-        &self,
-        pool: &Pool,
-        queries: &[Query],
-        asked: &VectorQuery,
-    ) -> Result<Vec<Vec<(u32, f32)>>> {
+    fn search_group(&self, pool: &Pool, queries: &[Query], asked: &VectorQuery) -> Result<Vec<Scored>> {
         let counted = asked.among.map_or(self.len(), RowSet::count);
         let k = asked.top_k.min(counted);
         if k == 0 {
@@ -212,7 +210,7 @@ impl VectorRows {
         rows: Option<&[u32]>,
         k: usize,
         asked: &VectorQuery,
-    ) -> Result<Vec<(u32, f32)>> {
+    ) -> Result<Scored> {
         let mut scores = vec![0.0f32; rows.map_or(self.len(), <[u32]>::len)];
         let each = self.shape.block_rows();
         let part = if rows.is_some() { PART } else { each };
