@@ -6,10 +6,19 @@ use candlewick_kernels::{Layout, SourceType};
 
 use crate::contract::dtype::Dtype;
 use crate::files::gguf::Gguf;
+use crate::files::reading::file_name;
 use crate::files::tensors::{Entry, StoredTensor, Tensors};
 use crate::files::values::Values;
 use crate::files::{foreign, pytorch, safetensors};
 use crate::{ModelError, Result};
+
+/// The files that a checkpoint may be, in transformers' order of preference. An index stands for the shards it names.
+pub(crate) const WEIGHT_FILES: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// The tensors of one checkpoint. Names are asked for without the model's prefix (`wte.weight`, `encoder.layer.0…`).
 pub(crate) struct Checkpoint {
@@ -18,37 +27,39 @@ pub(crate) struct Checkpoint {
     prefix: &'static str,
     /// How all matrices lie; `None`: as PyTorch's modules have them.
     layout: Option<Layout>,
+    /// The files that hold it and say what it should be, for messages.
+    files: String,
 }
 
 impl Checkpoint {
     /// Opens what `folder` holds, in transformers' order of preference.
     pub fn open(folder: &Path, prefix: &'static str) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let pickle = folder.join("pytorch_model.bin");
-        let tensors = if single.is_file() {
-            safetensors::open(&[single])?
-        } else if index.is_file() {
-            safetensors::open(&safetensors::shards(folder, &index)?)?
-        } else if pickle.is_file() {
-            pytorch::open(&pickle)?
-        } else {
+        let Some(name) = WEIGHT_FILES.into_iter().find(|name| folder.join(name).is_file()) else {
             return Err(foreign::folder(
                 folder,
-                "weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin)",
+                "weights (model.safetensors, pytorch_model.bin, or the index of shards of either)",
             ));
         };
-        Ok(Self { tensors, prefix, layout: None })
+        let path = folder.join(name);
+        let tensors = match name {
+            "model.safetensors" => safetensors::open(&[path])?,
+            "pytorch_model.bin" => pytorch::open(&path)?,
+            "pytorch_model.bin.index.json" => pytorch::open_all(&safetensors::shards(folder, &path)?)?,
+            _ => safetensors::open(&safetensors::shards(folder, &path)?)?,
+        };
+        Ok(Self { tensors, prefix, layout: None, files: format!("{name}, with config.json") })
     }
 
     /// The tensors of one safetensors file.
     pub fn open_file(path: &Path, prefix: &'static str) -> Result<Self> {
-        Ok(Self { tensors: safetensors::open(&[path.to_path_buf()])?, prefix, layout: None })
+        let tensors = safetensors::open(&[path.to_path_buf()])?;
+        Ok(Self { tensors, prefix, layout: None, files: file_name(path) })
     }
 
     /// The tensors of a GGUF file that holds a GPT-2, which has all matrices as (out, in).
     pub fn from_gguf(gguf: Gguf) -> Self {
-        Self { tensors: gguf.into_tensors(), prefix: "transformer", layout: Some(Layout::OutIn) }
+        let (prefix, layout) = ("transformer", Some(Layout::OutIn));
+        Self { tensors: gguf.into_tensors(), prefix, layout, files: "a GGUF file".into() }
     }
 
     /// All names as the checkpoint has them, sorted.
@@ -112,12 +123,18 @@ impl Checkpoint {
         }
     }
 
+    /// Of a tensor that the configuration asks for.
+    pub fn lacks(&self, name: &str) -> ModelError {
+        ModelError::MissingTensor(format!("{name} ({})", self.files))
+    }
+
     /// Where the values of `name` are, which must have `shape`.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
-        let (own, entry) = self.find(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
+        let (own, entry) = self.find(name).ok_or_else(|| self.lacks(name))?;
         if entry.shape != shape {
             let (expected, found) = (shape.to_vec(), entry.shape.clone());
-            return Err(ModelError::TensorShape { name: own.to_string(), expected, found });
+            let name = format!("{own} ({})", self.files);
+            return Err(ModelError::TensorShape { name, expected, found });
         }
         entry.open(own)
     }

@@ -3,7 +3,8 @@
 //! `folder.rs` finds them. A format is a file: `safetensors.rs`, `pytorch.rs` (checked by `pickle.rs`), `gguf.rs`; each
 //! makes the map of `tensors.rs` from name to type, shape and place, of which `checkpoint.rs` finds what a model asks
 //! for. `weights.rs` is a checkpoint with an adapter over it (`adapter.rs`, merged by `delta.rs`). `usage.rs` reads how
-//! a BERT's texts are to be read, `foreign.rs` says what a folder is that is no model of ours. `reading.rs` reads files
+//! a BERT's texts are to be read, with sentence-transformers' modules (`modules.rs` lists them, `sentences.rs` reads
+//! each), `labels.rs` what its classes are called; `foreign.rs` says what a folder is that is no model of ours. `reading.rs` reads files
 //! safely, `values.rs` and `floats.rs` are the types of tensors.
 
 pub mod adapter;
@@ -13,10 +14,13 @@ pub mod floats;
 pub mod folder;
 pub mod foreign;
 pub mod gguf;
+pub mod labels;
+pub mod modules;
 pub mod pickle;
 pub mod pytorch;
 pub mod reading;
 pub mod safetensors;
+pub mod sentences;
 pub mod tensors;
 pub mod usage;
 pub mod values;

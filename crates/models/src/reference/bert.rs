@@ -5,10 +5,11 @@
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
+use crate::files::labels::of_head as names_of_head;
+use crate::files::reading::fields;
 use crate::files::weights::Weights;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, embed, merge_heads, softmax_scale, split_heads,
@@ -56,8 +57,7 @@ impl Config {
         if folder.model_type()? != "bert" {
             return Err(foreign::model_type(&folder.config));
         }
-        let config: Self =
-            serde_json::from_value(folder.config.clone()).map_err(|e| ModelError::Config(e.to_string()))?;
+        let config: Self = fields(&folder.config, "config.json")?;
         config.check()?;
         Ok(config)
     }
@@ -161,13 +161,7 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
     if classes == 0 || classes > MAX_CLASSES {
         return Err(ModelError::Config(format!("a classifier of {classes} classes")));
     }
-    // An adapter's head may have other classes than its base's configuration.
-    let names = folder.config["id2label"].as_object().filter(|names| names.len() == classes);
-    let label = |i: usize| match names.and_then(|names| names.get(&i.to_string())).and_then(Value::as_str) {
-        Some(name) => name.to_string(),
-        None => format!("LABEL_{i}"),
-    };
-    Ok((0..classes).map(label).collect())
+    names_of_head(folder, classes)
 }
 
 struct Layer {

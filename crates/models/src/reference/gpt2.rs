@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
+use crate::files::reading::fields;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
     split_heads,
@@ -67,7 +68,7 @@ impl Config {
         {
             object.remove("n_ctx"); // an old synonym that some checkpoints carry beside the new name
         }
-        let config: Self = serde_json::from_value(config).map_err(|e| ModelError::Config(e.to_string()))?;
+        let config: Self = fields(&config, "config.json")?;
         config.check()?;
         Ok(config)
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::labels::By;
 use super::rows::{Format, Row};
 use crate::{Result, TrainError};
 
@@ -99,6 +100,9 @@ pub struct DataOptions {
     pub stride: Option<usize>,
     /// Names of the classes by id. `None`: the checkpoint's if the data's are among them, else the data's own, sorted.
     pub labels: Option<Vec<String>>,
+    /// How another split of the same data refers to them; `None`: as this one's own labels say.
+    #[serde(skip)]
+    pub label_by: Option<By>,
     pub problem_type: Option<ProblemType>,
     /// Between a prompt and its completion. `None`: a line feed for a translation, nothing for a completion, the end of
     /// text for turns.

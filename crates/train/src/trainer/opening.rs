@@ -93,6 +93,7 @@ fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
     let usage = EncoderUsage::from_folder(folder)?;
     let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {
         (Some(module), _) => module.clone(),
+        (None, _) if !usage.layers.is_empty() => "layers behind its pooling".into(),
         (None, [PoolingMode::Mean]) => return Ok(()),
         (None, modes) => format!("{modes:?}"),
     };

@@ -1,0 +1,116 @@
+//! What `config.json` says of a model's head and its classes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::files::folder::ModelFolder;
+use crate::files::reading::{optional, short, wrong};
+use crate::{ModelError, Result};
+
+const FILE: &str = "config.json";
+
+/// The classes that `id2label` names, by id; `None`: it is not there, or null.
+fn named(config: &Value) -> Result<Option<BTreeMap<usize, String>>> {
+    let refuse = |reason: String| Err(wrong(FILE, "id2label", &reason));
+    let entries = match &config["id2label"] {
+        Value::Null => return Ok(None),
+        Value::Object(entries) => entries,
+        other => return refuse(format!("{} is no object of names by id", short(other))),
+    };
+    let mut names = BTreeMap::new();
+    for (key, value) in entries {
+        let Ok(id) = key.parse::<usize>() else { return refuse(format!("{key:?} is no id of a class")) };
+        let name = match value {
+            Value::String(name) => name.clone(),
+            // Who wrote {0: 0, 1: 1} in Python has numbers for names.
+            Value::Number(number) => number.to_string(),
+            other => return refuse(format!("the name of class {id} is {}", short(other))),
+        };
+        if names.insert(id, name).is_some() {
+            return refuse(format!("class {id} stands there twice"));
+        }
+    }
+    Ok(Some(names))
+}
+
+/// Refuses what contradicts itself, or is of another type than transformers gives it.
+pub(crate) fn check(config: &Value) -> Result<()> {
+    let names = named(config)?;
+    if let Some(names) = &names
+        && let Some(gap) = (0..names.len()).find(|id| !names.contains_key(id))
+    {
+        let reason = format!("it names {} classes, and none of the id {gap}", names.len());
+        return Err(wrong(FILE, "id2label", &reason));
+    }
+    let ids: Option<BTreeMap<String, Value>> = optional(config, FILE, "label2id")?;
+    let known: BTreeSet<&String> = names.iter().flat_map(BTreeMap::values).collect();
+    for (name, id) in ids.iter().flatten() {
+        let Some(id) = id.as_u64().and_then(|id| usize::try_from(id).ok()) else {
+            return Err(wrong(FILE, "label2id", &format!("the id of {name:?} is {}", short(id))));
+        };
+        // Names that id2label has not (LABEL_0 of before a renaming) are about and say nothing.
+        let other = names.as_ref().and_then(|names| names.get(&id)).filter(|other| *other != name);
+        if let Some(other) = other.filter(|_| known.contains(name)) {
+            let what =
+                format!("{FILE}: id2label says that class {id} is {other:?}, label2id that it is {name:?}");
+            return Err(ModelError::Inconsistent(what));
+        }
+    }
+    let count: Option<usize> = optional(config, FILE, "num_labels")?;
+    if let (Some(count), Some(names)) = (count, &names)
+        && count != names.len()
+    {
+        let what = format!("{FILE}: num_labels is {count}, and id2label names {} classes", names.len());
+        return Err(ModelError::Inconsistent(what));
+    }
+    let problems = ["single_label_classification", "multi_label_classification", "regression"];
+    match optional::<String>(config, FILE, "problem_type")?.as_deref() {
+        Some(problem) if !problems.contains(&problem) => {
+            let reason = format!("{problem:?} is not known; known are {}", problems.join(", "));
+            return Err(wrong(FILE, "problem_type", &reason));
+        }
+        _ => {}
+    }
+    let architectures: Option<Vec<String>> = optional(config, FILE, "architectures")?;
+    let distinct: BTreeSet<String> = architectures.into_iter().flatten().collect();
+    if distinct.len() > 1 {
+        let all = distinct.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(wrong(
+            FILE,
+            "architectures",
+            &format!("several are named ({all}): keep the one that is meant"),
+        ));
+    }
+    optional::<BTreeMap<String, serde_json::Map<String, Value>>>(config, FILE, "task_specific_params")?;
+    Ok(())
+}
+
+/// The names of a head's `classes`, which is how many rows its weights have.
+pub(crate) fn of_head(folder: &ModelFolder, classes: usize) -> Result<Vec<String>> {
+    let names = named(&folder.config)?.filter(|names| !names.is_empty());
+    match names {
+        Some(names) if names.len() == classes => Ok(names.into_values().collect()),
+        // PEFT keeps an adapter's head and not the names of its classes: the configuration is the base's.
+        Some(names) if !folder.is_adapter() && !is_default(&names) => Err(ModelError::Inconsistent(format!(
+            "{FILE}: id2label names {} classes, and the weights' head has {classes}",
+            names.len()
+        ))),
+        None if !folder.is_adapter() => match optional::<usize>(&folder.config, FILE, "num_labels")? {
+            Some(count) if count != classes => Err(ModelError::Inconsistent(format!(
+                "{FILE}: num_labels is {count}, and the weights' head has {classes} classes"
+            ))),
+            _ => Ok(numbered(classes)),
+        },
+        _ => Ok(numbered(classes)),
+    }
+}
+
+fn numbered(classes: usize) -> Vec<String> {
+    (0..classes).map(|id| format!("LABEL_{id}")).collect()
+}
+
+/// `LABEL_0`, `LABEL_1` … is what transformers writes where nobody named classes.
+fn is_default(names: &BTreeMap<usize, String>) -> bool {
+    names.iter().all(|(id, name)| *name == format!("LABEL_{id}"))
+}
