@@ -31,6 +31,7 @@ pub use error::{ModelError, Result};
 pub use files::adapter::{Adapter, LoraWeights};
 pub use files::floats::{decode, encode};
 pub use files::folder::{ModelFolder, SentenceFile};
+pub use files::reading::optional as optional_field;
 pub use files::usage::{EncoderUsage, Similarity};
 pub use files::values::Values;
 pub use files::weights::{Stored, Weights};

@@ -84,13 +84,15 @@ struct Opened {
 
 fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
     let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
+    let config = gpt2::Config::from_folder(&folder)?;
+    let vocabulary = config.vocab_size;
     Ok(Opened {
-        config: gpt2::Config::from_folder(&folder)?,
+        config,
         tokenizer: folder.tokenizer()?,
         chat: folder.chat_template()?,
         weights: folder.weights("transformer")?,
-        bos: folder.token_ids("bos_token_id")?.first().copied(),
-        eos: folder.token_ids("eos_token_id")?,
+        bos: folder.token_ids_of("bos_token_id", vocabulary)?.first().copied(),
+        eos: folder.token_ids_of("eos_token_id", vocabulary)?,
     })
 }
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::files::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::files::checkpoint::WEIGHT_FILES;
 use crate::files::modules::{MODULE_FILES, MODULES, Module, ModuleKind, TRANSFORMER_CONFIGS, read_modules};
-use crate::files::reading::{optional, read_json, read_json_if_any, read_json_list};
-use crate::files::{foreign, labels};
+use crate::files::reading::{optional, read_json, read_json_if_any, read_json_list, wrong};
+use crate::files::{config, foreign};
 use crate::{Adapter, ChatTemplate, ModelError, Result, Tokenizer, Weights};
 
 /// A model's folder and its parsed configuration; or an adapter's in PEFT's layout, over that of its base.
@@ -88,12 +88,12 @@ impl ModelFolder {
             config: Value::Null,
             generation: Value::Object(Default::default()),
         };
-        let config = folder.file("config.json");
-        if !config.exists() {
+        let file = folder.file("config.json");
+        if !file.exists() {
             return Err(foreign::folder(&folder.path, "config.json"));
         }
-        folder.config = read_json(&config)?;
-        labels::check(&folder.config)?;
+        folder.config = read_json(&file)?;
+        config::check(&folder.config)?;
         folder.generation = read_json_if_any(&folder.file("generation_config.json"))?;
         Ok(folder)
     }
@@ -199,6 +199,26 @@ impl ModelFolder {
         match found.and_then(Value::as_str) {
             None | Some("gpt2" | "bert") => Ok(()),
             Some(_) => Err(foreign::model_type(&self.config)),
+        }
+    }
+
+    /// As [`Self::token_ids`], of a model with `vocabulary` tokens.
+    ///
+    /// # Errors
+    /// `Config`: an id that no token has. Only 50256 is passed over: transformers writes it, its own GPT-2's, into every
+    /// GPT-2's configuration, whatever its vocabulary.
+    pub fn token_ids_of(&self, key: &str, vocabulary: usize) -> Result<Vec<u32>> {
+        let mut ids = self.token_ids(key)?;
+        ids.retain(|id| *id != 50256 || vocabulary > 50256);
+        match ids.iter().find(|id| **id as usize >= vocabulary) {
+            Some(id) => {
+                let file =
+                    if self.generation.get(key).is_some() { "generation_config.json" } else { "config.json" };
+                let reason =
+                    format!("{id} is no token of a vocabulary of {vocabulary} (vocab_size in config.json)");
+                Err(wrong(file, key, &reason))
+            }
+            None => Ok(ids),
         }
     }
 

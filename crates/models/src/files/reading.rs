@@ -105,7 +105,7 @@ pub(crate) fn read_json_if_any(path: &Path) -> Result<Value> {
 ///
 /// # Errors
 /// `Config`, which names file and field: a value of another type, or out of the type's range.
-pub(crate) fn optional<T: DeserializeOwned>(object: &Value, file: &str, field: &str) -> Result<Option<T>> {
+pub fn optional<T: DeserializeOwned>(object: &Value, file: &str, field: &str) -> Result<Option<T>> {
     let value = object.get(field).cloned().unwrap_or(Value::Null);
     serde_json::from_value(value).map_err(|error| wrong(file, field, &error.to_string()))
 }

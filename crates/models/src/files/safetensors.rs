@@ -79,7 +79,7 @@ pub(crate) fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
             let shard = folder.join(path);
             match shard.exists() {
                 true => Ok(shard),
-                false => Err(ModelError::Inconsistent(format!("{name} names {file}, which is not there"))),
+                false => Err(ModelError::NotFound(format!("{name} names {file}, which is not there"))),
             }
         })
         .collect()

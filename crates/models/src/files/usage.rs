@@ -68,7 +68,7 @@ impl EncoderUsage {
         let special = object("special_tokens_map.json")?;
         let mask = |file: &Value, name: &str| token(&file["mask_token"], name, "mask_token");
         let mut usage = Self {
-            // `labels.rs` has refused one that there is not.
+            // `config.rs` has refused one that there is not.
             problem_type: optional(config, "config.json", "problem_type")?,
             tokenizer_max_length: length(&tokenizer, "tokenizer_config.json", "model_max_length")?,
             mask_token: match mask(&tokenizer, "tokenizer_config.json")? {

@@ -6,9 +6,9 @@
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
+use crate::files::config::of_head as names_of_head;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
-use crate::files::labels::of_head as names_of_head;
 use crate::files::reading::fields;
 use crate::files::weights::Weights;
 use crate::reference::layers::{

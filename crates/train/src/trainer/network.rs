@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, bert, gpt2};
+use candlewick_models::{ModelError, bert, gpt2, optional_field};
 use serde_json::Value;
 
 use super::lora::{self, Adapter};
@@ -50,12 +50,13 @@ impl Network {
     pub fn new(opening: Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
         let Opening { folder, weights, start, .. } = opening;
         let folder = &folder;
-        let deviation = folder.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
+        let field = |key: &str| optional_field::<f64>(&folder.config, "config.json", key);
+        let deviation = field("initializer_range")?.unwrap_or(0.02) as f32;
         let mut source = Source::new(weights.as_ref(), deviation, options.seed);
-        let probability = |key: &str| match (options.dropout, folder.config[key].as_f64()) {
+        let probability = |key: &str| match (options.dropout, field(key)?) {
             (Some(p), _) => Ok(p),
             (None, Some(p)) if !(0.0..1.0).contains(&p) => {
-                Err(TrainError::from(ModelError::Config(format!("{key} is {p}"))))
+                Err(TrainError::from(ModelError::Config(format!("config.json: {key} is {p}"))))
             }
             (None, p) => Ok(p.unwrap_or(0.1) as f32),
         };
@@ -69,7 +70,7 @@ impl Network {
             (Net::Gpt2(Box::new(Gpt2::new(&mut source, config, dropouts)?)), None)
         } else {
             let hidden = probability("hidden_dropout_prob")?;
-            let classifier = match folder.config["classifier_dropout"].as_f64() {
+            let classifier = match field("classifier_dropout")? {
                 Some(_) => probability("classifier_dropout")?,
                 None => hidden,
             };

@@ -83,7 +83,7 @@ impl Opening {
             }
             _ => Vec::new(),
         };
-        let eos = folder.token_ids("eos_token_id")?.first().copied();
+        let eos = folder.token_ids_of("eos_token_id", vocabulary)?.first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }
 }

@@ -1,4 +1,4 @@
-//! What `config.json` says of a model's head and its classes.
+//! What `config.json` says of a model's head and its classes, and of what no model of ours has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,6 +83,24 @@ pub(crate) fn check(config: &Value) -> Result<()> {
         ));
     }
     optional::<BTreeMap<String, serde_json::Map<String, Value>>>(config, FILE, "task_specific_params")?;
+    refuse_foreign_weights(config)
+}
+
+/// Fields that change what the weights mean, where they say anything.
+fn refuse_foreign_weights(config: &Value) -> Result<()> {
+    for field in ["quantization_config", "pruned_heads", "add_cross_attention"] {
+        let says_nothing = match &config[field] {
+            Value::Null | Value::Bool(false) => true,
+            Value::Object(object) => object.is_empty(),
+            _ => false,
+        };
+        if !says_nothing {
+            return Err(ModelError::UnsupportedModel(format!(
+                "{FILE}: {field} is {}",
+                short(&config[field])
+            )));
+        }
+    }
     Ok(())
 }
 
@@ -92,7 +110,7 @@ pub(crate) fn of_head(folder: &ModelFolder, classes: usize) -> Result<Vec<String
     match names {
         Some(names) if names.len() == classes => Ok(names.into_values().collect()),
         // PEFT keeps an adapter's head and not the names of its classes: the configuration is the base's.
-        Some(names) if !folder.is_adapter() && !is_default(&names) => Err(ModelError::Inconsistent(format!(
+        Some(names) if !folder.is_adapter() => Err(ModelError::Inconsistent(format!(
             "{FILE}: id2label names {} classes, and the weights' head has {classes}",
             names.len()
         ))),
@@ -108,9 +126,4 @@ pub(crate) fn of_head(folder: &ModelFolder, classes: usize) -> Result<Vec<String
 
 fn numbered(classes: usize) -> Vec<String> {
     (0..classes).map(|id| format!("LABEL_{id}")).collect()
-}
-
-/// `LABEL_0`, `LABEL_1` … is what transformers writes where nobody named classes.
-fn is_default(names: &BTreeMap<usize, String>) -> bool {
-    names.iter().all(|(id, name)| *name == format!("LABEL_{id}"))
 }
