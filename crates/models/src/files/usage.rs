@@ -85,7 +85,12 @@ impl EncoderUsage {
         usage.read_transformer(folder, modules.as_deref())?;
         match (modules, kind.as_deref()) {
             (Some(modules), None | Some("SentenceTransformer")) => {
-                let hidden = optional(config, "config.json", "hidden_size")?.unwrap_or(0);
+                // DistilBERT's name for it is the other one. Without either the model itself does not load.
+                let width = |name| optional::<usize>(config, "config.json", name);
+                let hidden = match width("hidden_size")? {
+                    Some(hidden) => hidden,
+                    None => width("dim")?.unwrap_or(0),
+                };
                 let read = read_layers(folder, &modules, hidden)?;
                 usage.pooling = read.pooling;
                 usage.layers = read.layers.into();
