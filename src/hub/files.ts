@@ -59,7 +59,10 @@ export function chooseFiles(listed: readonly string[], model: string, modules: r
   return [...side, weights];
 }
 
-/** The shards that the indexes among `names`, files of `folder`, name. Names with a backslash are other names on Windows. */
+/**
+ * The shards that the indexes among `names`, files of `folder`, name. Names with a backslash are other names on
+ * Windows.
+ */
 export async function chooseShards(folder: string, names: readonly string[]): Promise<string[]> {
   const all: string[] = [];
   for (const index of names.filter((name) => SHARD_INDEXES.some((end) => name.endsWith(end)))) {

@@ -99,7 +99,10 @@ const activations: Readonly<Record<string, (logit: number) => number>> = {
   ReLU: (logit) => Math.max(0, logit),
 };
 
-/** The function of a cross-encoder by the path of its class, as sentence-transformers writes it; its own default: sigmoid. */
+/**
+ * The function of a cross-encoder by the path of its class, as sentence-transformers writes it; by default sigmoid, as
+ * there.
+ */
 function activationOf(path = "torch.nn.Sigmoid"): (logit: number) => number {
   const [, name] = /^torch\.nn\.(?:modules\.activation\.|modules\.linear\.)?(Identity|Sigmoid|Tanh|ReLU)$/.exec(path) ?? [];
   const apply = name === undefined ? undefined : activations[name];

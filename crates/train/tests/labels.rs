@@ -160,7 +160,11 @@ fn labels_are_read_by_name_or_by_number_and_in_one_way() {
     assert_eq!(read(json!([-1, 1]), json!({}), &["-1", "0", "1"]).2, classes(&[0, 2]));
     assert_eq!(read(json!([-1, 1]), json!({}), &["neg", "neu", "pos"]).0, ["-1", "1"]);
     // Another split is read as the first one was.
-    let by = |label_by| DataOptions { labels: Some(stars.map(String::from).into()), label_by, ..Default::default() };
+    let by = |label_by| DataOptions {
+        labels: Some(stars.map(String::from).into()),
+        label_by,
+        ..Default::default()
+    };
     let path = bench.file("two.csv", "text,label\na,1\nb,2\n");
     let ids = |by| targets(&mut bench.open(path.clone(), by, &[]).unwrap());
     assert_eq!(ids(by(None)), classes(&[0, 1]));
@@ -175,7 +179,10 @@ fn every_format_has_the_same_classes() {
     let files = [
         bench.file("x.csv", &csv),
         bench.file("x.tsv", &csv.replace(',', "\t")),
-        bench.file("x.json", &labels.map(|label| format!("{}\n", json!({"text": "a", "label": label}))).concat()),
+        bench.file(
+            "x.json",
+            &labels.map(|label| format!("{}\n", json!({"text": "a", "label": label}))).concat(),
+        ),
     ];
     for file in files {
         let opened = bench.open(file.clone(), DataOptions::default(), &[]).unwrap();

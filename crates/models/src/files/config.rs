@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::files::folder::ModelFolder;
 use crate::files::reading::{optional, short, wrong};
 use crate::{ModelError, Result};
 
@@ -88,7 +87,7 @@ pub(crate) fn check(config: &Value) -> Result<()> {
 
 /// Fields that change what the weights mean, where they say anything.
 fn refuse_foreign_weights(config: &Value) -> Result<()> {
-    for field in ["quantization_config", "pruned_heads", "add_cross_attention"] {
+    for field in ["quantization_config", "pruned_heads", "add_cross_attention", "is_encoder_decoder"] {
         let says_nothing = match &config[field] {
             Value::Null | Value::Bool(false) => true,
             Value::Object(object) => object.is_empty(),
@@ -105,21 +104,16 @@ fn refuse_foreign_weights(config: &Value) -> Result<()> {
 }
 
 /// The names of a head's `classes`, which is how many rows its weights have.
-pub(crate) fn of_head(folder: &ModelFolder, classes: usize) -> Result<Vec<String>> {
-    let names = named(&folder.config)?.filter(|names| !names.is_empty());
-    match names {
-        Some(names) if names.len() == classes => Ok(names.into_values().collect()),
+pub(crate) fn of_head(config: &Value, is_adapter: bool, classes: usize) -> Result<Vec<String>> {
+    let names = named(config)?;
+    let count: Option<usize> = optional(config, FILE, "num_labels")?;
+    let said = names.as_ref().map(|names| ("id2label names", names.len()));
+    match (said.or(count.map(|count| ("num_labels is", count))), names) {
+        (Some((_, count)), Some(names)) if count == classes => Ok(names.into_values().collect()),
         // PEFT keeps an adapter's head and not the names of its classes: the configuration is the base's.
-        Some(names) if !folder.is_adapter() => Err(ModelError::Inconsistent(format!(
-            "{FILE}: id2label names {} classes, and the weights' head has {classes}",
-            names.len()
-        ))),
-        None if !folder.is_adapter() => match optional::<usize>(&folder.config, FILE, "num_labels")? {
-            Some(count) if count != classes => Err(ModelError::Inconsistent(format!(
-                "{FILE}: num_labels is {count}, and the weights' head has {classes} classes"
-            ))),
-            _ => Ok(numbered(classes)),
-        },
+        (Some((what, count)), _) if count != classes && !is_adapter => Err(ModelError::Inconsistent(
+            format!("{FILE}: {what} {count}, and the head in the weights is for {classes} classes"),
+        )),
         _ => Ok(numbered(classes)),
     }
 }

@@ -122,8 +122,8 @@ impl ModelFolder {
         read_modules(&self.root_file(MODULES))
     }
 
-    /// sentence-transformers' files, by the names that they have beside a model in today's layout: `modules.json`, whose
-    /// transformer is then in its own folder, and whatever that list names.
+    /// sentence-transformers' files, by the names that they have beside a model in today's layout: `modules.json`, in
+    /// which the transformer is then at the root, and whatever that list names.
     pub fn sentence_files(&self) -> Result<Vec<(String, SentenceFile)>> {
         let mut files = Vec::new();
         let mut add = |name: String, path: PathBuf| {
@@ -205,8 +205,8 @@ impl ModelFolder {
     /// As [`Self::token_ids`], of a model with `vocabulary` tokens.
     ///
     /// # Errors
-    /// `Config`: an id that no token has. Only 50256 is passed over: transformers writes it, its own GPT-2's, into every
-    /// GPT-2's configuration, whatever its vocabulary.
+    /// `Config`: an id that no token has. Only 50256 is passed over: transformers writes it, its own GPT-2's, into
+    /// every GPT-2's configuration, whatever its vocabulary.
     pub fn token_ids_of(&self, key: &str, vocabulary: usize) -> Result<Vec<u32>> {
         let mut ids = self.token_ids(key)?;
         ids.retain(|id| *id != 50256 || vocabulary > 50256);

@@ -4,8 +4,8 @@
 //! makes the map of `tensors.rs` from name to type, shape and place, of which `checkpoint.rs` finds what a model asks
 //! for. `weights.rs` is a checkpoint with an adapter over it (`adapter.rs`, merged by `delta.rs`). `usage.rs` reads how
 //! a BERT's texts are to be read, with sentence-transformers' modules (`modules.rs` lists them, `sentences.rs` reads
-//! each), `config.rs` what its classes are called; `foreign.rs` says what a folder is that is no model of ours. `reading.rs` reads files
-//! safely, `values.rs` and `floats.rs` are the types of tensors.
+//! each), `config.rs` what its classes are called; `foreign.rs` says what a folder is that is no model of ours.
+//! `reading.rs` reads files safely, `values.rs` and `floats.rs` are the types of tensors.
 
 pub mod adapter;
 pub mod checkpoint;

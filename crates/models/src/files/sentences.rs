@@ -1,8 +1,8 @@
 //! The modules of a sentence-transformers model behind its transformer: each module's configuration and weights.
 //!
-//! The rules are those of sentence-transformers 6.2. A file that `modules.json` names and that is absent, and a key that
-//! its class does not take, are errors; what we lack of a module that is whole is said, so that a task that needs it
-//! refuses.
+//! The rules are those of sentence-transformers 6.2. A file that `modules.json` names and that is absent, and a key
+//! that its class does not take, are errors; what we lack of a module that is whole is said, so that a task that needs
+//! it refuses.
 
 use std::path::Path;
 

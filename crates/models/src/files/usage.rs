@@ -1,9 +1,9 @@
 //! How a BERT is meant to be used, as its folder says: `config.json`, `tokenizer_config.json`, and
 //! sentence-transformers' files.
 //!
-//! What is absent has the default that transformers and sentence-transformers have; what is there must be of its type. A
-//! part that is whole but not supported (such as a module that we lack) is kept by name, so that a task that needs it can
-//! refuse.
+//! What is absent has the default that transformers and sentence-transformers have; what is there must be of its type.
+//! A part that is whole but not supported (such as a module that we lack) is kept by name, so that a task that needs it
+//! can refuse.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -152,6 +152,10 @@ const MAX_CLASSES: usize = 1 << 16;
 
 /// The classes of a classification head: `id2label`, else `LABEL_0` … for as many rows as `classifier` has.
 pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> Result<Vec<String>> {
+    if head == EncoderHead::QuestionAnswering {
+        // A start and an end.
+        names_of_head(&folder.config, folder.is_adapter(), 2)?;
+    }
     if !matches!(head, EncoderHead::SequenceClassification | EncoderHead::TokenClassification) {
         return Ok(Vec::new());
     }
@@ -161,7 +165,7 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
     if classes == 0 || classes > MAX_CLASSES {
         return Err(ModelError::Config(format!("a classifier of {classes} classes")));
     }
-    names_of_head(folder, classes)
+    names_of_head(&folder.config, folder.is_adapter(), classes)
 }
 
 struct Layer {

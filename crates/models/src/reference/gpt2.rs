@@ -5,6 +5,7 @@
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
@@ -44,6 +45,28 @@ pub struct Config {
     add_cross_attention: bool,
 }
 
+/// transformers' general names for GPT-2's own.
+const ALIASES: [(&str, &str); 4] = [
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+    ("max_position_embeddings", "n_positions"),
+];
+
+/// Refuses a field that stands there under both names with two values.
+fn under_one_name(config: &mut Value) -> Result<()> {
+    let Some(object) = config.as_object_mut() else { return Ok(()) };
+    for (alias, own) in ALIASES {
+        let Some(value) = object.remove(alias) else { continue };
+        let here = object.entry(own).or_insert(value.clone());
+        if *here != value {
+            let what = format!("config.json: {own} is {here}, and {alias}, which is the same, is {value}");
+            return Err(ModelError::Inconsistent(what));
+        }
+    }
+    Ok(())
+}
+
 fn gelu_new() -> Activation {
     Activation::GeluNew
 }
@@ -68,6 +91,7 @@ impl Config {
         {
             object.remove("n_ctx"); // an old synonym that some checkpoints carry beside the new name
         }
+        under_one_name(&mut config)?;
         let config: Self = fields(&config, "config.json")?;
         config.check()?;
         Ok(config)

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use candlewick_models::Tokenizer;
 use serde_json::{Value, json};
 
-use super::labels::{By, Labels, Seen, label_name};
-use super::task::{Columns, short};
+use super::labels::{Labels, Seen, label_name};
+use super::task::{By, Columns, short};
 use super::{Example, Examples, ProblemType, Row, Rows, Setup, Target};
 use crate::{Result, TrainError};
 
@@ -158,8 +158,8 @@ impl Survey {
         (self.least, self.most) = (self.least.min(number), self.most.max(number));
     }
 
-    /// As scikit-learn's `type_of_target`: numbers of which some are no whole ones are values, whatever their sign; what
-    /// is not all numbers, or all whole, are classes.
+    /// As scikit-learn's `type_of_target`: numbers of which some are no whole ones are values, whatever their sign;
+    /// what is not all numbers, or all whole, are classes.
     fn problem(&self, has_labels: bool) -> ProblemType {
         match self {
             Self { lists: true, .. } => ProblemType::MultiLabelClassification,

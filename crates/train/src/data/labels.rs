@@ -7,24 +7,13 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::rows::{Row, RowPlace};
-use super::task::short;
+use super::task::{By, short};
 use crate::{Result, TrainError};
 
 /// With more distinct names than this the column holds texts, not classes.
 const MOST: usize = 20_000;
 /// Names that a note shows.
 const SHOWN: usize = 12;
-
-/// How a data set refers to classes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum By {
-    #[default]
-    Name,
-    /// By number: data sets often hold the ids of classes whose names the checkpoint has.
-    Id,
-    /// Some rows by name, some by number; no name is a number.
-    Either,
-}
 
 #[derive(Debug, Clone, Default)]
 pub struct Labels {

@@ -34,14 +34,14 @@ pub use blocks::Windows;
 pub use classification::{Classification, ClassificationRow};
 pub use completion::{Completion, Turns};
 pub use example::{Example, Examples, IGNORED, Target};
-pub use labels::{By, Labels};
+pub use labels::Labels;
 pub use pairs::{Pair, Pairs};
 pub use plan::Plan;
 pub use questions::{Question, QuestionWindow, Questions};
 pub use random::{Stream, stream};
 pub use rows::{Format, Row, Rows};
 pub use setup::Setup;
-pub use task::{DataOptions, ProblemType, Task};
+pub use task::{By, DataOptions, ProblemType, Task};
 pub use texts::{Piece, texts};
 pub use token_labels::TokenLabels;
 

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::labels::By;
 use super::rows::{Format, Row};
 use crate::{Result, TrainError};
 
@@ -83,6 +82,17 @@ impl ProblemType {
             _ => None,
         }
     }
+}
+
+/// How a data set refers to classes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum By {
+    #[default]
+    Name,
+    /// By number: data sets often hold the ids of classes whose names the checkpoint has.
+    Id,
+    /// Some rows by name, some by number; no name is a number.
+    Either,
 }
 
 /// What a user may say about a data set.

@@ -7,8 +7,8 @@ use candlewick_models::{Cut, Tokenizer};
 use serde_json::Value;
 
 use super::frame::Frame;
-use super::labels::{By, Labels, Seen, label_name};
-use super::task::{Columns, short};
+use super::labels::{Labels, Seen, label_name};
+use super::task::{By, Columns, short};
 use super::{Example, Examples, IGNORED, Row, Rows, Setup, Target};
 use crate::{Result, TrainError};
 

@@ -1,5 +1,5 @@
-//! A vector for each text, as sentence-transformers' `encode` makes it: token vectors, pooled, through the layers behind
-//! the pooling, and scaled to length 1.
+//! A vector for each text, as sentence-transformers' `encode` makes it: token vectors, pooled, through the layers that
+//! stand behind the pooling, and scaled to length 1.
 
 use std::sync::Arc;
 
