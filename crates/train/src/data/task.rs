@@ -113,6 +113,11 @@ pub struct DataOptions {
     /// How another split of the same data refers to them; `None`: as this one's own labels say.
     #[serde(skip)]
     pub label_by: Option<By>,
+    /// As a model of embeddings reads texts: a prompt before each, and all in lower case.
+    #[serde(skip)]
+    pub prompt: String,
+    #[serde(skip)]
+    pub lower_case: bool,
     pub problem_type: Option<ProblemType>,
     /// Between a prompt and its completion. `None`: a line feed for a translation, nothing for a completion, the end of
     /// text for turns.
