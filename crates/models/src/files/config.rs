@@ -45,7 +45,9 @@ pub(crate) fn check(config: &Value) -> Result<()> {
     let ids: Option<BTreeMap<String, Value>> = optional(config, FILE, "label2id")?;
     let known: BTreeSet<&String> = names.iter().flat_map(BTreeMap::values).collect();
     for (name, id) in ids.iter().flatten() {
-        let Some(id) = id.as_u64().and_then(|id| usize::try_from(id).ok()) else {
+        // transformers takes an id as text too.
+        let number = id.as_u64().or_else(|| id.as_str()?.parse().ok());
+        let Some(id) = number.and_then(|id| usize::try_from(id).ok()) else {
             return Err(wrong(FILE, "label2id", &format!("the id of {name:?} is {}", short(id))));
         };
         // Names that id2label has not (LABEL_0 of before a renaming) are about and say nothing.
@@ -65,6 +67,10 @@ pub(crate) fn check(config: &Value) -> Result<()> {
     }
     let problems = ["single_label_classification", "multi_label_classification", "regression"];
     match optional::<String>(config, FILE, "problem_type")?.as_deref() {
+        Some("single_label_classification") if names.as_ref().map(BTreeMap::len).or(count) == Some(1) => {
+            let what = format!("{FILE}: problem_type is single_label_classification, and there is one class");
+            return Err(ModelError::Inconsistent(what));
+        }
         Some(problem) if !problems.contains(&problem) => {
             let reason = format!("{problem:?} is not known; known are {}", problems.join(", "));
             return Err(wrong(FILE, "problem_type", &reason));
