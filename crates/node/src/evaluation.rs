@@ -71,7 +71,7 @@ impl Encoder {
                 problem_type: info.usage.problem_type.as_deref().and_then(ProblemType::named),
             };
             let mut options = read(&options)?;
-            options.read_as(&info.usage, info.max_positions)?;
+            options.read_as(&info.usage, info.max_positions);
             measure(model, &facts, &options, &watch)
         });
         Ok(())
@@ -198,9 +198,11 @@ impl Predictor for Bidirectional {
         self.head(texts)
     }
 
-    /// As the model's own files say: pooling, normalisation.
+    /// As the model's own files say: pooling, normalisation. The prompt is in the ids; the pooling may leave it out.
     fn embeddings(&mut self, inputs: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
-        let (texts, options) = (inputs.into_iter().map(text).collect(), engine::EmbedOptions::default());
+        let texts = inputs.into_iter().map(text).collect();
+        let prompt = self.encoder.info().usage.prompt().map(str::to_string);
+        let options = engine::EmbedOptions { prompt, ..Default::default() };
         wait(|done| self.encoder.embed(texts, options, Control::of(&self.cancel), done))
     }
 

@@ -106,6 +106,11 @@ impl EncoderUsage {
         Ok(usage)
     }
 
+    /// What goes before a text unless a caller says otherwise.
+    pub fn prompt(&self) -> Option<&str> {
+        self.prompts.get(self.default_prompt.as_ref()?).map(String::as_str)
+    }
+
     fn read_sentences(&mut self, file: &Value) -> Result<()> {
         let prompts: BTreeMap<String, Option<String>> =
             optional(file, SENTENCES, "prompts")?.unwrap_or_default();

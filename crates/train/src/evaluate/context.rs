@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candlewick_models::{EncoderUsage, ModelError, Tokenizer};
+use candlewick_models::{EncoderUsage, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -39,24 +39,15 @@ pub struct EvaluateOptions {
 impl EvaluateOptions {
     /// Vectors are measured of what `embed` would read: texts cut at the length that the files say, in lower case if
     /// they say so, behind the default prompt.
-    ///
-    /// # Errors
-    /// `UnsupportedModel`: a pooling that leaves out the prompt, which is known to `embed` alone.
-    pub fn read_as(&mut self, usage: &EncoderUsage, positions: usize) -> Result<()> {
+    pub fn read_as(&mut self, usage: &EncoderUsage, positions: usize) {
         if self.task != Task::FeatureExtraction {
-            return Ok(());
-        }
-        let prompt = usage.default_prompt.as_ref().and_then(|name| usage.prompts.get(name));
-        let prompt = prompt.cloned().unwrap_or_default();
-        if !prompt.is_empty() && !usage.pooling.include_prompt {
-            let reason = "the model's pooling leaves out its default prompt, and evaluate() could not";
-            return Err(ModelError::UnsupportedModel(reason.into()).into());
+            return;
         }
         let length = usage.sentence_max_length.or(usage.tokenizer_max_length);
         let data = &mut self.options;
         data.max_length = data.max_length.or(length.map(|length| length.clamp(4, positions)));
-        (data.prompt, data.lower_case) = (prompt, usage.lower_case);
-        Ok(())
+        data.prompt = usage.prompt().unwrap_or_default().to_string();
+        data.lower_case = usage.lower_case;
     }
 }
 
