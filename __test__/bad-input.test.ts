@@ -363,11 +363,11 @@ describe("a model that computes no numbers", () => {
     await assert.rejects(loadBERT(folder, { dtype: "f16" }), notFinite(/intermediate/));
   });
 
-  /** A copy of the folder `name` of pipelines/ in which the second layer's output overflows, or one weight is NaN. */
-  function poisoned(name: string, value: number): string {
+  /** A copy of the folder `name` of pipelines/ in which the second layer overflows, or one weight is NaN. */
+  function poisoned(name: string, value: number, tensor = "layer.1.attention.output.LayerNorm.bias"): string {
     const folder = newFolder("poisoned");
     cpSync(fixturePath(join("pipelines", name)), folder, { recursive: true });
-    poison(join(folder, "model.safetensors"), "layer.1.output.LayerNorm.bias", value);
+    poison(join(folder, "model.safetensors"), tensor, value);
     return folder;
   }
   const text = "The river runs [MASK] the harbour";
@@ -392,6 +392,11 @@ describe("a model that computes no numbers", () => {
       await assert.rejects(loadBERT(poisoned(model, Number.NaN)), notFinite(/LayerNorm/));
     });
   }
+
+  test("is an error of a vector whose length overflows", async () => {
+    await using bert = await loadBERT(poisoned("sentences", HUGE, "layer.1.output.LayerNorm.bias"), { threads: 1 });
+    for (const pooling of [undefined, "max"] as const) await assert.rejects(bert.embed(text, { pooling }), notFinite(/vectors/));
+  });
 
   const data: [task: FinetuneOptions["task"], model: string, row: Record<string, unknown>][] = [
     ["text-classification", "regression", { text, label: 0.5 }],

@@ -24,7 +24,7 @@ pub use contract::info::{CausalInfo, Device, EncoderHead, EncoderInfo};
 pub use contract::input::EncoderInput;
 pub use contract::load::{LoadObserver, LoadOptions, LoadProgress};
 pub use contract::pooling::{PooledWant, Pooling, PoolingMode};
-pub use contract::projection::{VectorActivation, VectorLayer, normalize};
+pub use contract::projection::{VectorActivation, VectorLayer, check_finite, normalize};
 pub use cpu::bert::CpuBert;
 pub use cpu::gpt2::CpuGpt2;
 pub use error::{ModelError, Result};

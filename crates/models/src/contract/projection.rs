@@ -102,16 +102,24 @@ impl VectorLayer {
             }
             Self::Normalize => normalize(vector),
         }
-        match vector.iter().all(|x| x.is_finite()) {
-            true => Ok(()),
-            false => Err(ModelError::NotFinite("the vectors".into())),
-        }
+        check_finite(vector)
     }
 }
 
-/// torch's `normalize`: to length 1; a vector of zeros stays one.
+/// # Errors
+/// `NotFinite`: NaN or infinity among a text's vector.
+pub fn check_finite(vector: &[f32]) -> Result<(), ModelError> {
+    match vector.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(ModelError::NotFinite("the vectors".into())),
+    }
+}
+
+/// torch's `normalize`: to length 1; a vector of zeros stays one. One whose length overflows, which torch makes one of
+/// zeros in silence, has no numbers afterwards, so that whoever looks refuses it.
 pub fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    let length = if length.is_finite() { length } else { f32::NAN };
     vector.iter_mut().for_each(|x| *x /= length);
 }
 
@@ -134,5 +142,6 @@ mod tests {
         let (activation, residual) = (VectorActivation::Identity, Residual::None);
         let dense = VectorLayer::Dense { inputs: 2, weight, bias: None, activation, residual };
         assert_eq!(dense.apply(&mut vec![1.0, 1.0]).unwrap_err().code(), "NOT_FINITE");
+        assert_eq!(VectorLayer::Normalize.apply(&mut vec![3e38, 1.0]).unwrap_err().code(), "NOT_FINITE");
     }
 }

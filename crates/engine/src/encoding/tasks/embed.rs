@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use candlewick_models::{
-    EncoderInput, EncoderOutput, EncoderWant, ModelError, PooledWant, PoolingMode, VectorLayer, normalize,
+    EncoderInput, EncoderOutput, EncoderWant, ModelError, PooledWant, PoolingMode, VectorLayer, check_finite,
+    normalize,
 };
 
 use crate::encoding::handle::{Control, EncoderHandle};
@@ -108,6 +109,7 @@ impl Finish {
                 normalize(&mut vector);
             }
         }
+        check_finite(&vector)?;
         Ok(vector)
     }
 }
