@@ -293,10 +293,13 @@ fn activation(class: &str) -> Option<VectorActivation> {
     })
 }
 
+/// Whether a field's value leaves the vectors as they are without it.
+type ChangesNothing = fn(&Value) -> bool;
+
 /// What of `sentence_bert_config.json` changes vectors and we lack; its lengths and its case are read by `usage.rs`.
 pub(crate) fn unsupported_transformer(file: &str, config: &Value) -> Result<Option<String>> {
     // Each with whether its class takes it in a form that changes nothing.
-    let known: [(&str, fn(&Value) -> bool); 18] = [
+    let known: [(&str, ChangesNothing); 18] = [
         ("max_seq_length", |_| true),
         ("do_lower_case", |_| true),
         ("transformer_task", |task| task == "feature-extraction" || task == "sequence-classification"),
