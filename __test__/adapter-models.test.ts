@@ -100,7 +100,7 @@ describe("an adapter's base", () => {
 });
 
 test("adapter_model.bin is downloaded and read where there is no adapter_model.safetensors", async () => {
-  assert.deepEqual(chooseFiles(["adapter_config.json", "adapter_model.bin", "config.json", "model.safetensors"], "x"), [
+  assert.deepEqual(chooseFiles(["adapter_config.json", "adapter_model.bin", "config.json", "model.safetensors"], "x", []), [
     "config.json",
     "adapter_config.json",
     "adapter_model.bin",

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, test } from "vitest";
-import { type BERT, type CandlewickError, type ErrorCode, generate, type GPT2, loadBERT, loadGPT2 } from "../index.js";
+import { type BERT, type CandlewickError, type ErrorCode, evaluate, type FinetuneOptions, generate, type GPT2, loadBERT, loadGPT2 } from "../index.js";
 import { fixturePath } from "./support/fixtures.js";
 import { newFolder, randomModel, small, withHeader, writeByteTokenizer } from "./support/models.js";
 
@@ -329,14 +329,16 @@ describe("a model that computes no numbers", () => {
   function withValue(tensor: string, value: number, row = 0): string {
     const folder = newFolder("not-finite");
     cpSync(fixturePath("bert-base"), folder, { recursive: true });
-    const path = join(folder, "model.safetensors");
+    poison(join(folder, "model.safetensors"), tensor, value, row);
+    return folder;
+  }
+  function poison(path: string, tensor: string, value: number, row = 0): void {
     const bytes = readFileSync(path);
     const length = Number(bytes.readBigUInt64LE(0));
     const header = JSON.parse(bytes.toString("utf8", 8, 8 + length)) as Record<string, { shape: number[]; data_offsets: [number, number] }>;
     const { shape, data_offsets } = Object.entries(header).find(([name]) => name.endsWith(tensor))![1];
     for (const at of [0, 1]) bytes.writeFloatLE(value, 8 + length + data_offsets[0] + 4 * (row * (shape[1] ?? 1) + at));
     writeFileSync(path, bytes);
-    return folder;
   }
   const notFinite = (what: RegExp) => (error: CandlewickError) => error.code === "NOT_FINITE" && what.test(error.message);
   /** A number, but two of them are none. */
@@ -362,6 +364,54 @@ describe("a model that computes no numbers", () => {
     for (const dtype of ["f32", "bf16", "int8"] as const) await (await loadBERT(folder, { dtype })).close();
     await assert.rejects(loadBERT(folder, { dtype: "f16" }), notFinite(/intermediate/));
   });
+
+  /** A copy of the folder `name` of pipelines/ in which the second layer overflows, or one weight is NaN. */
+  function poisoned(name: string, value: number, tensor = "layer.1.attention.output.LayerNorm.bias"): string {
+    const folder = newFolder("poisoned");
+    cpSync(fixturePath(join("pipelines", name)), folder, { recursive: true });
+    poison(join(folder, "model.safetensors"), tensor, value);
+    return folder;
+  }
+  const text = "The river runs [MASK] the harbour";
+  const tasks: [task: string, model: string, run: (bert: BERT) => Promise<unknown>][] = [
+    ["embed", "sentences", (bert) => bert.embed(text)],
+    ["embed with token vectors", "sentences", (bert) => bert.embed(text, { pooling: "none" })],
+    ["rerank by vectors", "sentences", (bert) => bert.rerank({ query: text, documents: [text, "a"] })],
+    ["rerank by a cross-encoder", "reranker", (bert) => bert.rerank({ query: text, documents: [text, "a"] })],
+    ["classify", "classify", (bert) => bert.classify(text)],
+    ["classify with several labels", "multi-label", (bert) => bert.classify(text)],
+    ["classify with a number", "regression", (bert) => bert.classify(text)],
+    ["zeroShot", "nli", (bert) => bert.zeroShot(text, { candidateLabels: ["a", "b"] })],
+    ["entities", "ner", (bert) => bert.entities(text)],
+    ["answer", "questions", (bert) => bert.answer({ question: "where?", context: text })],
+    ["fillMask", "mlm", (bert) => bert.fillMask(text)],
+    ["forward", "classify", (bert) => bert.forward(text)],
+  ];
+  for (const [task, model, run] of tasks) {
+    test(`is an error from ${task}`, async () => {
+      await using bert = await loadBERT(poisoned(model, HUGE), { threads: 1 });
+      await assert.rejects(run(bert), notFinite(/layer 1/));
+      await assert.rejects(loadBERT(poisoned(model, Number.NaN)), notFinite(/LayerNorm/));
+    });
+  }
+
+  test("is an error of a vector whose length overflows", async () => {
+    await using bert = await loadBERT(poisoned("sentences", HUGE, "layer.1.output.LayerNorm.bias"), { threads: 1 });
+    for (const pooling of [undefined, "max"] as const) await assert.rejects(bert.embed(text, { pooling }), notFinite(/vectors/));
+  });
+
+  const data: [task: FinetuneOptions["task"], model: string, row: Record<string, unknown>][] = [
+    ["text-classification", "regression", { text, label: 0.5 }],
+    ["token-classification", "ner", { tokens: ["river"], tags: ["O"] }],
+    ["question-answering", "questions", { question: "what?", context: "the river", answers: [{ text: "river", answerStart: 4 }] }],
+    ["fill-mask", "mlm", { text: "the river runs by the harbour and the river runs by the harbour" }],
+    ["feature-extraction", "sentences", { text, textPair: "a", score: 0.5 }],
+  ];
+  for (const [task, model, row] of data) {
+    test(`is an error from evaluate, ${task}`, async () => {
+      await assert.rejects(evaluate({ model: poisoned(model, HUGE), task, data: [row] }), notFinite(/layer 1/));
+    });
+  }
 
   test("harms no other text of its batch", async () => {
     await using model = await loadBERT(withValue("embeddings.word_embeddings.weight", HUGE, 7));

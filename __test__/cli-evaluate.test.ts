@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "vitest";
+import { fixturePath } from "./support/fixtures.js";
 import { newFolder, recitingModel } from "./support/models.js";
 
 const root = join(__dirname, "..");
@@ -37,6 +38,20 @@ test("evaluate prints metrics and samples, or JSON, and writes the report", asyn
   const json = await candlewick("evaluate", ...flags, "--json", "--samples", "0");
   const metrics = JSON.parse(json.stdout);
   assert.deepEqual([metrics.exactMatch, metrics.samples], [1, []]);
+});
+
+test("train and evaluate say what the labels were taken for", async () => {
+  const model = fixturePath("pipelines/sentences");
+  const data = file("labels.csv", "text,label\nthe river,-2\nthe ship,2\nthe harbour,n/a\nthe river,-2\n");
+  const output = join(newFolder("cli"), "tuned");
+  const flags = ["-t", "text-classification", "-m", model, "--train", data, "--output", output, "--epochs", "1"];
+  const trained = await candlewick("train", ...flags);
+  const says = /labels: 3 classes \(-2, 2, n\/a\); problem type single_label_classification/;
+  assert.equal(trained.code, 0, trained.stderr);
+  assert.match(trained.stdout + trained.stderr, new RegExp(`${says.source}, inferred`));
+  const measured = await candlewick("evaluate", "-m", output, "-t", "text-classification", "-d", data);
+  assert.equal(measured.code, 0, measured.stderr);
+  assert.match(measured.stdout, says);
 });
 
 test("evaluate reads a configuration, which flags override", async () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, test } from "vitest";
-import { CandlewickError, evaluate, loadBERT, loadGPT2, trainTokenizer, type EvaluationProgress } from "../index.js";
+import { CandlewickError, evaluate, loadBERT, loadGPT2, similarity, trainTokenizer, type EvaluationProgress } from "../index.js";
 import { defaultModelPath } from "../src/package.js";
 import { hasCode } from "./support/assertions.js";
 import { fixturePath } from "./support/fixtures.js";
@@ -260,6 +260,19 @@ test("vectors are compared by their cosine", async () => {
   const same = [...new Set(a)].map((text) => ({ anchor: text, positive: text }));
   const found = await evaluate({ model: folder, task: "feature-extraction", data: same });
   assert.equal(found.accuracy, 1);
+});
+
+test("vectors are those of embed(), with the length, the prompt and the layers that the files name", async () => {
+  const folder = newFolder("sentences");
+  cpSync(fixturePath("pipelines/sentences"), folder, { recursive: true });
+  const data = texts(12).map((text, i) => ({ text: `${text} `.repeat(9), textPair: texts(24)[12 + i]!, score: i }));
+  for (const include_prompt of [true, false]) {
+    writeFileSync(join(folder, "1_Pooling", "config.json"), JSON.stringify({ embedding_dimension: 24, pooling_mode: "mean", include_prompt }));
+    await using bert = await loadBERT(folder);
+    const { samples } = await evaluate({ model: bert, task: "feature-extraction", data, samples: 12 });
+    const [first, second] = await Promise.all([bert.embed(data.map(({ text }) => text)), bert.embed(data.map(({ textPair }) => textPair))]);
+    for (const [i, { predicted }] of samples.entries()) close(predicted as number, similarity(first[i]!, second[i]!, "cosine"), 1e-5);
+  }
 });
 
 describe("a language model", () => {

@@ -334,7 +334,7 @@ describe("sentence-transformers' files", () => {
   const module = (kind: string, path = "") => ({ type: `sentence_transformers.models.${kind}`, path });
 
   test("with a module that there is not refuse its vectors, and give those of a pooling that is named", async () => {
-    await using bert = await loadBERT(withModules([module("Transformer"), module("Pooling", "1_Pooling"), module("Dense", "2_Dense")]));
+    await using bert = await loadBERT(withModules([module("Transformer"), module("Pooling", "1_Pooling"), module("Quantum", "2_Quantum")]));
     await assert.rejects(bert.embed("x"), hasCode("UNSUPPORTED_MODEL"));
     assert.equal((await bert.embed("x", { pooling: "mean" })).length, bert.info.hiddenSize);
     assert.equal(bert.info.sentences.normalize, false);

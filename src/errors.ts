@@ -24,6 +24,7 @@ export type ErrorCode =
   | "PATH_ESCAPE"
   | "IO"
   | "CONFIG_INVALID"
+  | "MODEL_INVALID"
   | "WEIGHTS_CORRUPT"
   | "TENSOR_MISSING"
   | "TENSOR_SHAPE"

@@ -6,9 +6,10 @@ import { resolve } from "node:path";
 import { abortError, CandlewickError } from "./errors.js";
 import { COMMIT, ModelCache } from "./hub/cache.js";
 import { downloadFile, type DownloadProgress } from "./hub/download.js";
-import { chooseFiles, chooseShards, exists, SHARD_INDEX, SIDE_FILES } from "./hub/files.js";
+import { assertInside, chooseFiles, chooseShards, exists, sideFiles } from "./hub/files.js";
 import { MAX_FAILURES, retrying, type Connection } from "./hub/http.js";
 import { list, type Listing } from "./hub/listing.js";
+import { MODULES, readModules, type Module } from "./hub/modules.js";
 import { readSettings, type HubSettings } from "./hub/settings.js";
 import { checkOptions, checks, type OptionTable } from "./options.js";
 import { isShippedName, MODEL_PREFIX, modelFolder } from "./package.js";
@@ -77,7 +78,7 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
   const cache = new ModelCache(settings.cache, model, settings.symlinks);
   const pinned = COMMIT.test(revision);
   const cached = pinned ? revision : await cache.readRef(revision);
-  const { missing, unknown } = cached ? await cache.inspect(cached) : { missing: ["config.json"], unknown: SIDE_FILES };
+  const { missing, unknown } = cached ? await cache.inspect(cached) : { missing: ["config.json"], unknown: [] };
   const usable = cached !== undefined && missing.length === 0 ? cache.snapshot(cached) : undefined;
 
   const offline = localFilesOnly ? "localFilesOnly is true" : settings.offline && `${settings.offline} is set`;
@@ -102,9 +103,9 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
   if (pinned && commit !== revision) {
     throw new CandlewickError("DOWNLOAD_FAILED", `"${model}": the hub answers with ${commit} for ${revision}`);
   }
-  await download(listing, cache, connection, options);
+  const modules = await download(listing, cache, connection, options);
   try {
-    await cache.markAbsent(commit, SIDE_FILES.filter((name) => !listing.files.has(name)));
+    await cache.markAbsent(commit, sideFiles(modules).filter((name) => !listing.files.has(name)));
     if (!pinned) await cache.writeRef(revision, commit);
   } catch (error) {
     // A complete cache may be on a read-only disk.
@@ -113,12 +114,24 @@ async function resolveHubModel(model: string, options: ResolveOptions, settings:
   return cache.snapshot(commit);
 }
 
-/** Downloads what a model is loaded from and the snapshot lacks. */
-async function download(listing: Listing, cache: ModelCache, connection: Connection, options: ResolveOptions): Promise<void> {
-  const names = chooseFiles([...listing.files.keys()], connection.model);
+/** Downloads what a model is loaded from and the snapshot lacks; gives what its `modules.json` lists. */
+async function download(listing: Listing, cache: ModelCache, connection: Connection, options: ResolveOptions): Promise<Module[]> {
+  const listed = [...listing.files.keys()];
+  for (const name of listed) assertInside(name);
+  const snapshot = cache.snapshot(listing.commit);
   const get = (wanted: readonly string[]) => downloadAll(wanted, listing, cache, connection, options);
+  // It says where the other files are.
+  if (listing.files.has(MODULES)) await get([MODULES]);
+  const modules = await readModules(snapshot, assertInside);
+  const names = chooseFiles(listed, connection.model, modules);
   await get(names);
-  if (names.includes(SHARD_INDEX)) await get(await chooseShards(cache.snapshot(listing.commit)));
+  const shards = await chooseShards(snapshot, names);
+  const lacking = shards.find((name) => !listing.files.has(name));
+  if (lacking !== undefined) {
+    throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${connection.model}" has no ${lacking}, which its index of shards names`);
+  }
+  await get(shards);
+  return modules;
 }
 
 /** The first failure ends the other downloads. */

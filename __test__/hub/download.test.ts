@@ -1,7 +1,7 @@
 /** What is downloaded, and how it is laid out. */
 import assert from "node:assert/strict";
 import { type Stats } from "node:fs";
-import { lstat, readFile, readlink, writeFile } from "node:fs/promises";
+import { lstat, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { describe, test } from "vitest";
@@ -9,6 +9,8 @@ import { resolveModel, type DownloadProgress } from "../../src/hub.js";
 import { hubCache } from "../../src/hub/settings.js";
 import { commitOf, end, etagOf } from "../support/hub-server.js";
 import { MODEL, WEIGHTS, NEEDED, home, cache, hub, folder, model, weights, blobOf, filesBelow, bodies, blobs, rejects, fail, BODY } from "../support/hub-fixture.js";
+
+const json = (value: unknown) => Buffer.from(JSON.stringify(value));
 
 describe("paths", () => {
   test("what exists is returned, absolute, and the hub is not asked", async () => {
@@ -90,14 +92,68 @@ describe("a download", () => {
     await rejects(resolveModel(MODEL), "MODEL_NOT_FOUND");
   });
 
-  test("takes nothing that the loader does not read", async () => {
+  test("of shards of pytorch_model.bin takes the index and what it names", async () => {
     const { files } = model();
-    files["pytorch_model.bin.index.json"] = Buffer.from(JSON.stringify({ weight_map: { a: "pytorch_model-00001-of-00001.bin" } }));
-    files["pytorch_model-00001-of-00001.bin"] = Buffer.from("one");
+    const shards = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"];
+    files["pytorch_model.bin.index.json"] = json({ weight_map: { a: shards[0], b: shards[1], c: shards[1] } });
+    for (const name of [...shards, "optimizer.bin"]) files[name] = Buffer.from(name);
     delete files[WEIGHTS];
     delete files["pytorch_model.bin"];
-    await rejects(resolveModel(MODEL), "MODEL_NOT_FOUND", /safetensors/);
-    assert.deepEqual(hub.downloads(), []);
+    const names = await filesBelow(await resolveModel(MODEL));
+    assert.deepEqual(names.filter((name) => name.includes(".bin")), [...shards, "pytorch_model.bin.index.json"]);
+    delete files[shards[1]!];
+    model().commit = commitOf("less");
+    await rejects(resolveModel(MODEL), "MODEL_NOT_FOUND", /00002-of-00002/);
+  });
+
+  const module = (kind: string, path: string) => ({ type: `sentence_transformers.models.${kind}`, path });
+
+  test("of a sentence-transformers model takes what modules.json names, wherever that is, and nothing else heavy", async () => {
+    const { files } = model();
+    files["modules.json"] = json([module("Transformer", ""), module("Pooling", "pool/main"), module("Dense", "2_Dense"), module("Normalize", "3_Normalize")]);
+    files["pool/main/config.json"] = json({ pooling_mode_mean_tokens: true });
+    for (const name of ["config.json", "model.safetensors", "pytorch_model.bin"]) files[`2_Dense/${name}`] = Buffer.from(name);
+    files["9_Other/model.safetensors"] = Buffer.from("not named");
+    files["sentence_roberta_config.json"] = json({ max_seq_length: 8 });
+    const more = ["2_Dense/config.json", "2_Dense/model.safetensors", "modules.json", "pool/main/config.json", "sentence_roberta_config.json"];
+    assert.deepEqual(await filesBelow(await resolveModel(MODEL)), [...NEEDED, ...more].toSorted());
+    // A cache that an older version left without a module's files is not whole, and the next load fills it.
+    const { commit } = model();
+    await rm(join(folder(), "snapshots", commit, "2_Dense"), { recursive: true });
+    await rejects(resolveModel(MODEL, { localFilesOnly: true }), "MODEL_NOT_FOUND", /2_Dense/);
+    const path = await resolveModel(MODEL);
+    assert.ok((await filesBelow(path)).includes("2_Dense/model.safetensors"));
+    hub.requests.length = 0;
+    assert.equal(await resolveModel(MODEL, { revision: commit }), path);
+    assert.equal(hub.requests.length, 0, "a commit that is cached whole needs no network");
+  });
+
+  test("of the older layout takes the model from the folder that modules.json names", async () => {
+    const { files } = model();
+    files["modules.json"] = json([module("Transformer", "0_Transformer"), module("Pooling", "1_Pooling")]);
+    for (const name of ["config.json", "pytorch_model.bin", "vocab.txt", "sentence_bert_config.json"]) files[`0_Transformer/${name}`] = Buffer.from(name);
+    for (const name of ["config.json", "tokenizer.json", "generation_config.json", WEIGHTS, "pytorch_model.bin"]) delete files[name];
+    const inner = ["config.json", "pytorch_model.bin", "sentence_bert_config.json", "vocab.txt"].map((name) => `0_Transformer/${name}`);
+    const path = await resolveModel(MODEL);
+    assert.deepEqual(await filesBelow(path), [...inner, "1_Pooling/config.json", "modules.json"]);
+    assert.equal(await resolveModel(MODEL, { localFilesOnly: true }), path);
+    delete files["0_Transformer/config.json"];
+    model().commit = commitOf("headless");
+    await rejects(resolveModel(MODEL), "MODEL_NOT_FOUND", /0_Transformer/);
+  });
+
+  test("of modules that lead out of the folder takes nothing", async () => {
+    model().files["modules.json"] = json([module("Pooling", "../../etc")]);
+    await rejects(resolveModel(MODEL), "PATH_ESCAPE");
+    assert.equal(bodies().length, 0);
+  });
+
+  test("takes an adapter's weights in either format", async () => {
+    const { files } = model();
+    files["adapter_config.json"] = json({ base_model_name_or_path: "x" });
+    files["adapter_model.bin"] = Buffer.from("bin");
+    const names = await filesBelow(await resolveModel(MODEL));
+    assert.ok(names.includes("adapter_model.bin") && !names.includes(WEIGHTS), names.join());
   });
 
   test("takes pytorch_model.bin where there are no safetensors", async () => {

@@ -92,7 +92,8 @@ function progress(): { onProgress(progress: EvaluationProgress): void; stop(): v
 const [MOST_CLASSES, MOST_COLUMNS] = [30, 10];
 
 function text(metrics: object): string {
-  const parts = [table(figures(metrics))];
+  const { notes = [] } = metrics as { notes?: readonly string[] };
+  const parts = [`${notes.map((note) => `${dim(note)}\n`).join("")}${table(figures(metrics))}`];
   const classes = perClass(metrics);
   if (classes.length > 0) {
     const rows = classes.slice(0, MOST_CLASSES).map(({ label, precision, recall, f1, support }) => [label, ...[precision, recall, f1, support].map(short)]);

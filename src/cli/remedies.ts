@@ -9,6 +9,7 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   TOKENIZER_MISSING: "Put the model's tokenizer.json (or vocab.json and merges.txt, or vocab.txt) into its folder.",
   CHAT_TEMPLATE_INVALID: "Mend the template; candlewick generate does not use it.",
   TOKENIZER_INVALID: "Fetch the tokenizer's files again.",
+  MODEL_INVALID: "Fetch the model again, whole; or mend the file that is named.",
   WEIGHTS_CORRUPT: "Fetch the file again; in a Git repository, run git lfs pull.",
   MODEL_GATED: "Accept the model's terms on its page, and set HF_TOKEN.",
   DOWNLOAD_FAILED: "Try again: the next try goes on where this one stopped.",

@@ -24,10 +24,11 @@ export class TrainingProgress {
   async show(event: FinetuneEvent): Promise<void> {
     switch (event.type) {
       case "start": {
-        const { totalSteps, step, examples, parameters, trainableParameters, precision, resumedFrom, skipped } = event;
+        const { totalSteps, step, examples, parameters, trainableParameters, precision, resumedFrom, skipped, notes } = event;
         for (const { path, reason } of skipped) await this.#row(`${path} cannot be used: ${reason}`);
         const share = trainableParameters < parameters ? ` (${((100 * trainableParameters) / parameters).toFixed(2)}% of them are trained)` : "";
         await this.#row(dim(`${examples} examples, ${totalSteps} steps, ${(parameters / 1e6).toFixed(1)} million parameters${share}${precision === "f32" ? "" : `, ${precision}`}`));
+        for (const note of notes) await this.#row(dim(note));
         if (resumedFrom) await this.#row(`Going on from step ${step}: ${resumedFrom}`);
         this.#bar = new Progress(totalSteps, "steps", "loss {loss}  {rate} tokens/s  {left} left");
         this.#interactive = process.stdout.isTTY || process.stderr.isTTY;

@@ -28,6 +28,8 @@ interface Common {
   readonly seconds: number;
   /** Of classifiers the first rows that went wrong, of generators the first rows. */
   readonly samples: readonly Sample[];
+  /** What was inferred from the data, in a line each: which classes its labels are, and which problem. */
+  readonly notes?: readonly string[];
 }
 
 export interface ClassificationMetrics extends Common {

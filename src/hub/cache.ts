@@ -10,7 +10,8 @@
 import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { exists, missingFrom, SIDE_FILES } from "./files.js";
+import { assertInside, exists, missingFrom, sideFiles } from "./files.js";
+import { readModules } from "./modules.js";
 
 export const COMMIT = /^[0-9a-f]{40}$/;
 
@@ -48,10 +49,12 @@ export class ModelCache {
 
   /** The files without which the snapshot is not a model, and the side files it may or may not have at the hub. */
   async inspect(commit: string): Promise<{ missing: string[]; unknown: string[] }> {
+    const modules = await readModules(this.snapshot(commit), assertInside);
+    const names = sideFiles(modules);
     const known = await Promise.all(
-      SIDE_FILES.map(async (name) => (await exists(join(this.snapshot(commit), name))) || exists(this.absence(commit, name))),
+      names.map(async (name) => (await exists(join(this.snapshot(commit), name))) || exists(this.absence(commit, name))),
     );
-    return { missing: await missingFrom(this.snapshot(commit)), unknown: SIDE_FILES.filter((_, i) => !known[i]) };
+    return { missing: await missingFrom(this.snapshot(commit), modules), unknown: names.filter((_, i) => !known[i]) };
   }
 
   /** Notes that `commit` has no such files, so that the next look at it needs no listing. */

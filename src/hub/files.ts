@@ -2,9 +2,10 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CandlewickError } from "../errors.js";
+import { MODULES, namedFiles, SENTENCE_FILES, TRANSFORMER_FILES, transformerFolder, type Module } from "./modules.js";
 
 /** Every file that a model may have beside its weights. */
-export const SIDE_FILES: readonly string[] = [
+const SIDE_FILES: readonly string[] = [
   "config.json",
   "generation_config.json",
   "tokenizer_config.json",
@@ -16,14 +17,11 @@ export const SIDE_FILES: readonly string[] = [
   "vocab.txt",
   "special_tokens_map.json",
   "added_tokens.json",
-  "modules.json",
-  "sentence_bert_config.json",
-  "config_sentence_transformers.json",
-  "1_Pooling/config.json",
+  ...TRANSFORMER_FILES,
 ];
 
-/** Stands for the shards that it names. */
-export const SHARD_INDEX = "model.safetensors.index.json";
+/** Each stands for the shards that it names. */
+const SHARD_INDEXES = ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 
 /** An adapter in PEFT's layout, which may be all that there is: its base is another model. */
 export const ADAPTER_CONFIG = "adapter_config.json";
@@ -31,31 +29,48 @@ export const ADAPTER_CONFIG = "adapter_config.json";
 export const ADAPTER_WEIGHTS: readonly string[] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /** In the order in which the loader looks for them. */
-const WEIGHTS = ["model.safetensors", SHARD_INDEX, "pytorch_model.bin"];
+const WEIGHTS = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
-/**
- * The files of `listed` that a model is loaded from, the small ones first: they fail sooner if access is denied. If the
- * shard index is among them, so are the shards that {@link chooseShards} finds in it.
- */
-export function chooseFiles(listed: readonly string[], model: string): string[] {
-  for (const name of listed) assertInside(name);
-  const there = new Set(listed);
-  const sideFiles = SIDE_FILES.filter((name) => there.has(name));
-  const adapter = ADAPTER_WEIGHTS.find((file) => there.has(file));
-  if (there.has(ADAPTER_CONFIG) && adapter !== undefined) return [...sideFiles, ADAPTER_CONFIG, adapter];
-  const weights = WEIGHTS.find((file) => there.has(file));
-  if (!there.has("config.json") || !weights) {
-    const lacks = weights ? "config.json" : "model.safetensors, its shard index or pytorch_model.bin";
-    throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${model}" has no ${lacks}`);
-  }
-  return [...sideFiles, weights];
+/** Every file that a model whose `modules.json` lists `modules` may have, weights not counted. */
+export function sideFiles(modules: readonly Module[]): string[] {
+  const inner = transformerFolder(modules);
+  const configs = namedFiles(modules).flat().filter((name) => name.endsWith(".json"));
+  return [...new Set([...SENTENCE_FILES, ...SIDE_FILES.map((name) => inner + name), ...configs])];
 }
 
-/** The shards of `folder`'s index, if it has one. Names with a backslash are other names on Windows. */
-export async function chooseShards(folder: string): Promise<string[]> {
-  const shards = (await shardsOf(join(folder, SHARD_INDEX))) ?? [];
-  for (const name of shards) if (name.includes("\\")) throw escape(name);
-  return shards;
+/**
+ * The files of `listed` that a model is loaded from, the small ones first: they fail sooner if access is denied. If an
+ * index of shards is among them, so are the shards that {@link chooseShards} finds in it.
+ */
+export function chooseFiles(listed: readonly string[], model: string, modules: readonly Module[]): string[] {
+  const there = new Set(listed);
+  const inner = transformerFolder(modules);
+  const side = sideFiles(modules).filter((name) => there.has(name));
+  // Of a module's weights in two formats the first that is there.
+  const heavy = namedFiles(modules).filter(([name]) => !name!.endsWith(".json"));
+  side.push(...heavy.flatMap((names) => names.find((name) => there.has(name)) ?? []));
+  const adapter = ADAPTER_WEIGHTS.find((name) => there.has(name));
+  if (there.has(ADAPTER_CONFIG) && adapter) return [...side, ADAPTER_CONFIG, adapter];
+  const weights = WEIGHTS.map((name) => inner + name).find((file) => there.has(file));
+  if (!there.has(`${inner}config.json`) || !weights) {
+    const lacks = weights ? `${inner}config.json` : "model.safetensors, pytorch_model.bin or the index of shards of either";
+    throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${model}" has no ${lacks}${inner && ` in ${inner}, which ${MODULES} names`}`);
+  }
+  return [...side, weights];
+}
+
+/**
+ * The shards that the indexes among `names`, files of `folder`, name. Names with a backslash are other names on
+ * Windows.
+ */
+export async function chooseShards(folder: string, names: readonly string[]): Promise<string[]> {
+  const all: string[] = [];
+  for (const index of names.filter((name) => SHARD_INDEXES.some((end) => name.endsWith(end)))) {
+    const shards = (await shardsOf(join(folder, index))) ?? [];
+    for (const name of shards) if (name.includes("\\")) throw escape(name);
+    all.push(...shards.map((name) => index.slice(0, index.lastIndexOf("/") + 1) + name));
+  }
+  return all;
 }
 
 /**
@@ -71,11 +86,19 @@ export function assertInside(name: string): void {
 const escape = (name: string): CandlewickError =>
   new CandlewickError("PATH_ESCAPE", `The file name ${JSON.stringify(name)} leads out of the model's folder`);
 
-/** The files that a model cannot be loaded without and `folder` lacks. */
-export async function missingFrom(folder: string): Promise<string[]> {
-  if (await exists(join(folder, ADAPTER_CONFIG))) return (await hasAdapterWeights(folder)) ? [] : [ADAPTER_WEIGHTS[0]!];
-  const config = (await exists(join(folder, "config.json"))) ? [] : ["config.json"];
-  return [...config, ...(await missingWeights(folder))];
+/** The files that a model whose `modules.json` lists `modules` cannot be loaded without, and `folder` lacks. */
+export async function missingFrom(folder: string, modules: readonly Module[]): Promise<string[]> {
+  const lacking: string[] = [];
+  for (const names of namedFiles(modules)) {
+    const found = await Promise.all(names.map((name) => exists(join(folder, name))));
+    if (!found.includes(true)) lacking.push(names[0]!);
+  }
+  if (await exists(join(folder, ADAPTER_CONFIG))) {
+    return (await hasAdapterWeights(folder)) ? lacking : [...lacking, ADAPTER_WEIGHTS[0]!];
+  }
+  const inner = transformerFolder(modules);
+  const config = (await exists(join(folder, inner, "config.json"))) ? [] : [`${inner}config.json`];
+  return [...config, ...lacking, ...(await missingWeights(join(folder, inner))).map((name) => inner + name)];
 }
 
 export async function hasAdapterWeights(folder: string): Promise<boolean> {
@@ -86,7 +109,7 @@ export async function hasAdapterWeights(folder: string): Promise<boolean> {
 export async function missingWeights(folder: string): Promise<string[]> {
   for (const file of WEIGHTS) {
     if (!(await exists(join(folder, file)))) continue;
-    if (file !== SHARD_INDEX) return [];
+    if (!SHARD_INDEXES.includes(file)) return [];
     const named = await shardsOf(join(folder, file));
     if (!named) return [file];
     const found = await Promise.all(named.map((name) => exists(join(folder, name))));

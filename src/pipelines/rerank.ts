@@ -3,7 +3,7 @@
  * sentence-transformers' `CrossEncoder.rank`; or, by a model without a head, by the similarity of their vectors.
  */
 import type { BERT } from "../bert.js";
-import { withPlaces } from "../errors.js";
+import { CandlewickError, withPlaces } from "../errors.js";
 import { checks, invalid, type OptionTable } from "../options.js";
 import { mapInTurns } from "../slices.js";
 import { similarityOf } from "../vectors/similarity.js";
@@ -54,6 +54,12 @@ export const reranking: TaskDefinition<RerankInput, RerankOptions, RankedDocumen
     throw unfit(model, "rerank", "a classifier with one label, or a model of embeddings");
   },
   check(model, { functionToApply }) {
+    // A default of the files is not replaced by another in silence.
+    if (functionToApply === undefined && isCrossEncoder(model)) activationOf(model.info.crossEncoderActivation);
+    const { defaultPrompt, prompts } = model.info.sentences;
+    if (isCrossEncoder(model) && defaultPrompt !== undefined && prompts[defaultPrompt]) {
+      throw new CandlewickError("UNSUPPORTED_MODEL", `rerank: config_sentence_transformers.json: default_prompt_name is ${JSON.stringify(defaultPrompt)}, and a cross-encoder's prompt is not supported`);
+    }
     if (functionToApply !== undefined && !isCrossEncoder(model)) {
       throw invalid("rerank", "functionToApply", "has no effect on similarities", functionToApply);
     }
@@ -84,6 +90,27 @@ export const reranking: TaskDefinition<RerankInput, RerankOptions, RankedDocumen
   },
 };
 
+const activations: Readonly<Record<string, (logit: number) => number>> = {
+  none: (logit) => logit,
+  sigmoid,
+  Identity: (logit) => logit,
+  Sigmoid: sigmoid,
+  Tanh: Math.tanh,
+  ReLU: (logit) => Math.max(0, logit),
+};
+
+/**
+ * The function of a cross-encoder by the path of its class, as sentence-transformers writes it; by default sigmoid, as
+ * there.
+ */
+function activationOf(path = "torch.nn.Sigmoid"): (logit: number) => number {
+  const [, name] = /^torch\.nn\.(?:modules\.activation\.|modules\.linear\.)?(Identity|Sigmoid|Tanh|ReLU)$/.exec(path) ?? [];
+  const apply = name === undefined ? undefined : activations[name];
+  if (apply) return apply;
+  const problem = `the cross-encoder's activation_fn is ${JSON.stringify(path)}, which is not supported: name the function in functionToApply`;
+  throw new CandlewickError("UNSUPPORTED_MODEL", `rerank: ${problem}`);
+}
+
 /** Of each document of each input, one after the other. */
 function crossScores(
   model: BERT,
@@ -91,10 +118,10 @@ function crossScores(
   call: TaskOptions,
   functionToApply: RerankOptions["functionToApply"],
 ): Promise<number[]> {
-  const identity = model.info.crossEncoderActivation?.endsWith("Identity");
-  const apply = functionToApply ?? (identity ? "none" : "sigmoid");
+  const apply = functionToApply === undefined ? activationOf(model.info.crossEncoderActivation) : activations[functionToApply]!;
   const pairs = inputs.flatMap(({ query, documents }) => documents.map((textPair) => ({ text: query, textPair })));
-  return fromLogits(model, pairs, call, ([logit]) => (apply === "none" ? logit! : sigmoid(logit!)));
+  const { maxLength = model.info.sentences.maxLength } = call;
+  return fromLogits(model, pairs, { ...call, maxLength }, ([logit]) => apply(logit!));
 }
 
 async function similarities(

@@ -20,6 +20,8 @@ export interface StartEvent {
   readonly unknownTokens: number | null;
   /** Parameters that the checkpoint had not: a new head's. */
   readonly newParameters: readonly string[];
+  /** What was inferred from the data, in a line each: which classes its labels are, and which problem. */
+  readonly notes: readonly string[];
   /** The checkpoint that the run goes on from. */
   readonly resumedFrom: string | null;
   /** Checkpoints that are damaged, and why. */

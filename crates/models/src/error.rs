@@ -17,6 +17,9 @@ pub enum ModelError {
     /// `config.json` is not JSON, lacks a key, or holds a value that cannot be.
     #[error("config: {0}")]
     Config(String),
+    /// A model's files do not go together: one names another that is not there, or denies what another says.
+    #[error("{0}")]
+    Inconsistent(String),
     /// A weight file that is truncated, overlapping or otherwise not what its header says.
     #[error("{file}: {reason}")]
     CorruptWeights { file: String, reason: String },
@@ -75,6 +78,7 @@ impl ModelError {
             Self::PathEscape { .. } => "PATH_ESCAPE",
             Self::Io { .. } => "IO",
             Self::Config(_) => "CONFIG_INVALID",
+            Self::Inconsistent(_) => "MODEL_INVALID",
             Self::CorruptWeights { .. } => "WEIGHTS_CORRUPT",
             Self::MissingTensor(_) => "TENSOR_MISSING",
             Self::TensorShape { .. } => "TENSOR_SHAPE",

@@ -90,13 +90,14 @@ fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
     let config = gpt2::Config::from_folder(&folder)?;
     let weights = folder.weights()?;
     check_model(&folder, &weights)?;
+    let vocabulary = config.vocab_size;
     Ok(Opened {
         config,
         tokenizer: folder.tokenizer()?,
         chat: folder.chat_template()?,
         weights,
-        bos: folder.token_ids("bos_token_id")?.first().copied(),
-        eos: folder.token_ids("eos_token_id")?,
+        bos: folder.token_ids_of("bos_token_id", vocabulary)?.first().copied(),
+        eos: folder.token_ids_of("eos_token_id", vocabulary)?,
     })
 }
 

@@ -70,21 +70,35 @@ impl Encoder {
                 labels: &info.labels,
                 problem_type: info.usage.problem_type.as_deref().and_then(ProblemType::named),
             };
-            run(model, &facts, &options, &watch)
+            let mut options = read(&options)?;
+            options.read_as(&info.usage, info.max_positions);
+            measure(model, &facts, &options, &watch)
         });
         Ok(())
     }
 }
 
+fn read(options: &str) -> std::result::Result<EvaluateOptions, Failure> {
+    serde_json::from_str(options).map_err(|error| Failure::new("INTERNAL", error.to_string()))
+}
+
 fn run<P: Predictor<Error = Failure>>(
-    mut model: P,
+    model: P,
     facts: &Model<'_>,
     options: &str,
     watch: &Watch,
 ) -> std::result::Result<Answer, Failure> {
+    measure(model, facts, &read(options)?, watch)
+}
+
+fn measure<P: Predictor<Error = Failure>>(
+    mut model: P,
+    facts: &Model<'_>,
+    options: &EvaluateOptions,
+    watch: &Watch,
+) -> std::result::Result<Answer, Failure> {
     let internal = |error: serde_json::Error| Failure::new("INTERNAL", error.to_string());
-    let options: EvaluateOptions = serde_json::from_str(options).map_err(internal)?;
-    let evaluation = evaluate::evaluate(&mut model, facts, &options, watch)?;
+    let evaluation = evaluate::evaluate(&mut model, facts, options, watch)?;
     serde_json::to_string(&evaluation).map(Answer::plain).map_err(internal)
 }
 
@@ -184,9 +198,11 @@ impl Predictor for Bidirectional {
         self.head(texts)
     }
 
-    /// As the model's own files say: pooling, normalisation.
+    /// As the model's own files say: pooling, normalisation. The prompt is in the ids; the pooling may leave it out.
     fn embeddings(&mut self, inputs: Vec<Input>) -> Outcome<Vec<Vec<f32>>> {
-        let (texts, options) = (inputs.into_iter().map(text).collect(), engine::EmbedOptions::default());
+        let texts = inputs.into_iter().map(text).collect();
+        let prompt = self.encoder.info().usage.prompt().map(str::to_string);
+        let options = engine::EmbedOptions { prompt, ..Default::default() };
         wait(|done| self.encoder.embed(texts, options, Control::of(&self.cancel), done))
     }
 

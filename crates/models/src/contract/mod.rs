@@ -7,3 +7,4 @@ pub mod info;
 pub mod input;
 pub mod load;
 pub mod pooling;
+pub mod projection;

@@ -1,5 +1,7 @@
 //! From token vectors to one vector of a text, as sentence-transformers makes it.
 
+use crate::contract::projection::normalize;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolingMode {
     Cls,
@@ -84,9 +86,7 @@ impl PooledWant {
     /// Scales the vector to length 1, if that is wanted.
     pub fn scale(&self, vector: &mut [f32]) {
         if self.normalize {
-            // torch's normalize: a vector of zeros stays one.
-            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-            vector.iter_mut().for_each(|x| *x /= length);
+            normalize(vector);
         }
     }
 }

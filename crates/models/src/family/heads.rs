@@ -1,10 +1,9 @@
 //! Which head a checkpoint has, and the names of its classes.
 
-use serde_json::Value;
-
 use super::architecture::Architecture;
 use super::known;
 use crate::contract::info::EncoderHead;
+use crate::files::config::of_head;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::weights::Weights;
@@ -64,6 +63,11 @@ pub fn labels_of(folder: &ModelFolder, weights: &Weights, head: EncoderHead) -> 
             classifier_of(architecture, weights).unwrap_or(architecture.sequence.classifier)
         }
         EncoderHead::TokenClassification => TOKEN_CLASSIFIER,
+        EncoderHead::QuestionAnswering => {
+            // A start and an end.
+            of_head(&folder.config, folder.is_adapter(), 2)?;
+            return Ok(Vec::new());
+        }
         _ => return Ok(Vec::new()),
     };
     let bias = format!("{name}.bias");
@@ -77,11 +81,5 @@ pub(crate) fn class_names(folder: &ModelFolder, classes: usize) -> Result<Vec<St
     if classes == 0 || classes > MAX_CLASSES {
         return Err(ModelError::Config(format!("a classifier of {classes} classes")));
     }
-    // An adapter's head may have other classes than its base's configuration.
-    let names = folder.config["id2label"].as_object().filter(|names| names.len() == classes);
-    let label = |i: usize| match names.and_then(|names| names.get(&i.to_string())).and_then(Value::as_str) {
-        Some(name) => name.to_string(),
-        None => format!("LABEL_{i}"),
-    };
-    Ok((0..classes).map(label).collect())
+    of_head(&folder.config, folder.is_adapter(), classes)
 }

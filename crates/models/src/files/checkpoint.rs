@@ -7,10 +7,19 @@ use candlewick_kernels::{Layout, SourceType};
 use crate::contract::dtype::Dtype;
 use crate::files::gguf::Gguf;
 use crate::files::names::Names;
+use crate::files::reading::file_name;
 use crate::files::tensors::{Entry, StoredTensor, Tensors};
 use crate::files::values::Values;
 use crate::files::{foreign, pytorch, safetensors};
 use crate::{ModelError, Result};
+
+/// The files that a checkpoint may be, in transformers' order of preference. An index stands for the shards it names.
+pub(crate) const WEIGHT_FILES: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// The tensors of one checkpoint. They are asked for by the scheme of `names.rs` (`wte.weight`, `encoder.layer.0…`).
 pub(crate) struct Checkpoint {
@@ -21,27 +30,27 @@ pub(crate) struct Checkpoint {
     file: PathBuf,
     /// How all matrices lie; `None`: as PyTorch's modules have them.
     layout: Option<Layout>,
+    /// The files that hold it and say what it should be, for messages.
+    files: String,
 }
 
 impl Checkpoint {
     /// Opens what `folder` holds, in transformers' order of preference.
     pub fn open(folder: &Path, names: Names) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let pickle = folder.join("pytorch_model.bin");
-        let (tensors, file) = if single.is_file() {
-            (safetensors::open(std::slice::from_ref(&single))?, single)
-        } else if index.is_file() {
-            (safetensors::open(&safetensors::shards(folder, &index)?)?, index)
-        } else if pickle.is_file() {
-            (pytorch::open(&pickle)?, pickle)
-        } else {
+        let Some(name) = WEIGHT_FILES.into_iter().find(|name| folder.join(name).is_file()) else {
             return Err(foreign::folder(
                 folder,
-                "weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin)",
+                "weights (model.safetensors, pytorch_model.bin, or the index of shards of either)",
             ));
         };
-        Ok(Self { tensors, names, file, layout: None })
+        let path = folder.join(name);
+        let tensors = match name {
+            "model.safetensors" => safetensors::open(std::slice::from_ref(&path))?,
+            "pytorch_model.bin" => pytorch::open(&path)?,
+            "pytorch_model.bin.index.json" => pytorch::open_all(&safetensors::shards(folder, &path)?)?,
+            _ => safetensors::open(&safetensors::shards(folder, &path)?)?,
+        };
+        Ok(Self { tensors, names, file: path, layout: None, files: format!("{name}, with config.json") })
     }
 
     /// The tensors of one file: of safetensors, or of PyTorch (`.bin`).
@@ -50,7 +59,7 @@ impl Checkpoint {
         let is_pickle = path.extension().is_some_and(|extension| extension == "bin");
         let tensors =
             if is_pickle { pytorch::open(path)? } else { safetensors::open(std::slice::from_ref(&file))? };
-        Ok(Self { tensors, names, file, layout: None })
+        Ok(Self { tensors, names, file, layout: None, files: file_name(path) })
     }
 
     /// The tensors of a GGUF file that holds a GPT-2, which has all matrices as (out, in).
@@ -60,6 +69,7 @@ impl Checkpoint {
             names: "transformer".into(),
             file: PathBuf::new(),
             layout: Some(Layout::OutIn),
+            files: "a GGUF file".into(),
         }
     }
 
@@ -146,12 +156,18 @@ impl Checkpoint {
         counts.into_iter().max_by_key(|(_, count)| *count).map_or(Dtype::F32, |(dtype, _)| dtype)
     }
 
+    /// Of a tensor that the configuration asks for.
+    pub fn lacks(&self, name: &str) -> ModelError {
+        ModelError::MissingTensor(format!("{name} ({})", self.files))
+    }
+
     /// Where the values of `name` are, which must have `shape`.
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
-        let (own, entry) = self.find(name).ok_or_else(|| ModelError::MissingTensor(name.to_string()))?;
+        let (own, entry) = self.find(name).ok_or_else(|| self.lacks(name))?;
         if entry.shape != shape {
             let (expected, found) = (shape.to_vec(), entry.shape.clone());
-            return Err(ModelError::TensorShape { name: own.to_string(), expected, found });
+            let name = format!("{own} ({})", self.files);
+            return Err(ModelError::TensorShape { name, expected, found });
         }
         entry.open(own)
     }

@@ -8,15 +8,19 @@ use crate::family::architecture::Architecture;
 use crate::family::known;
 use crate::files::adapter::{ADAPTER_PICKLE, ADAPTER_WEIGHTS};
 use crate::files::adapter_config::ADAPTER_CONFIG;
-use crate::files::foreign;
+use crate::files::checkpoint::WEIGHT_FILES;
+use crate::files::modules::{MODULE_FILES, MODULES, Module, ModuleKind, TRANSFORMER_CONFIGS, read_modules};
 use crate::files::names::Names;
-use crate::files::reading::read_json;
+use crate::files::reading::{optional, read_json, read_json_if_any, read_json_list, wrong};
+use crate::files::{config, foreign};
 use crate::{Adapter, ChatTemplate, ModelError, Result, Tokenizer, Weights};
 
 /// A model's folder and its parsed configuration; or an adapter's in PEFT's layout, over that of its base.
 pub struct ModelFolder {
-    /// Where the weights are.
+    /// Where the model's own files are.
     pub path: PathBuf,
+    /// Where `modules.json` is, if there is one: above `path` in sentence-transformers' older layout.
+    root: PathBuf,
     /// An adapter's folder, whose files come before those of `path`.
     over: Option<PathBuf>,
     /// `None` after [`Self::weights`] has taken it.
@@ -48,11 +52,11 @@ impl ModelFolder {
             return Self::plain(path, None);
         }
         let named = read_json(&path.join(ADAPTER_CONFIG))?;
-        let named = named["base_model_name_or_path"].as_str().unwrap_or_default();
+        let named: String = optional(&named, ADAPTER_CONFIG, "base_model_name_or_path")?.unwrap_or_default();
         let base = match base {
             Some(base) => PathBuf::from(base),
             None if named.is_empty() => PathBuf::new(),
-            None => path.join(named),
+            None => path.join(&named),
         };
         if !base.is_dir() {
             let (adapter, base) = (path.display(), base.display());
@@ -78,35 +82,86 @@ impl ModelFolder {
     }
 
     fn plain(path: PathBuf, over: Option<PathBuf>) -> Result<Self> {
+        let root = path;
+        let path = model_folder(&root)?;
         let mut folder = Self {
             path,
+            root,
             over,
             adapter: None,
             config: Value::Null,
             generation: Value::Object(Default::default()),
         };
-        let config = folder.file("config.json");
-        if !config.exists() {
+        let file = folder.file("config.json");
+        if !file.exists() {
             return Err(foreign::folder(&folder.path, "config.json"));
         }
-        folder.config = read_json(&config)?;
-        let generation = folder.file("generation_config.json");
-        if generation.is_file() {
-            folder.generation = read_json(&generation)?;
-        }
+        folder.config = read_json(&file)?;
+        config::check(&folder.config)?;
+        folder.generation = read_json_if_any(&folder.file("generation_config.json"))?;
         Ok(folder)
     }
 
     /// A folder that has a tokenizer alone.
     pub fn without_config(path: PathBuf) -> Self {
         let empty = Value::Object(Default::default());
-        Self { path, over: None, adapter: None, config: empty.clone(), generation: empty }
+        let root = path.clone();
+        Self { path, root, over: None, adapter: None, config: empty.clone(), generation: empty }
     }
 
     /// Where the file `name` is, if it is there: the adapter's own comes first.
     pub fn file(&self, name: &str) -> PathBuf {
         let own = self.over.as_ref().map(|over| over.join(name)).filter(|own| own.is_file());
         own.unwrap_or_else(|| self.path.join(name))
+    }
+
+    /// Where the file `name` of sentence-transformers' is, named from the folder of `modules.json` on.
+    pub(crate) fn root_file(&self, name: &str) -> PathBuf {
+        let own = self.over.as_ref().map(|over| over.join(name)).filter(|own| own.is_file());
+        own.unwrap_or_else(|| self.root.join(name))
+    }
+
+    /// What `modules.json` lists, if there is one.
+    pub(crate) fn modules(&self) -> Result<Option<Vec<Module>>> {
+        read_modules(&self.root_file(MODULES))
+    }
+
+    /// sentence-transformers' files, by the names that they have beside a model in today's layout: `modules.json`, in
+    /// which the transformer is then at the root, and whatever that list names.
+    pub fn sentence_files(&self) -> Result<Vec<(String, SentenceFile)>> {
+        let mut files = Vec::new();
+        let mut add = |name: String, path: PathBuf| {
+            if path.is_file() {
+                files.push((name, SentenceFile::Copy(path)));
+            }
+        };
+        let modules = self.modules()?;
+        add("config_sentence_transformers.json".into(), self.root_file("config_sentence_transformers.json"));
+        let is_transformer = |module: &&Module| module.kind == ModuleKind::Transformer;
+        let transformer = modules.iter().flatten().find(is_transformer);
+        for name in TRANSFORMER_CONFIGS {
+            let named = transformer.map_or(name.to_string(), |module| module.file(name));
+            add(name.into(), self.root_file(&named));
+        }
+        let Some(modules) = modules else { return Ok(files) };
+        for module in modules.iter().filter(|module| !module.path.is_empty() && !is_transformer(module)) {
+            for name in MODULE_FILES {
+                add(module.file(name), self.root_file(&module.file(name)));
+            }
+        }
+        let mut listed = read_json_list(&self.root_file(MODULES))?;
+        for (entry, module) in listed.iter_mut().zip(&modules) {
+            if module.kind == ModuleKind::Transformer {
+                entry["path"] = Value::from("");
+            }
+        }
+        files.push((MODULES.into(), SentenceFile::List(Value::Array(listed))));
+        Ok(files)
+    }
+
+    /// Whether the model is an adapter over another.
+    pub(crate) fn is_adapter(&self) -> bool {
+        self.over.is_some()
     }
 
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
@@ -194,6 +249,26 @@ impl ModelFolder {
         }
     }
 
+    /// As [`Self::token_ids`], of a model with `vocabulary` tokens.
+    ///
+    /// # Errors
+    /// `Config`: an id that no token has. Only 50256 is passed over: transformers writes it, its own GPT-2's, into
+    /// every GPT-2's configuration, whatever its vocabulary.
+    pub fn token_ids_of(&self, key: &str, vocabulary: usize) -> Result<Vec<u32>> {
+        let mut ids = self.token_ids(key)?;
+        ids.retain(|id| *id != 50256 || vocabulary > 50256);
+        match ids.iter().find(|id| **id as usize >= vocabulary) {
+            Some(id) => {
+                let file =
+                    if self.generation.get(key).is_some() { "generation_config.json" } else { "config.json" };
+                let reason =
+                    format!("{id} is no token of a vocabulary of {vocabulary} (vocab_size in config.json)");
+                Err(wrong(file, key, &reason))
+            }
+            None => Ok(ids),
+        }
+    }
+
     /// Token ids under `key` of the generation configuration, else of the configuration: none (`null`), one or several.
     pub fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
         let own = self.generation.get(key).map(|value| ("generation_config.json", value));
@@ -227,10 +302,29 @@ const UNTYPED: [&str; 12] = [
     "XLMRobertaTokenizer",
 ];
 
+/// The folder of the model that `root` holds: `root` itself, or what `modules.json` names for the transformer.
+fn model_folder(root: &Path) -> Result<PathBuf> {
+    let modules = read_modules(&root.join(MODULES))?;
+    let inside = modules.iter().flatten().find(|module| module.kind == ModuleKind::Transformer);
+    let Some(module) = inside.filter(|module| !module.path.is_empty()) else { return Ok(root.to_path_buf()) };
+    let path = root.join(&module.path);
+    if !path.join("config.json").is_file() {
+        let name = &module.path;
+        let what =
+            format!("{MODULES} names {name:?} for {:?}, and {name}/config.json is not there", module.class);
+        return Err(ModelError::Inconsistent(what));
+    }
+    Ok(path)
+}
+
+/// A file of a model that is written elsewhere.
+pub enum SentenceFile {
+    Copy(PathBuf),
+    List(Value),
+}
+
 fn has_weights(folder: &Path) -> bool {
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
-        .iter()
-        .any(|name| folder.join(name).is_file())
+    WEIGHT_FILES.iter().any(|name| folder.join(name).is_file())
 }
 
 /// As in transformers an adapter comes before weights that lie beside it.

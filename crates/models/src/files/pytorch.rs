@@ -1,7 +1,7 @@
 //! The tensors of a `pytorch_model.bin`, read through Candle's unpickler, which builds values and executes nothing.
 //! `pickle.rs` has checked the pickle before.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::DType;
@@ -14,6 +14,19 @@ use crate::files::pickle;
 use crate::files::reading::{corrupt, file_name, open_regular, refuse_foreign};
 use crate::files::tensors::{Entry, Place, ReadWhole, Tensors};
 use crate::{ModelError, Result};
+
+/// The tensors of all `paths`.
+pub(crate) fn open_all(paths: &[PathBuf]) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    for path in paths {
+        for (name, entry) in open(path)? {
+            if tensors.insert(name.clone(), entry).is_some() {
+                return Err(corrupt(&file_name(path), format!("{name} is in two files")));
+            }
+        }
+    }
+    Ok(tensors)
+}
 
 pub(crate) fn open(path: &Path) -> Result<Tensors> {
     let file = file_name(path);

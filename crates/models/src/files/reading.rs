@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::files::foreign;
@@ -94,4 +95,94 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
         return Err(ModelError::Config(format!("{} is not an object", path.display())));
     }
     Ok(value)
+}
+
+/// Reads a JSON object, or an empty one where there is no such file.
+pub(crate) fn read_json_if_any(path: &Path) -> Result<Value> {
+    if path.is_file() { read_json(path) } else { Ok(Value::Object(Default::default())) }
+}
+
+/// What `file` says under `field`: `None` where it lacks the field or says null, which is Python's "not set".
+///
+/// # Errors
+/// `Config`, which names file and field: a value of another type, or out of the type's range.
+pub fn optional<T: DeserializeOwned>(object: &Value, file: &str, field: &str) -> Result<Option<T>> {
+    let value = object.get(field).cloned().unwrap_or(Value::Null);
+    serde_json::from_value(value).map_err(|error| wrong(file, field, &error.to_string()))
+}
+
+pub(crate) fn wrong(file: &str, field: &str, reason: &str) -> ModelError {
+    ModelError::Config(format!("{file}: {field}: {reason}"))
+}
+
+/// The fields of `object`, the contents of `file`, that `T` has.
+///
+/// # Errors
+/// `Config`, which names file and field.
+pub(crate) fn fields<T: DeserializeOwned>(object: &Value, file: &str) -> Result<T> {
+    let error = match serde_json::from_value(object.clone()) {
+        Ok(value) => return Ok(value),
+        Err(error) => error.to_string(),
+    };
+    // serde says what is wrong, not where: without the field that is wrong it says something else.
+    let without = |field: &String| {
+        let mut rest = object.clone();
+        rest.as_object_mut().and_then(|rest| rest.remove(field));
+        serde_json::from_value::<T>(rest).err().is_none_or(|other| other.to_string() != error)
+    };
+    let names = object.as_object().into_iter().flat_map(|object| object.keys());
+    Err(match names.into_iter().find(|name| without(name)) {
+        Some(field) => wrong(file, field, &error),
+        None => ModelError::Config(format!("{file}: {error}")),
+    })
+}
+
+/// A value for a message.
+pub(crate) fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::{fields, optional};
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)] // read by the derived Debug and by serde alone
+    struct Sizes {
+        width: usize,
+        #[serde(default)]
+        epsilon: f64,
+    }
+
+    #[test]
+    fn the_field_that_is_wrong_is_named() {
+        let says = |config| fields::<Sizes>(&config, "config.json").unwrap_err().to_string();
+        for (config, field) in [
+            (json!({"other": 1, "width": 3, "epsilon": "1e-12"}), "epsilon"),
+            (json!({"epsilon": null, "width": 3}), "epsilon"),
+            (json!({"width": -1, "epsilon": 1}), "width"),
+            (json!({"width": 2.5}), "width"),
+            (json!({"epsilon": 1}), "width"),
+        ] {
+            let message = says(config);
+            assert!(message.contains("config.json: ") && message.contains(field), "{message}");
+        }
+        assert!(fields::<Sizes>(&json!({"width": 3}), "config.json").is_ok());
+    }
+
+    #[test]
+    fn what_is_absent_or_null_is_not_said_and_anything_else_must_be_of_the_type() {
+        let file = json!({"a": null, "b": "2", "c": 2});
+        assert_eq!(optional::<u32>(&file, "f", "x").unwrap(), None);
+        assert_eq!(optional::<u32>(&file, "f", "a").unwrap(), None);
+        assert_eq!(optional::<u32>(&file, "f", "c").unwrap(), Some(2));
+        assert!(optional::<u32>(&file, "f", "b").unwrap_err().to_string().contains("f: b: "));
+    }
 }

@@ -63,6 +63,9 @@ pub(crate) fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     let text = read_text(index)?;
     let index: Index = serde_json::from_str(&text).map_err(|e| corrupt(&name, e.to_string()))?;
     let files: BTreeSet<_> = index.weight_map.into_values().collect();
+    if files.is_empty() {
+        return Err(corrupt(&name, "its weight_map names no file"));
+    }
     files
         .into_iter()
         .map(|file| {
@@ -73,7 +76,11 @@ pub(crate) fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
             if !plain {
                 return Err(ModelError::PathEscape { file: name.clone(), path: file });
             }
-            Ok(folder.join(path))
+            let shard = folder.join(path);
+            match shard.exists() {
+                true => Ok(shard),
+                false => Err(ModelError::NotFound(format!("{name} names {file}, which is not there"))),
+            }
         })
         .collect()
 }

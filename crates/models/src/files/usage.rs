@@ -1,19 +1,24 @@
 //! How a BERT is meant to be used, as its folder says: `config.json`, `tokenizer_config.json`, and
 //! sentence-transformers' files.
 //!
-//! Everything is optional; what is missing has the default that transformers and sentence-transformers have. A part
-//! that is not supported (such as another module behind the pooling) is kept by name, so that a task that needs it can
-//! refuse.
+//! What is absent has the default that transformers and sentence-transformers have; what is there must be of its type.
+//! A part that is whole but not supported (such as a module that we lack) is kept by name, so that a task that needs it
+//! can refuse.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::contract::pooling::{Pooling, PoolingMode};
+use crate::contract::pooling::Pooling;
+use crate::contract::projection::VectorLayer;
 use crate::files::folder::ModelFolder;
-use crate::files::reading::{read_json, read_json_list};
+use crate::files::modules::{Module, ModuleKind, TRANSFORMER_CONFIGS};
+use crate::files::reading::{optional, read_json_if_any, short, wrong};
+use crate::files::sentences::{read_layers, unsupported_transformer};
 use crate::{ModelError, Result};
+
+const SENTENCES: &str = "config_sentence_transformers.json";
 
 /// The similarity function that a model's vectors are made for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,8 +42,12 @@ pub struct EncoderUsage {
     pub cross_encoder_activation: Option<String>,
 
     pub pooling: Pooling,
+    /// Behind the pooling, before a last scaling to length 1. Shared: the matrices may be some megabytes.
+    pub layers: Arc<[VectorLayer]>,
     /// Vectors are scaled to length 1.
     pub normalize: bool,
+    /// Dimensions that are kept of a finished vector, the first ones; `None`: all.
+    pub dimensions: Option<usize>,
     /// Tokens that sentence-transformers cuts at.
     pub sentence_max_length: Option<usize>,
     /// Texts become lower case before they are tokenised.
@@ -47,113 +56,142 @@ pub struct EncoderUsage {
     pub prompts: BTreeMap<String, String>,
     pub default_prompt: Option<String>,
     pub similarity: Similarity,
-    /// A module of sentence-transformers that we do not have; vectors without it would be wrong.
+    /// What of sentence-transformers' files we lack: the file and the module or field. Vectors without it would be
+    /// wrong.
     pub unsupported_module: Option<String>,
 }
 
 impl EncoderUsage {
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let object = |name: &str| optional(&folder.file(name));
+        let object = |name: &str| read_json_if_any(&folder.file(name));
         let (config, tokenizer) = (&folder.config, object("tokenizer_config.json")?);
         let special = object("special_tokens_map.json")?;
-        let token = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_string);
+        let mask = |file: &Value, name: &str| token(&file["mask_token"], name, "mask_token");
         let mut usage = Self {
-            problem_type: text(&config["problem_type"]),
-            // transformers writes 1e30 for "no limit", which is no integer.
-            tokenizer_max_length: size(&tokenizer["model_max_length"]),
-            mask_token: token(&tokenizer["mask_token"]).or_else(|| token(&special["mask_token"])),
-            cross_encoder_activation: text(&config["sentence_transformers"]["activation_fn"])
-                .or_else(|| text(&config["sbert_ce_default_activation_function"])),
+            // `config.rs` has refused one that there is not.
+            problem_type: optional(config, "config.json", "problem_type")?,
+            tokenizer_max_length: length(&tokenizer, "tokenizer_config.json", "model_max_length")?,
+            mask_token: match mask(&tokenizer, "tokenizer_config.json")? {
+                Some(token) => Some(token),
+                None => mask(&special, "special_tokens_map.json")?,
+            },
             ..Self::default()
         };
-        let sentences = object("config_sentence_transformers.json")?;
-        if let Some(prompts) = sentences["prompts"].as_object() {
-            let named = |(name, prompt): (&String, &Value)| Some((name.clone(), text(prompt)?));
-            usage.prompts = prompts.iter().filter_map(named).collect();
+        let modules = folder.modules()?;
+        let sentences = read_json_if_any(&folder.root_file(SENTENCES))?;
+        usage.read_sentences(&sentences)?;
+        let kind: Option<String> = optional(&sentences, SENTENCES, "model_type")?;
+        usage.cross_encoder_activation = cross_encoder_activation(config, &sentences, kind.as_deref())?;
+        usage.read_transformer(folder, modules.as_deref())?;
+        match (modules, kind.as_deref()) {
+            (Some(modules), None | Some("SentenceTransformer")) => {
+                // DistilBERT's name for it is the other one. Without either the model itself does not load.
+                let width = |name| optional::<usize>(config, "config.json", name);
+                let hidden = match width("hidden_size")? {
+                    Some(hidden) => hidden,
+                    None => width("dim")?.unwrap_or(0),
+                };
+                let read = read_layers(folder, &modules, hidden)?;
+                usage.pooling = read.pooling;
+                usage.layers = read.layers.into();
+                usage.normalize = read.normalize;
+                usage.unsupported_module = usage.unsupported_module.or(read.unsupported);
+            }
+            // Its modules make scores of pairs; its vectors are the mean, as of any model without modules.
+            (Some(_), Some("CrossEncoder")) | (None, _) => {}
+            (Some(_), Some(other)) => {
+                usage.unsupported_module = Some(format!("{SENTENCES}: model_type {other:?}"));
+            }
         }
-        usage.default_prompt = text(&sentences["default_prompt_name"]);
-        usage.similarity = match sentences["similarity_fn_name"].as_str() {
+        Ok(usage)
+    }
+
+    /// What goes before a text unless a caller says otherwise.
+    pub fn prompt(&self) -> Option<&str> {
+        self.prompts.get(self.default_prompt.as_ref()?).map(String::as_str)
+    }
+
+    fn read_sentences(&mut self, file: &Value) -> Result<()> {
+        let prompts: BTreeMap<String, Option<String>> =
+            optional(file, SENTENCES, "prompts")?.unwrap_or_default();
+        // Null is sentence-transformers' mark for a prompt that nobody has written.
+        self.prompts = prompts.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect();
+        self.default_prompt = optional(file, SENTENCES, "default_prompt_name")?;
+        if let Some(name) = &self.default_prompt
+            && !self.prompts.contains_key(name)
+        {
+            // These two are in every model of sentence-transformers 5 on, empty unless the file has them.
+            if name == "query" || name == "document" {
+                self.prompts.insert(name.clone(), String::new());
+            } else {
+                let known: Vec<&str> = self.prompts.keys().map(String::as_str).collect();
+                return Err(ModelError::Inconsistent(format!(
+                    "{SENTENCES}: default_prompt_name is {name:?}, which is none of its prompts ({})",
+                    known.join(", ")
+                )));
+            }
+        }
+        let similarity: Option<String> = optional(file, SENTENCES, "similarity_fn_name")?;
+        self.similarity = match similarity.as_deref() {
             None | Some("cosine") => Similarity::Cosine,
             Some("dot") | Some("dot_product") => Similarity::Dot,
             Some("euclidean") => Similarity::Euclidean,
             Some("manhattan") => Similarity::Manhattan,
-            Some(other) => return Err(ModelError::Config(format!("similarity_fn_name is {other:?}"))),
+            Some(other) => {
+                return Err(wrong(SENTENCES, "similarity_fn_name", &format!("{other:?} is not known")));
+            }
         };
-        let read = object("sentence_bert_config.json")?;
-        usage.sentence_max_length = size(&read["max_seq_length"]);
-        usage.lower_case = read["do_lower_case"].as_bool().unwrap_or(false);
-        usage.read_modules(folder)?;
-        Ok(usage)
+        self.dimensions = length(file, SENTENCES, "truncate_dim")?;
+        Ok(())
     }
 
-    /// `modules.json`: the transformer, its pooling, and what follows.
-    fn read_modules(&mut self, folder: &ModelFolder) -> Result<()> {
-        let path = folder.file("modules.json");
-        if !path.is_file() {
-            return Ok(());
-        }
-        for module in read_json_list(&path)? {
-            let name = module["type"].as_str().unwrap_or_default();
-            match name.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => {}
-                "Pooling" => {
-                    let inside = module["path"].as_str().unwrap_or("1_Pooling");
-                    let leaves = Path::new(inside).components();
-                    let mut leaves = leaves.filter(|part| !matches!(part, std::path::Component::Normal(_)));
-                    if leaves.next().is_some() {
-                        let file = path.display().to_string();
-                        return Err(ModelError::PathEscape { file, path: inside.into() });
-                    }
-                    self.pooling = pooling(&optional(&folder.file(&format!("{inside}/config.json")))?)?;
-                }
-                "Normalize" => self.normalize = true,
-                _ => self.unsupported_module = Some(name.to_string()),
-            }
-        }
+    /// `sentence_bert_config.json`, which lies with the transformer's files, or the first of its older names.
+    fn read_transformer(&mut self, folder: &ModelFolder, modules: Option<&[Module]>) -> Result<()> {
+        let transformer = modules.into_iter().flatten().find(|module| module.kind == ModuleKind::Transformer);
+        let files = TRANSFORMER_CONFIGS.map(|name| transformer.map_or(name.to_string(), |it| it.file(name)));
+        let Some(file) = files.iter().find(|file| folder.root_file(file).is_file()) else { return Ok(()) };
+        let read = read_json_if_any(&folder.root_file(file))?;
+        self.unsupported_module = unsupported_transformer(file, &read)?;
+        self.sentence_max_length = length(&read, file, "max_seq_length")?;
+        self.lower_case = optional(&read, file, "do_lower_case")?.unwrap_or(false);
         Ok(())
     }
 }
 
-/// `pooling_mode`, or the older flags in the order in which sentence-transformers concatenates them.
-fn pooling(config: &Value) -> Result<Pooling> {
-    const FLAGS: [(&str, &str); 6] = [
-        ("pooling_mode_cls_token", "cls"),
-        ("pooling_mode_max_tokens", "max"),
-        ("pooling_mode_mean_tokens", "mean"),
-        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
-        ("pooling_mode_weightedmean_tokens", "weightedmean"),
-        ("pooling_mode_lasttoken", "lasttoken"),
-    ];
-    let named = match &config["pooling_mode"] {
-        Value::String(mode) => vec![mode.as_str()],
-        Value::Array(modes) => modes.iter().filter_map(Value::as_str).collect(),
-        _ => FLAGS.iter().filter(|(flag, _)| config[*flag] == true).map(|(_, mode)| *mode).collect(),
-    };
-    let mode = |name: &str| match name {
-        "cls" => Ok(PoolingMode::Cls),
-        "max" => Ok(PoolingMode::Max),
-        "mean" => Ok(PoolingMode::Mean),
-        "mean_sqrt_len_tokens" => Ok(PoolingMode::MeanSqrtLength),
-        "weightedmean" => Ok(PoolingMode::WeightedMean),
-        "lasttoken" => Ok(PoolingMode::Last),
-        _ => Err(ModelError::Config(format!("pooling_mode is {name:?}"))),
-    };
-    let mut modes = named.into_iter().map(mode).collect::<Result<Vec<_>>>()?;
-    if modes.is_empty() {
-        modes.push(PoolingMode::Mean);
+/// As sentence-transformers looks for it: in its own file (since version 5), in `config.json` (since 4), under the
+/// first name there.
+fn cross_encoder_activation(config: &Value, sentences: &Value, kind: Option<&str>) -> Result<Option<String>> {
+    let own = sentences.get("activation_fn").filter(|name| kind == Some("CrossEncoder") && !name.is_null());
+    if own.is_some() {
+        return optional(sentences, SENTENCES, "activation_fn");
     }
-    Ok(Pooling { modes, include_prompt: config["include_prompt"].as_bool().unwrap_or(true) })
+    let file = "config.json: sentence_transformers";
+    match config.get("sentence_transformers").filter(|object| !object.is_null()) {
+        Some(object) if !object.is_object() => {
+            Err(wrong("config.json", "sentence_transformers", &format!("{} is no object", short(object))))
+        }
+        Some(object) if object.get("activation_fn").is_some() => optional(object, file, "activation_fn"),
+        _ => optional(config, "config.json", "sbert_ce_default_activation_function"),
+    }
 }
 
-/// A JSON object's file, or an empty object where there is none.
-fn optional(path: &Path) -> Result<Value> {
-    if path.is_file() { read_json(path) } else { Ok(Value::Object(Default::default())) }
+/// A token as text, or as an object with its `content`.
+fn token(value: &Value, file: &str, field: &str) -> Result<Option<String>> {
+    match value {
+        Value::Object(_) => optional(value, &format!("{file}: {field}"), "content"),
+        Value::Null => Ok(None),
+        Value::String(token) => Ok(Some(token.clone())),
+        other => Err(wrong(file, field, &format!("{} is no token", short(other)))),
+    }
 }
 
-fn text(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_string)
-}
-
-fn size(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0)
+/// A count from 1 on. What is above any count (transformers writes 1e30, which is no integer) is no limit.
+fn length(object: &Value, file: &str, field: &str) -> Result<Option<usize>> {
+    let value = object.get(field).unwrap_or(&Value::Null);
+    match (value, value.as_u64(), value.as_f64()) {
+        (Value::Null, ..) => Ok(None),
+        (_, Some(count), _) if count >= 1 => Ok(usize::try_from(count).ok()),
+        (_, _, Some(count)) if count >= u64::MAX as f64 => Ok(None),
+        _ => Err(wrong(file, field, &format!("{} is no count from 1 on", short(value)))),
+    }
 }

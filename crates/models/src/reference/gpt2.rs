@@ -12,6 +12,7 @@ use crate::files::folder::ModelFolder;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::files::gguf_metadata::short;
+use crate::files::reading::fields;
 use crate::files::weights::Weights;
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention, causal_mask, embed, merge_heads, softmax_scale,
@@ -45,6 +46,28 @@ pub struct Config {
     pub tie_word_embeddings: bool,
     #[serde(default)]
     add_cross_attention: bool,
+}
+
+/// transformers' general names for GPT-2's own.
+const ALIASES: [(&str, &str); 4] = [
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+    ("max_position_embeddings", "n_positions"),
+];
+
+/// Refuses a field that stands there under both names with two values.
+fn under_one_name(config: &mut Value) -> Result<()> {
+    let Some(object) = config.as_object_mut() else { return Ok(()) };
+    for (alias, own) in ALIASES {
+        let Some(value) = object.remove(alias) else { continue };
+        let here = object.entry(own).or_insert(value.clone());
+        if *here != value {
+            let what = format!("config.json: {own} is {here}, and {alias}, which is the same, is {value}");
+            return Err(ModelError::Inconsistent(what));
+        }
+    }
+    Ok(())
 }
 
 fn gelu_new() -> Activation {
@@ -81,7 +104,8 @@ impl Config {
         {
             object.remove("n_ctx"); // an old synonym that some checkpoints carry beside the new name
         }
-        let config: Self = serde_json::from_value(config).map_err(|e| ModelError::Config(e.to_string()))?;
+        under_one_name(&mut config)?;
+        let config: Self = fields(&config, "config.json")?;
         config.check()?;
         Ok(config)
     }

@@ -1,12 +1,13 @@
 //! Texts, or pairs of texts, with one class, several classes, or a number.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use candlewick_models::Tokenizer;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::labels::{Labels, Seen, label_name};
-use super::task::{Columns, short};
+use super::task::{By, Columns, short};
 use super::{Example, Examples, ProblemType, Row, Rows, Setup, Target};
 use crate::{Result, TrainError};
 
@@ -17,6 +18,7 @@ pub struct Classification {
     max_length: usize,
     labels: Labels,
     problem: ProblemType,
+    note: String,
 }
 
 /// A row with its label as the loss takes it.
@@ -26,24 +28,25 @@ pub struct ClassificationRow {
     pub target: Target,
 }
 
-/// What the first pass over the file finds out about the labels.
-#[derive(Default)]
+/// What the first pass over all rows finds out about the labels.
 struct Survey {
     seen: Seen,
     lists: bool,
+    /// All labels are finite numbers, in JSON or as text.
+    numbers: bool,
+    /// One of them is no whole number.
     fractions: bool,
-    /// Whether a label is not a number.
-    names: bool,
+    least: f32,
+    most: f32,
 }
 
 impl Classification {
     pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Self> {
         let options = setup.options;
-        let fixed = options.labels.clone().map(Labels::new).transpose()?;
-        let one_output = fixed.is_none() && setup.checkpoint_labels.len() == 1;
-        let problem = options.problem_type.or(one_output.then_some(ProblemType::Regression));
+        let one_output = options.labels.is_none() && setup.checkpoint_labels.len() == 1;
+        let asked = options.problem_type.or(one_output.then_some(ProblemType::Regression));
         let mut columns: Option<Columns> = None;
-        let mut survey = Survey::default();
+        let mut survey = Survey::new();
         let rows = Rows::open(paths, options.format, setup.stop, &mut |row| {
             if columns.is_none() {
                 columns = Some(Columns::find(setup.task, &options.columns, row)?);
@@ -53,26 +56,19 @@ impl Classification {
             if columns.has("textPair") {
                 columns.text(row, "textPair")?;
             }
-            let label = columns.value(row, "label")?;
-            match (problem, &fixed) {
-                (Some(ProblemType::Regression), _) => number(label, row).map(drop),
-                // Known beforehand, so that a label outside of them is found here.
-                (_, Some(labels)) => {
-                    survey.lists |= list(label, row)?.is_some();
-                    names(label, row)?.iter().try_for_each(|name| labels.id(name, row).map(drop))
-                }
-                _ => survey.add(label, row),
-            }
+            survey.add(columns.value(row, "label")?, row, asked)
         })?;
         let Some(columns) = columns else { return Err(TrainError::Internal("rows without columns".into())) };
-        let problem = problem.unwrap_or(survey.problem(fixed.is_some()));
-        let labels = match fixed {
-            Some(labels) => labels,
+        let problem = asked.unwrap_or(survey.problem(options.labels.is_some()));
+        let checkpoint = setup.checkpoint_labels;
+        let labels = match &options.labels {
+            Some(names) if problem == ProblemType::Regression => Labels::new(names.clone())?,
+            Some(names) => survey.seen.among(names.clone(), options.label_by)?,
             None if problem == ProblemType::Regression => {
                 let name = columns.name("label").unwrap_or("score").to_string();
-                Labels::new(vec![setup.checkpoint_labels.first().cloned().unwrap_or(name)])?
+                Labels::new(vec![checkpoint.first().cloned().unwrap_or(name)])?
             }
-            None => survey.seen.labels(setup.checkpoint_labels)?,
+            None => survey.seen.labels(checkpoint)?,
         };
         if problem == ProblemType::Regression && labels.len() != 1 {
             let reason = format!("a regression has one output; there are {} classes", labels.len());
@@ -81,16 +77,26 @@ impl Classification {
         if problem == ProblemType::SingleLabelClassification && labels.len() < 2 {
             return Err(TrainError::option("labels", "there is one class only: nothing to learn"));
         }
+        let note = survey.note(problem, asked.is_none(), &labels, checkpoint);
         let tokenizer = setup.tokenizer.clone();
-        Ok(Self { rows, columns, tokenizer, max_length: setup.length()?, labels, problem })
+        Ok(Self { rows, columns, tokenizer, max_length: setup.length()?, labels, problem, note })
     }
 
     pub fn labels(&self) -> &[String] {
         self.labels.names()
     }
 
+    pub fn label_by(&self) -> By {
+        self.labels.by()
+    }
+
     pub fn problem_type(&self) -> ProblemType {
         self.problem
+    }
+
+    /// What the labels were taken for, in a line.
+    pub fn note(&self) -> &str {
+        &self.note
     }
 
     pub fn row(&mut self, index: usize) -> Result<ClassificationRow> {
@@ -119,31 +125,57 @@ impl Classification {
 }
 
 impl Survey {
-    fn add(&mut self, label: &Value, row: &Row) -> Result<()> {
-        match list(label, row)? {
-            Some(list) => {
-                self.lists = true;
-                list.iter().try_for_each(|label| self.seen.add(&label_name(label, row)?, row))
-            }
-            None => match number(label, row) {
-                Ok(number) if number.fract() != 0.0 || number < 0.0 => {
-                    self.fractions = true;
-                    Ok(())
-                }
-                is_number => {
-                    self.names |= is_number.is_err();
-                    self.seen.add(&label_name(label, row)?, row)
-                }
-            },
-        }
+    fn new() -> Self {
+        let (least, most) = (f32::INFINITY, f32::NEG_INFINITY);
+        Self { seen: Seen::default(), lists: false, numbers: true, fractions: false, least, most }
     }
 
+    /// `asked`: the problem that is known beforehand, whose labels are then checked as such.
+    fn add(&mut self, label: &Value, row: &Row, asked: Option<ProblemType>) -> Result<()> {
+        if asked == Some(ProblemType::Regression) {
+            self.value(number(label, row)?);
+            return Ok(());
+        }
+        let single = asked == Some(ProblemType::SingleLabelClassification);
+        match list(label, row)?.filter(|_| !single) {
+            Some(_) => {
+                (self.lists, self.numbers) = (true, false);
+                names(label, row)?.iter().for_each(|name| self.seen.add(name, row));
+            }
+            None => {
+                match number(label, row) {
+                    Ok(number) => self.value(number),
+                    Err(_) => self.numbers = false,
+                }
+                self.seen.add(&label_name(label, row)?, row);
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, number: f32) {
+        self.fractions |= number.fract() != 0.0;
+        (self.least, self.most) = (self.least.min(number), self.most.max(number));
+    }
+
+    /// As scikit-learn's `type_of_target`: numbers of which some are no whole ones are values, whatever their sign;
+    /// what is not all numbers, or all whole, are classes.
     fn problem(&self, has_labels: bool) -> ProblemType {
         match self {
             Self { lists: true, .. } => ProblemType::MultiLabelClassification,
-            Self { fractions: true, names: false, .. } if !has_labels => ProblemType::Regression,
+            Self { fractions: true, numbers: true, .. } if !has_labels => ProblemType::Regression,
             _ => ProblemType::SingleLabelClassification,
         }
+    }
+
+    fn note(&self, problem: ProblemType, inferred: bool, labels: &Labels, checkpoint: &[String]) -> String {
+        let labels = match problem {
+            ProblemType::Regression => format!("labels: numbers from {} to {}", self.least, self.most),
+            _ => self.seen.note(labels, checkpoint),
+        };
+        let problem = json!(problem);
+        let inferred = if inferred { ", inferred" } else { "" };
+        format!("{labels}; problem type {}{inferred}", problem.as_str().unwrap_or_default())
     }
 }
 
@@ -159,9 +191,15 @@ fn list(label: &Value, row: &Row) -> Result<Option<Vec<Value>>> {
 }
 
 fn names(label: &Value, row: &Row) -> Result<Vec<String>> {
-    match list(label, row)? {
-        Some(list) => list.iter().map(|label| label_name(label, row)).collect(),
-        None => Ok(vec![label_name(label, row)?]),
+    let Some(list) = list(label, row)? else { return Ok(vec![label_name(label, row)?]) };
+    let names = list.iter().map(|label| label_name(label, row)).collect::<Result<Vec<_>>>()?;
+    let mut seen = BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        // A 0 or 1 for each class, as other libraries have it, would otherwise become the classes 0 and 1.
+        Some(name) => Err(row.wrong(format!(
+            "the list of labels names {name} twice; it holds the names of a row's classes, not a number for each class"
+        ))),
+        None => Ok(names),
     }
 }
 

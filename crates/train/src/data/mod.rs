@@ -41,7 +41,7 @@ pub use questions::{Question, QuestionWindow, Questions};
 pub use random::{Stream, stream};
 pub use rows::{Format, Row, Rows};
 pub use setup::Setup;
-pub use task::{DataOptions, ProblemType, Task};
+pub use task::{By, DataOptions, ProblemType, Task};
 pub use texts::{Piece, texts};
 pub use token_labels::TokenLabels;
 
@@ -52,6 +52,10 @@ pub struct Opened {
     pub examples: Box<dyn Examples>,
     /// The classes' names by id; none for a task without classes.
     pub labels: Vec<String>,
+    /// How the data refers to them; `None`: there are none.
+    pub label_by: Option<By>,
+    /// What was inferred from the data, in a line each.
+    pub notes: Vec<String>,
     /// Of text classification.
     pub problem_type: Option<ProblemType>,
     /// Of a completion, a translation, a dialogue: what was put after a prompt, or between turns.
@@ -60,12 +64,20 @@ pub struct Opened {
 
 impl Opened {
     fn plain(examples: impl Examples + 'static) -> Self {
-        Self { examples: Box::new(examples), labels: Vec::new(), problem_type: None, separator: None }
+        let (labels, notes) = (Vec::new(), Vec::new());
+        Self {
+            examples: Box::new(examples),
+            labels,
+            label_by: None,
+            notes,
+            problem_type: None,
+            separator: None,
+        }
     }
 }
 
-/// Opens the files of one split. For a validation split, put what the training split had into `options.labels` and
-/// `options.problem_type`: a label that it has not is then a `LABEL_UNKNOWN`.
+/// Opens the files of one split. For a validation split, put what the training split had into `options.labels`,
+/// `options.label_by` and `options.problem_type`: a label that it has not is then a `LABEL_UNKNOWN`.
 pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Opened> {
     match setup.task {
         Task::TextGeneration => blocks::Blocks::open(paths, setup).map(Opened::plain),
@@ -80,12 +92,14 @@ pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Opened> {
         Task::TextClassification => {
             let examples = Classification::open(paths, setup)?;
             let (labels, problem_type) = (examples.labels().to_vec(), Some(examples.problem_type()));
-            Ok(Opened { labels, problem_type, ..Opened::plain(examples) })
+            let (label_by, notes) = (Some(examples.label_by()), vec![examples.note().to_string()]);
+            Ok(Opened { labels, label_by, notes, problem_type, ..Opened::plain(examples) })
         }
         Task::TokenClassification => {
             let examples = TokenLabels::open(paths, setup)?;
             let labels = examples.labels().to_vec();
-            Ok(Opened { labels, ..Opened::plain(examples) })
+            let (label_by, notes) = (Some(examples.label_by()), vec![examples.note().to_string()]);
+            Ok(Opened { labels, label_by, notes, ..Opened::plain(examples) })
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Pairs {
     columns: Columns,
     tokenizer: Tokenizer,
     max_length: usize,
+    prompt: String,
+    lower_case: bool,
 }
 
 pub struct Pair {
@@ -40,7 +42,15 @@ impl Pairs {
             }
         })?;
         let Some(columns) = columns else { return Err(TrainError::Internal("rows without columns".into())) };
-        Ok(Self { rows, columns, tokenizer: setup.tokenizer.clone(), max_length: setup.length()? })
+        let (prompt, lower_case) = (setup.options.prompt.clone(), setup.options.lower_case);
+        let (tokenizer, max_length) = (setup.tokenizer.clone(), setup.length()?);
+        Ok(Self { rows, columns, tokenizer, max_length, prompt, lower_case })
+    }
+
+    /// A text as the model reads it.
+    fn read(&self, text: &str) -> String {
+        let text = format!("{}{text}", self.prompt);
+        if self.lower_case { text.chars().flat_map(char::to_lowercase).collect() } else { text }
     }
 
     pub fn has_scores(&self) -> bool {
@@ -71,7 +81,7 @@ impl Examples for Pairs {
     fn get(&mut self, index: usize) -> Result<Example> {
         let Pair { text, other, score } = self.pair(index)?;
         let example = |text: &str, target, pair| -> Result<Example> {
-            let encoded = self.tokenizer.encode_pair(text, None, Some(self.max_length))?;
+            let encoded = self.tokenizer.encode_pair(&self.read(text), None, Some(self.max_length))?;
             Ok(Example { input_ids: encoded.ids, token_type_ids: encoded.type_ids, target, pair })
         };
         let other = example(&other, Target::None, None)?;

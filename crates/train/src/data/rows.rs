@@ -39,6 +39,19 @@ impl Format {
     }
 }
 
+/// Where a row is, for a message: the line is counted when it is shown.
+#[derive(Debug, Clone)]
+pub struct RowPlace {
+    path: Arc<Path>,
+    at: At,
+}
+
+impl std::fmt::Display for RowPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&place(&self.path, self.at))
+    }
+}
+
 /// A row as an object: all values of CSV and TSV are strings.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -59,6 +72,10 @@ impl Row {
     /// `file:line`
     pub fn place(&self) -> String {
         place(&self.path, self.at)
+    }
+
+    pub fn at(&self) -> RowPlace {
+        RowPlace { path: self.path.clone(), at: self.at }
     }
 
     pub fn wrong(&self, reason: impl Into<String>) -> TrainError {

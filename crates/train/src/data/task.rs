@@ -84,6 +84,17 @@ impl ProblemType {
     }
 }
 
+/// How a data set refers to classes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum By {
+    #[default]
+    Name,
+    /// By number: data sets often hold the ids of classes whose names the checkpoint has.
+    Id,
+    /// Some rows by name, some by number; no name is a number.
+    Either,
+}
+
 /// What a user may say about a data set.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -99,6 +110,14 @@ pub struct DataOptions {
     pub stride: Option<usize>,
     /// Names of the classes by id. `None`: the checkpoint's if the data's are among them, else the data's own, sorted.
     pub labels: Option<Vec<String>>,
+    /// How another split of the same data refers to them; `None`: as this one's own labels say.
+    #[serde(skip)]
+    pub label_by: Option<By>,
+    /// As a model of embeddings reads texts: a prompt before each, and all in lower case.
+    #[serde(skip)]
+    pub prompt: String,
+    #[serde(skip)]
+    pub lower_case: bool,
     pub problem_type: Option<ProblemType>,
     /// Between a prompt and its completion. `None`: a line feed for a translation, nothing for a completion, the end of
     /// text for turns.

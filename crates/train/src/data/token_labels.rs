@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::frame::Frame;
 use super::labels::{Labels, Seen, label_name};
-use super::task::{Columns, short};
+use super::task::{By, Columns, short};
 use super::{Example, Examples, IGNORED, Row, Rows, Setup, Target};
 use crate::{Result, TrainError};
 
@@ -19,6 +19,7 @@ pub struct TokenLabels {
     frame: Frame,
     max_length: usize,
     labels: Labels,
+    note: String,
 }
 
 /// The tag of tokens outside of entities.
@@ -34,7 +35,6 @@ struct Entity {
 impl TokenLabels {
     pub fn open(paths: &[PathBuf], setup: &Setup<'_>) -> Result<Self> {
         let options = setup.options;
-        let fixed = options.labels.clone().map(Labels::new).transpose()?;
         let mut seen = Seen::default();
         let mut columns: Option<Columns> = None;
         let rows = Rows::open(paths, options.format, setup.stop, &mut |row| {
@@ -42,32 +42,41 @@ impl TokenLabels {
                 columns = Some(Columns::find(setup.task, &options.columns, row)?);
             }
             let Some(columns) = &columns else { return Ok(()) };
-            let mut add = |label: &str| match &fixed {
-                Some(labels) => labels.id(label, row).map(drop),
-                None => seen.add(label, row),
-            };
+            let mut add = |label: &str| seen.add(label, row);
             if columns.has("tokens") {
-                return words(columns, row)?.1.iter().try_for_each(|tag| add(tag));
+                words(columns, row)?.1.iter().for_each(|tag| add(tag));
+                return Ok(());
             }
-            add(OUTSIDE)?;
+            add(OUTSIDE);
             let begins_and_goes_on =
                 |entity: &Entity| ["B", "I"].map(|part| format!("{part}-{}", entity.label));
-            entities(columns, row)?.iter().flat_map(begins_and_goes_on).try_for_each(|label| add(&label))
+            entities(columns, row)?.iter().flat_map(begins_and_goes_on).for_each(|label| add(&label));
+            Ok(())
         })?;
         let Some(columns) = columns else { return Err(TrainError::Internal("rows without columns".into())) };
-        let labels = match fixed {
-            Some(labels) => labels,
+        let labels = match &options.labels {
+            Some(names) => seen.among(names.clone(), options.label_by)?,
             None => seen.labels(setup.checkpoint_labels)?,
         };
         if setup.trains && labels.len() < 2 {
             return Err(TrainError::option("labels", "there is one tag only: nothing to learn"));
         }
+        let note = seen.note(&labels, setup.checkpoint_labels);
         let (tokenizer, frame) = (setup.tokenizer.clone(), Frame::of(setup.tokenizer)?);
-        Ok(Self { rows, columns, tokenizer, frame, max_length: setup.length()?, labels })
+        Ok(Self { rows, columns, tokenizer, frame, max_length: setup.length()?, labels, note })
     }
 
     pub fn labels(&self) -> &[String] {
         self.labels.names()
+    }
+
+    pub fn label_by(&self) -> By {
+        self.labels.by()
+    }
+
+    /// What the labels were taken for, in a line.
+    pub fn note(&self) -> &str {
+        &self.note
     }
 
     /// Each word is tokenised by itself, as transformers does with words.
@@ -132,7 +141,14 @@ fn words(columns: &Columns, row: &Row) -> Result<(Vec<String>, Vec<String>)> {
         other => Err(row.wrong(format!("a token must be a string, got {}", short(&other)))),
     };
     let words = list("tokens")?.into_iter().map(word).collect::<Result<Vec<_>>>()?;
-    let tags = list("tags")?.iter().map(|tag| label_name(tag, row)).collect::<Result<Vec<_>>>()?;
+    let tag = |tag: &Value| match tag {
+        // What PyTorch's loss leaves out; as a class it would be learned.
+        Value::Number(number) if number.as_i64() == Some(-100) => {
+            Err(row.wrong("the tag -100 marks a token without a tag, and each word here has one"))
+        }
+        tag => label_name(tag, row),
+    };
+    let tags = list("tags")?.iter().map(tag).collect::<Result<Vec<_>>>()?;
     if words.len() != tags.len() {
         return Err(row.wrong(format!("{} tokens, but {} tags", words.len(), tags.len())));
     }

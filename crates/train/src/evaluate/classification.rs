@@ -73,8 +73,8 @@ pub(super) fn run<P: Predictor>(
             value(&regression(&truth, &outcome.values))?
         }
     };
-    let all =
-        [loss(outcome.loss, count), json!({"labels": labels, "problemType": data.problem_type()}), metrics];
+    let facts = json!({"labels": labels, "problemType": data.problem_type(), "notes": [data.note()]});
+    let all = [loss(outcome.loss, count), facts, metrics];
     Ok(Evaluation::new(count, &all, outcome.samples))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candlewick_models::Tokenizer;
+use candlewick_models::{EncoderUsage, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -34,6 +34,21 @@ pub struct EvaluateOptions {
     pub seed: u64,
     #[serde(default)]
     pub options: DataOptions,
+}
+
+impl EvaluateOptions {
+    /// Vectors are measured of what `embed` would read: texts cut at the length that the files say, in lower case if
+    /// they say so, behind the default prompt.
+    pub fn read_as(&mut self, usage: &EncoderUsage, positions: usize) {
+        if self.task != Task::FeatureExtraction {
+            return;
+        }
+        let length = usage.sentence_max_length.or(usage.tokenizer_max_length);
+        let data = &mut self.options;
+        data.max_length = data.max_length.or(length.map(|length| length.clamp(4, positions)));
+        data.prompt = usage.prompt().unwrap_or_default().to_string();
+        data.lower_case = usage.lower_case;
+    }
 }
 
 fn batch() -> usize {

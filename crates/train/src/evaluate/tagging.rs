@@ -51,5 +51,6 @@ pub(super) fn run<P: Predictor>(
         rows.iter().map(|row| row.iter().map(|tag| labels[*tag].as_str()).collect()).collect()
     };
     let metrics = value(&entities(&names(&truth), &names(&predicted)))?;
-    Ok(Evaluation::new(data.len(), &[loss(sum, tokens), json!({"labels": labels}), metrics], samples))
+    let facts = json!({"labels": labels, "notes": [data.note()]});
+    Ok(Evaluation::new(data.len(), &[loss(sum, tokens), facts, metrics], samples))
 }

@@ -27,6 +27,8 @@ pub enum Event {
         unknown_tokens: Option<f64>,
         /// Parameters that the checkpoint lacks, initialised at random.
         new_parameters: Vec<String>,
+        /// What was inferred from the data, in a line each.
+        notes: Vec<String>,
         resumed_from: Option<PathBuf>,
         /// Checkpoints that could not be used.
         skipped: Vec<Skipped>,

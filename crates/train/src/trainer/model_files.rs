@@ -1,9 +1,8 @@
 //! The files of a trained model beside its weights: `config.json`, and what is copied from the model that it began as.
 
 use std::fs;
-use std::path::PathBuf;
 
-use candlewick_models::ModelFolder;
+use candlewick_models::{ModelFolder, SentenceFile};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Opened, Task};
@@ -13,7 +12,7 @@ use crate::{Result, TrainError};
 pub(super) const WEIGHTS: &str = "model.safetensors";
 
 /// Other files of a model, copied unchanged.
-const SIDE_FILES: [&str; 14] = [
+const SIDE_FILES: [&str; 10] = [
     "chat_template.jinja",
     "chat_template.json",
     "tokenizer.json",
@@ -24,10 +23,6 @@ const SIDE_FILES: [&str; 14] = [
     "vocab.json",
     "merges.txt",
     "generation_config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "1_Pooling/config.json",
 ];
 
 /// `value` as an object, which it becomes if it is none.
@@ -98,11 +93,17 @@ pub(super) fn without_chat_template(files: Vec<(String, Vec<u8>)>) -> Result<Vec
 }
 
 pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
-    let there = SIDE_FILES.iter().map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
+    let there = SIDE_FILES.iter().map(|name| (name.to_string(), folder.file(name)));
+    let there = there.filter(|(_, path)| path.is_file()).map(|(name, path)| (name, SentenceFile::Copy(path)));
     there
-        .map(|(name, path): (_, PathBuf)| {
-            let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;
-            Ok((name.to_string(), bytes))
+        .chain(folder.sentence_files()?)
+        .map(|(name, file)| {
+            let bytes = match file {
+                SentenceFile::Copy(path) => fs::read(&path).map_err(|error| TrainError::io(&path, &error))?,
+                SentenceFile::List(list) => serde_json::to_vec_pretty(&list)
+                    .map_err(|error| TrainError::Internal(format!("{name}: {error}")))?,
+            };
+            Ok((name, bytes))
         })
         .collect()
 }

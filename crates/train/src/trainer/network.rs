@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use candlewick_models::{ModelError, ModelFolder, family, gpt2};
+use candlewick_models::{ModelError, ModelFolder, family, gpt2, optional_field};
 use serde_json::Value;
 
 use super::lora::{self, Adapter, Base};
@@ -59,16 +59,13 @@ impl Network {
     pub fn new(opening: Opening, options: &FinetuneOptions, data: &Opened) -> Result<Self> {
         let Opening { folder, weights, start, .. } = opening;
         let folder = &folder;
-        let deviation = folder.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
+        let field = |key: &str| optional_field::<f64>(&folder.config, "config.json", key);
+        let deviation = field("initializer_range")?.unwrap_or(0.02) as f32;
         let mut source = Source::new(weights.as_ref(), deviation, options.seed);
-        let probability = |key: &str| match (options.dropout, folder.config[key].as_f64()) {
+        let probability = |key: &str| match (options.dropout, field(key)?) {
             (Some(p), _) => Ok(p),
             (None, Some(p)) if !(0.0..1.0).contains(&p) => {
-                Err(TrainError::from(ModelError::Config(format!("{key} is {p}"))))
-            }
-            (None, None) if !folder.config[key].is_null() => {
-                let value = &folder.config[key];
-                Err(TrainError::from(ModelError::Config(format!("{key} is {value}, expected a number"))))
+                Err(TrainError::from(ModelError::Config(format!("config.json: {key} is {p}"))))
             }
             // transformers' own default, of all of them.
             (None, p) => Ok(p.unwrap_or(0.1) as f32),

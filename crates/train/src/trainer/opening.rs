@@ -93,7 +93,7 @@ impl Opening {
             _ => Vec::new(),
         };
         let tokenizer = if without_types { tokenizer.untyped() } else { tokenizer };
-        let eos = folder.token_ids("eos_token_id")?.first().copied();
+        let eos = folder.token_ids_of("eos_token_id", vocabulary)?.first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }
 }
@@ -103,6 +103,7 @@ fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
     let usage = EncoderUsage::from_folder(folder)?;
     let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {
         (Some(module), _) => module.clone(),
+        (None, _) if !usage.layers.is_empty() => "layers behind its pooling".into(),
         (None, [PoolingMode::Mean]) => return Ok(()),
         (None, modes) => format!("{modes:?}"),
     };

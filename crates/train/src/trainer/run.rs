@@ -58,6 +58,7 @@ pub fn finetune(options: &FinetuneOptions, observer: &dyn TrainObserver) -> Resu
     let mut data = options.options.clone();
     if !train.labels.is_empty() {
         data.labels = Some(train.labels.clone());
+        data.label_by = train.label_by;
     }
     data.problem_type = train.problem_type;
     let validation = if options.validation.is_empty() {
@@ -223,6 +224,7 @@ impl<'a> Run<'a> {
             instruction_set: cpu.pool.isa().to_string(),
             unknown_tokens,
             new_parameters: network.new.clone(),
+            notes: train.notes,
             resumed_from,
             skipped,
         });
