@@ -136,7 +136,7 @@ pub fn load_encoder(
         has_pooler,
         head,
         labels,
-        usage: EncoderUsage::from_folder(&folder)?,
+        usage: EncoderUsage::from_folder(&folder, tokenizer.as_ref())?,
         dtype: Dtype::F32,
         device: Target::Cpu.device(),
         device_name: None,

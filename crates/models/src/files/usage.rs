@@ -1,5 +1,4 @@
-//! How a BERT is meant to be used, as its folder says: `config.json`, `tokenizer_config.json`, and
-//! sentence-transformers' files.
+//! How a BERT is meant to be used, as its folder says: `config.json`, its tokenizer, and sentence-transformers' files.
 //!
 //! Everything is optional; what is missing has the default that transformers and sentence-transformers have. A part
 //! that is not supported (such as another module behind the pooling) is kept by name, so that a task that needs it can
@@ -13,7 +12,7 @@ use serde_json::Value;
 use crate::contract::pooling::{Pooling, PoolingMode};
 use crate::files::folder::ModelFolder;
 use crate::files::reading::{read_json, read_json_list};
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, Tokenizer};
 
 /// The similarity function that a model's vectors are made for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,16 +51,14 @@ pub struct EncoderUsage {
 }
 
 impl EncoderUsage {
-    pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
+    /// `tokenizer`: the folder's, which knows what its own files say of it.
+    pub fn from_folder(folder: &ModelFolder, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         let object = |name: &str| optional(&folder.file(name));
-        let (config, tokenizer) = (&folder.config, object("tokenizer_config.json")?);
-        let special = object("special_tokens_map.json")?;
-        let token = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_string);
+        let config = &folder.config;
         let mut usage = Self {
             problem_type: text(&config["problem_type"]),
-            // transformers writes 1e30 for "no limit", which is no integer.
-            tokenizer_max_length: size(&tokenizer["model_max_length"]),
-            mask_token: token(&tokenizer["mask_token"]).or_else(|| token(&special["mask_token"])),
+            tokenizer_max_length: tokenizer.and_then(Tokenizer::max_length),
+            mask_token: tokenizer.and_then(Tokenizer::mask_token).map(str::to_string),
             cross_encoder_activation: text(&config["sentence_transformers"]["activation_fn"])
                 .or_else(|| text(&config["sbert_ce_default_activation_function"])),
             ..Self::default()

@@ -3,10 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
 use tokenizers::{Encoding, PostProcessor};
 
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, Tokenizer};
 
 /// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other
 /// here.
@@ -44,16 +44,17 @@ impl From<Option<usize>> for Cut {
     }
 }
 
-/// A text or a pair, tokenised by `encode`, cut, and with its special tokens. An empty second text is none, as in
-/// transformers.
+/// A text or a pair, tokenised by `encode`, cut, and with its special tokens. An empty second text is a text, as for
+/// transformers in a list of pairs.
 pub(crate) fn cut_pair(
-    tokenizer: &tokenizers::Tokenizer,
+    tokenizer: &Tokenizer,
     text: &str,
     pair: Option<&str>,
     cut: &Cut,
     encode: impl Fn(&str) -> Result<Encoding>,
 ) -> Result<Encoding> {
-    let pair = pair.filter(|pair| !pair.is_empty());
+    let cut_left = tokenizer.cut_left();
+    let tokenizer = tokenizer.inner();
     let mut first = encode(text)?;
     let mut second = pair.map(encode).transpose()?;
     if let Some(second) = &mut second {
@@ -76,7 +77,7 @@ pub(crate) fn cut_pair(
                 Truncation::First => TruncationStrategy::OnlyFirst,
                 Truncation::Second => TruncationStrategy::OnlySecond,
             },
-            ..Default::default()
+            direction: if cut_left { TruncationDirection::Left } else { TruncationDirection::Right },
         };
         if can_cut(cut, room, lengths)? {
             (first, second) = truncate_encodings(first, second, &params).map_err(invalid)?;
