@@ -48,9 +48,7 @@ pub(crate) fn open(folder: &Path) -> Result<Option<Composed>> {
     }
     let settings = Settings::read(folder)?;
     settings.refuse_foreign()?;
-    let model_path = folder.join("config.json");
-    let model = if model_path.is_file() { read_json(&model_path)? } else { Value::Null };
-    let class = Class::of(&settings, &model)?;
+    let class = class_of(folder, &settings)?;
     let json = folder.join(JSON);
     let (parts, of_json) = if json.is_file() { Some(read_parts(&json)?).unzip() } else { (None, None) };
     let added = parts.as_ref().map(|parts| parts.added.as_slice());
@@ -102,6 +100,20 @@ pub(crate) fn open(folder: &Path) -> Result<Option<Composed>> {
         cut_left: settings.is_left("truncation_side", json_left)?,
         tokenizer,
     }))
+}
+
+fn class_of(folder: &Path, settings: &Settings) -> Result<Class> {
+    let path = folder.join("config.json");
+    let model = if path.is_file() { read_json(&path)? } else { Value::Null };
+    Class::of(settings, &model)
+}
+
+/// The name of the class of a folder's tokenizer, if it has one.
+pub(crate) fn class_in(folder: &Path) -> Result<Option<&'static str>> {
+    if !has_tokenizer(folder) {
+        return Ok(None);
+    }
+    Ok(Some(class_of(folder, &Settings::read(folder)?)?.name()))
 }
 
 /// Why a tokenizer's file could not be read: what it is instead, or else `error`.

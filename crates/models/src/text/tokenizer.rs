@@ -13,6 +13,7 @@ use tokenizers::{
 };
 
 use crate::files::gguf::Gguf;
+use crate::text::classes;
 use crate::text::compose::{self, Composed};
 use crate::text::encoding::{Cut, cut_pair, guarded, invalid};
 use crate::{ModelError, Result};
@@ -62,6 +63,29 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
+    /// Every file that may have a part in a tokenizer; SentencePiece's own, which are for other programs, among them.
+    pub const FILES: [&str; 9] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+        "sentencepiece.bpe.model",
+        "spiece.model",
+    ];
+
+    /// Whether a folder has a vocabulary.
+    pub fn is_in(folder: &Path) -> bool {
+        classes::has_tokenizer(folder)
+    }
+
+    /// transformers' name for the tokenizer of a folder (`BertTokenizer`), if it has one.
+    pub fn class_in(folder: &Path) -> Result<Option<&'static str>> {
+        compose::class_in(folder)
+    }
+
     /// The tokenizer of a model's folder, or `None` where it has no tokenizer's files.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
         guarded(|| {

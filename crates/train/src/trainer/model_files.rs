@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use candlewick_models::ModelFolder;
+use candlewick_models::{ModelFolder, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Opened, Task};
@@ -12,17 +12,10 @@ use crate::{Result, TrainError};
 
 pub(super) const WEIGHTS: &str = "model.safetensors";
 
-/// Other files of a model, copied unchanged.
-const SIDE_FILES: [&str; 14] = [
+/// Other files of a model beside its tokenizer's, copied unchanged.
+const SIDE_FILES: [&str; 7] = [
     "chat_template.jinja",
     "chat_template.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
     "generation_config.json",
     "modules.json",
     "sentence_bert_config.json",
@@ -100,11 +93,45 @@ pub(super) fn without_chat_template(files: Vec<(String, Vec<u8>)>) -> Result<Vec
 }
 
 pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
-    let there = SIDE_FILES.iter().map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
-    there
-        .map(|(name, path): (_, PathBuf)| {
-            let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;
-            Ok((name.to_string(), bytes))
-        })
-        .collect()
+    let names = Tokenizer::FILES.iter().chain(&SIDE_FILES);
+    let there = names.map(|name| (name, folder.file(name))).filter(|(_, path)| path.is_file());
+    let read = |(name, path): (&&str, PathBuf)| {
+        let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, &error))?;
+        Ok((name.to_string(), bytes))
+    };
+    let mut files = there.map(read).collect::<Result<Vec<_>>>()?;
+    if let Some(class) = folder.tokenizer_class()? {
+        with_tokenizer_class(&mut files, class)?;
+    }
+    Ok(files)
+}
+
+/// Says in `tokenizer_config.json` of which class the tokenizer is, where it does not. The files of a tokenizer go to
+/// another folder here, whose `config.json` may stand for another class.
+fn with_tokenizer_class(files: &mut Vec<(String, Vec<u8>)>, class: &str) -> Result<()> {
+    const NAME: &str = "tokenizer_config.json";
+    let at = files.iter().position(|(name, _)| name == NAME).unwrap_or_else(|| {
+        files.push((NAME.into(), b"{}".to_vec()));
+        files.len() - 1
+    });
+    let bytes = &mut files[at].1;
+    // Loading has read it.
+    let broken = |error: serde_json::Error| TrainError::Internal(format!("{NAME}: {error}"));
+    let mut config: Value = serde_json::from_slice(bytes).map_err(broken)?;
+    let fields = object(&mut config);
+    match fields.get("tokenizer_class") {
+        Some(Value::Null) => {
+            fields.insert("tokenizer_class".into(), json!(class));
+            *bytes = serde_json::to_vec_pretty(&config).map_err(broken)?;
+        }
+        Some(_) => {}
+        // As text: on the order of the other fields ids of tokens may hang.
+        None => {
+            let open = bytes.iter().position(|byte| *byte == b'{').unwrap_or_default();
+            let comma = if fields.is_empty() { "" } else { "," };
+            let field = format!("\n  \"tokenizer_class\": {}{comma}", json!(class));
+            bytes.splice(open + 1..open + 1, field.into_bytes());
+        }
+    }
+    Ok(())
 }
