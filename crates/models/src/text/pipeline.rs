@@ -18,7 +18,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{NormalizerWrapper, PostProcessorWrapper, Tokenizer, decoders};
+use tokenizers::{Model, NormalizerWrapper, PostProcessorWrapper, Tokenizer, decoders};
 
 use crate::text::classes::Class;
 use crate::text::encoding::invalid;
@@ -69,6 +69,12 @@ pub(crate) fn without_ends(
     match &mut model {
         ModelWrapper::WordPiece(model) if class != Class::Backend => {
             model.unk_token = special.need("unk_token", class)?.content.clone();
+            if model.token_to_id(&model.unk_token).is_none() {
+                return Err(ModelError::Tokenizer(format!(
+                    "the vocabulary has no {:?}, which stands for unknown words (unk_token)",
+                    model.unk_token
+                )));
+            }
         }
         ModelWrapper::BPE(model) if class != Class::Backend => {
             model.unk_token = None;
