@@ -76,15 +76,24 @@ fn each_field_is_obeyed_or_refused_by_name() {
             Ok(found) => match expected.get("refused") {
                 Some(why) => wrong.push(format!("{said}: taken, transformers: {why}")),
                 None => {
-                    let differs = ["ids", "types", "all", "text", "cut"].into_iter().find(|key| found[key] != expected[key]);
+                    let differs = ["ids", "types", "all", "text", "cut"]
+                        .into_iter()
+                        .find(|key| found[key] != expected[key]);
                     if let Some(key) = differs {
                         let at = (0..texts.len()).find(|i| found[key][i] != expected[key][i]).unwrap_or(0);
-                        let shown = [&found, expected].map(|all| all[key].get(at).unwrap_or(&all[key]).to_string());
+                        let shown =
+                            [&found, expected].map(|all| all[key].get(at).unwrap_or(&all[key]).to_string());
                         wrong.push(format!("{said}: {key} {:?}: {} not {}", texts[at], shown[0], shown[1]));
                     }
                 }
             },
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), data["cases"].as_array().unwrap().len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        data["cases"].as_array().unwrap().len(),
+        wrong.join("\n")
+    );
 }

@@ -86,7 +86,8 @@ fn made(tokenizer: &Tokenizer, case: &Value) -> (String, Value) {
 /// What differs from transformers in one folder.
 fn differences(tokenizer: &Tokenizer, cases: &[Value], expected: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    let named: Vec<Value> = tokenizer.named_tokens().iter().map(|(name, token)| json!([name, token])).collect();
+    let named: Vec<Value> =
+        tokenizer.named_tokens().iter().map(|(name, token)| json!([name, token])).collect();
     for (what, own, theirs) in [
         ("named tokens", json!(named), &expected["named"]),
         ("max length", json!(tokenizer.max_length()), &expected["maxLength"]),

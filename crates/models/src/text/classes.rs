@@ -1,10 +1,12 @@
 //! The tokenizer classes of transformers 5: which one reads a folder, from which files, and what its tokens are called
 //! where no file says.
 
+use std::fs::File;
 use std::path::Path;
 
 use serde_json::Value;
 
+use crate::files::foreign;
 use crate::text::settings::{CONFIG, JSON, Settings};
 use crate::text::special::Token;
 use crate::{ModelError, Result};
@@ -61,13 +63,20 @@ impl Class {
     /// With the names that are others for the same class, in transformers too. A "Fast" at the end says nothing there.
     fn named(name: &str) -> Option<Self> {
         Some(match name.strip_suffix("Fast").unwrap_or(name) {
-            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MobileBertTokenizer"
-            | "SqueezeBertTokenizer" | "LxmertTokenizer" | "LayoutLMTokenizer" => Self::Bert,
+            "BertTokenizer"
+            | "DistilBertTokenizer"
+            | "ElectraTokenizer"
+            | "MobileBertTokenizer"
+            | "SqueezeBertTokenizer"
+            | "LxmertTokenizer"
+            | "LayoutLMTokenizer" => Self::Bert,
             "MPNetTokenizer" => Self::MPNet,
             "GPT2Tokenizer" => Self::Gpt2,
-            "RobertaTokenizer" | "LongformerTokenizer" | "BartTokenizer" | "LEDTokenizer" | "MvpTokenizer" => {
-                Self::Roberta
-            }
+            "RobertaTokenizer"
+            | "LongformerTokenizer"
+            | "BartTokenizer"
+            | "LEDTokenizer"
+            | "MvpTokenizer" => Self::Roberta,
             "XLMRobertaTokenizer" => Self::XlmRoberta,
             "CamembertTokenizer" => Self::Camembert,
             "PreTrainedTokenizer" | "TokenizersBackend" | "PythonBackend" => Self::Backend,
@@ -169,7 +178,13 @@ pub(crate) fn no_vocabulary(folder: &Path, class: Class) -> ModelError {
              AutoTokenizer.from_pretrained(folder).save_pretrained(folder) once writes a {JSON} beside it"
         ));
     }
-    let found: Vec<_> = ["vocab.json", "merges.txt", "vocab.txt"].iter().filter(|name| there(name)).copied().collect();
+    let names = ["vocab.json", "merges.txt", "vocab.txt"];
+    let found: Vec<_> = names.iter().filter(|name| there(name)).copied().collect();
+    let foreign =
+        |name: &&str| File::open(folder.join(name)).ok().and_then(|file| foreign::content_of(&file));
+    if let Some((name, reason)) = found.iter().find_map(|name| Some((name, foreign(name)?))) {
+        return ModelError::Tokenizer(format!("{name}: {reason}"));
+    }
     let found = found.join(" and ");
     let reads = match class {
         Class::Backend => {

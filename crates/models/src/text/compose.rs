@@ -125,7 +125,8 @@ fn foreign_or(path: &Path, error: impl std::fmt::Display) -> ModelError {
 /// A `tokenizer.json`, and apart from it its model.
 fn read_parts(path: &Path) -> Result<(Parts, Value)> {
     let mut bytes = Vec::new();
-    let failed = |error: std::io::Error| ModelError::Io { path: path.to_path_buf(), reason: error.to_string() };
+    let failed =
+        |error: std::io::Error| ModelError::Io { path: path.to_path_buf(), reason: error.to_string() };
     open_regular(path)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LARGEST {
         return Err(foreign_or(path, format!("over {LARGEST} bytes")));
@@ -162,7 +163,9 @@ fn read_vocabulary(folder: &Path, class: Class) -> Result<ModelWrapper> {
     }
     // A token on two lines has the later one's id, in every program that reads the format.
     let model = WordPiece::from_file(&path.to_string_lossy()).build();
-    Ok(ModelWrapper::WordPiece(model.map_err(|error| ModelError::Tokenizer(format!("{}: {error}", files[0])))?))
+    Ok(ModelWrapper::WordPiece(
+        model.map_err(|error| ModelError::Tokenizer(format!("{}: {error}", files[0])))?,
+    ))
 }
 
 /// `vocab.json` and `merges.txt`.

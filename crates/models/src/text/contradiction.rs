@@ -128,7 +128,11 @@ pub(crate) fn check_parts(class: Class, parts: &Value, settings: &Settings) -> R
             decoder["type"] == "Metaspace"
         }
     };
-    if decoder.is_null() || decodes { Ok(()) } else { over(&format!("its decoder is {}", kind(decoder)), None) }
+    if decoder.is_null() || decodes {
+        Ok(())
+    } else {
+        over(&format!("its decoder is {}", kind(decoder)), None)
+    }
 }
 
 fn check_bert(class: Class, normalizer: &Value, settings: &Settings) -> Result<()> {
@@ -233,7 +237,9 @@ pub(crate) fn check_vocabulary<'a>(
     for (token, id) in vocabulary {
         if !ids.insert(id) {
             let token: String = token.chars().take(40).collect();
-            return Err(ModelError::Tokenizer(format!("{file}: the id {id} is given twice, once to {token:?}")));
+            return Err(ModelError::Tokenizer(format!(
+                "{file}: the id {id} is given twice, once to {token:?}"
+            )));
         }
     }
     Ok(())

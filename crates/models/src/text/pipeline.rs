@@ -110,9 +110,7 @@ pub(crate) fn without_ends(
         }
         Class::Backend => {
             let parts = parts.unwrap_or(&Value::Null);
-            tokenizer
-                .with_normalizer(part::<NormalizerWrapper>(parts, "normalizer")?)
-                .map_err(invalid)?;
+            tokenizer.with_normalizer(part::<NormalizerWrapper>(parts, "normalizer")?).map_err(invalid)?;
             tokenizer.with_pre_tokenizer(part::<PreTokenizerWrapper>(parts, "pre_tokenizer")?);
             tokenizer.with_decoder(part::<tokenizers::DecoderWrapper>(parts, "decoder")?);
         }
@@ -185,7 +183,8 @@ pub(crate) fn ends(
     let bos = token("bos_token", asked("add_bos_token")?)?;
     let eos = token("eos_token", asked("add_eos_token")?)?;
     let around = |text: &str, kind: u8| {
-        let [before, after] = [&bos, &eos].map(|token| token.as_ref().map(|(name, _)| format!("{name}:{kind}")));
+        let [before, after] =
+            [&bos, &eos].map(|token| token.as_ref().map(|(name, _)| format!("{name}:{kind}")));
         [before, Some(format!("{text}:{kind}")), after].into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
     let (single, second) = (around("$A", 0), around("$B", 1));

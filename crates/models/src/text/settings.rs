@@ -206,7 +206,8 @@ impl Settings {
         if let Some(name) = INNER.iter().find(|name| self.has(name)) {
             return Err(ModelError::Tokenizer(format!("{CONFIG}: {name} belongs into another file")));
         }
-        if self.get("init_inputs").is_some_and(|inputs| inputs.as_array().is_none_or(|list| !list.is_empty())) {
+        if self.get("init_inputs").is_some_and(|inputs| inputs.as_array().is_none_or(|list| !list.is_empty()))
+        {
             return Err(self.refuse("init_inputs", "supported"));
         }
         let code = self.get("auto_map").filter(|map| map.is_array() || !map["AutoTokenizer"].is_null());
@@ -217,7 +218,8 @@ impl Settings {
             )));
         }
         let versions = self.get("fast_tokenizer_files").and_then(Value::as_array);
-        let is_version = |name: &str| name.starts_with("tokenizer.") && name != JSON && name.ends_with(".json");
+        let is_version =
+            |name: &str| name.starts_with("tokenizer.") && name != JSON && name.ends_with(".json");
         if versions.is_some_and(|names| names.iter().any(|name| name.as_str().is_none_or(is_version))) {
             return Err(self.refuse("fast_tokenizer_files", "supported: one file for every version is"));
         }

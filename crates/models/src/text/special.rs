@@ -103,7 +103,8 @@ impl Special {
         let mut named = Vec::new();
         let mut defaults = class.defaults();
         for name in NAMES {
-            let default = defaults.iter().position(|(own, _)| *own == name).map(|at| defaults.swap_remove(at).1);
+            let default =
+                defaults.iter().position(|(own, _)| *own == name).map(|at| defaults.swap_remove(at).1);
             let token = match given.named.iter().find(|(own, _)| own == name) {
                 Some((_, token)) => token.clone(),
                 None => default,
@@ -191,7 +192,9 @@ impl Given {
                         put(&mut automatic, name, token);
                     }
                 }
-                _ if is_name => return Err(settings.refuse(name, "a token: a text, or an AddedToken's fields")),
+                _ if is_name => {
+                    return Err(settings.refuse(name, "a token: a text, or an AddedToken's fields"));
+                }
                 Value::String(text) if name.ends_with("_token") => put(&mut own, name, Token::special(text)),
                 _ => {}
             }
@@ -283,7 +286,8 @@ impl Given {
                 _ => {}
             }
             if is_name {
-                let token = self.named.iter().find(|(own, _)| own == name).and_then(|(_, token)| token.as_ref());
+                let token =
+                    self.named.iter().find(|(own, _)| own == name).and_then(|(_, token)| token.as_ref());
                 let content = token.map(|token| token.content.clone());
                 self.objects.retain(|own| Some(own) != content.as_ref());
             }
@@ -326,7 +330,9 @@ fn tokens_of(list: &Value, file: &str, name: &str) -> Result<Option<Vec<Token>>>
     let place = format!("{file}: {name}");
     match list {
         Value::Null => Ok(None),
-        Value::Array(list) => list.iter().map(|value| token_of(value, &place)).collect::<Result<_>>().map(Some),
+        Value::Array(list) => {
+            list.iter().map(|value| token_of(value, &place)).collect::<Result<_>>().map(Some)
+        }
         _ => Err(ModelError::Tokenizer(format!("{place}: no list of tokens"))),
     }
 }
