@@ -85,6 +85,12 @@ pub(crate) fn entries<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Optio
     Ok(Some(entries))
 }
 
+/// Refuses a file with more fields than anyone has, since each is compared with the others.
+pub(crate) fn few(file: &str, fields: usize) -> Result<()> {
+    const MOST: usize = 2000;
+    if fields <= MOST { Ok(()) } else { Err(ModelError::Tokenizer(format!("{file} has {fields} fields"))) }
+}
+
 /// `tokenizer_config.json`, and the two files that transformers reads where it lists no added tokens.
 #[derive(Default)]
 pub(crate) struct Settings {
@@ -105,6 +111,7 @@ impl Settings {
         let path = folder.join(CONFIG);
         let fields = entries(&path)?.unwrap_or_default().0;
         let mut settings = Self::default();
+        few(CONFIG, fields.len())?;
         // Of a name that is there twice the later entry counts, as in Python.
         for (name, value) in fields {
             match settings.fields.iter_mut().find(|(own, _)| *own == name) {
@@ -122,6 +129,7 @@ impl Settings {
             };
             settings.listed = object(inner.added_tokens_decoder);
             settings.extra = object(inner.extra_special_tokens);
+            few(CONFIG, settings.extra.as_ref().map_or(0, Vec::len))?;
         }
         if settings.get("added_tokens_decoder").is_some() {
             if settings.listed.is_none() {
@@ -129,6 +137,7 @@ impl Settings {
             }
         } else {
             settings.map = entries(&folder.join(TOKEN_MAP))?.unwrap_or_default().0;
+            few(TOKEN_MAP, settings.map.len())?;
             settings.added = entries(&folder.join(ADDED))?.unwrap_or_default().0;
         }
         Ok(settings)

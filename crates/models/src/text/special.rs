@@ -12,14 +12,14 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 use crate::text::classes::Class;
-use crate::text::settings::{ADDED, CONFIG, JSON, Settings, TOKEN_MAP};
+use crate::text::settings::{ADDED, CONFIG, JSON, Settings, TOKEN_MAP, few};
 use crate::{ModelError, Result};
 
 /// The names that every tokenizer has, in the order in which tokens without an id get theirs.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Token {
     pub content: String,
     pub single_word: bool,
@@ -226,6 +226,7 @@ impl Given {
         if own.is_empty()
             && let Some(Value::Object(named)) = settings.get("model_specific_special_tokens")
         {
+            few(CONFIG, named.len())?;
             for (name, value) in named {
                 put(&mut own, name, token_of(value, &format!("{CONFIG}: model_specific_special_tokens"))?);
             }
@@ -253,12 +254,13 @@ impl Given {
             match (name.as_str(), value) {
                 ("extra_special_tokens", Value::Array(list)) => {
                     let extra = self.extra.get_or_insert_default();
+                    let mut known: HashSet<Token> = extra.iter().cloned().collect();
                     for value in list {
                         let token = match value {
                             Value::Object(_) => Token { special: true, ..Token::read(value, &place)? },
                             other => token_of(other, &place)?,
                         };
-                        if !extra.contains(&token) {
+                        if known.insert(token.clone()) {
                             extra.push(token);
                         }
                     }
