@@ -28,14 +28,14 @@ fn write(folder: &Path, name: &str, content: &Value) {
     std::fs::write(folder.join(name), text).unwrap();
 }
 
-/// The folder of an entry: its base's files, and over them its own.
-fn folder(bases: &Value, entry: &Value) -> tempfile::TempDir {
+/// A base's files, and over them a folder's own.
+fn folder(bases: &Value, base: &Value, files: &Value) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let base = bases["bases"][entry["base"].as_str().unwrap()].as_object().unwrap();
+    let base = bases["bases"][base.as_str().unwrap()].as_object().unwrap();
     for (name, content) in base {
         write(folder.path(), name, content);
     }
-    for (name, over) in entry["files"].as_object().unwrap() {
+    for (name, over) in files.as_object().unwrap() {
         let mut content = base.get(name).cloned().unwrap_or(Value::Null);
         match over {
             Value::Null => {
@@ -116,7 +116,7 @@ fn ids_and_texts_are_those_of_transformers_or_the_folder_is_refused() {
     let (mut equal, mut refused, mut wrong) = (0, 0, Vec::new());
     for entry in fixture["folders"].as_array().unwrap() {
         let name = entry["name"].as_str().unwrap();
-        let folder = folder(&bases, entry);
+        let folder = folder(&bases, &entry["base"], &entry["files"]);
         let contradicts = entry["contradicts"].as_array();
         let must_refuse = contradicts.is_some() || entry["expected"].get("refused").is_some();
         match (Tokenizer::open(folder.path()), must_refuse) {
@@ -141,4 +141,40 @@ fn ids_and_texts_are_those_of_transformers_or_the_folder_is_refused() {
     }
     assert!(wrong.is_empty(), "{} of {equal} + {refused}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(equal >= 100 && refused >= 30 && cases.len() >= 100, "{equal} {refused}");
+}
+
+/// Fields with random values: equal to transformers, or refused; there is no third.
+#[test]
+fn fields_at_random_are_obeyed_or_refused() {
+    let (bases, cases, fixture) = (fixture("bases.json"), fixture("folders.json"), fixture("random.json"));
+    let cases = cases["cases"].as_array().unwrap();
+    let (mut equal, mut refused, mut wrong) = (0, 0, Vec::new());
+    for entry in fixture["folders"].as_array().unwrap() {
+        let folder = folder(&bases, &entry[0], &entry[1]);
+        match Tokenizer::open(folder.path()) {
+            Err(error) => {
+                refused += usize::from(!entry[2].is_null());
+                if error.code() != "TOKENIZER_INVALID" {
+                    wrong.push(format!("{error}: {entry}"));
+                }
+            }
+            Ok(None) => wrong.push(format!("none: {entry}")),
+            Ok(Some(_)) if entry[2].is_null() => wrong.push(format!("read: {entry}")),
+            Ok(Some(tokenizer)) => {
+                let mut text: String = cases.iter().map(|case| made(&tokenizer, case).0).collect();
+                for (name, token) in tokenizer.named_tokens() {
+                    text += &format!("{name}={token};");
+                }
+                text += &format!("|{}|{}", tokenizer.max_length().unwrap_or(0), tokenizer.vocab_size());
+                equal += 1;
+                if entry[2] != hash(text.chars().map(u32::from)) {
+                    wrong.push(format!("differs: {entry}"));
+                }
+            }
+        }
+    }
+    let some = wrong.iter().take(40).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(wrong.is_empty(), "{} of {equal}:\n{some}", wrong.len());
+    assert!(equal >= 1000 && refused <= equal / 2, "{equal} {refused}");
+    println!("{equal} equal; {refused} refused that transformers reads");
 }

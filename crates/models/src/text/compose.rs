@@ -17,7 +17,7 @@ use crate::files::foreign;
 use crate::files::reading::{file_name, open_regular, read_json, read_text_within};
 use crate::text::classes::{Class, has_tokenizer, no_vocabulary};
 use crate::text::contradiction::{
-    check_added, check_ends, check_ids, check_model, check_parts, check_vocabulary,
+    check_added, check_ends, check_ids, check_model, check_parts, check_texts, check_vocabulary,
 };
 use crate::text::encoding::invalid;
 use crate::text::pipeline::{Parts, ends, read_model, without_ends};
@@ -79,6 +79,7 @@ pub(crate) fn open(folder: &Path) -> Result<Option<Composed>> {
         check_ids(&tokenizer, &listed.collect::<Vec<_>>(), "the vocabulary in it")?;
     }
     check_ids(&tokenizer, &special.listed, file)?;
+    check_texts(&tokenizer, &special.listed)?;
     let ends = ends(class, &tokenizer, &settings, &special, value)?;
     if let Some(value) = value {
         check_ends(class, value, &ends, &special)?;

@@ -2,10 +2,10 @@
 //! `tokenizer_config.json` says, whatever `tokenizer.json` says. Where the configuration says it, that is a rule, and
 //! followed. Where it says nothing, the class's default would silently come before what a file says: refused.
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 use serde_json::Value;
 use tokenizers::tokenizer::{Encoding, PostProcessor, Token as Piece};
-use tokenizers::{PostProcessorWrapper, Tokenizer};
+use tokenizers::{NormalizedString, Normalizer, PostProcessorWrapper, Tokenizer};
 
 use crate::text::classes::Class;
 use crate::text::encoding::invalid;
@@ -208,6 +208,27 @@ pub(crate) fn check_ids(tokenizer: &Tokenizer, listed: &[Listed], vocabulary: &s
                 "{file} and {vocabulary} contradict each other: {:?} has the id {id} there and {own} with this \
                  vocabulary",
                 token.content
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two added tokens that are the same text once it is normalised ("Covid" and "covid" in lower case): which of
+/// them a text has is chance in transformers, by the order of a hash map.
+pub(crate) fn check_texts(tokenizer: &Tokenizer, listed: &[Listed]) -> Result<()> {
+    let Some(normalizer) = tokenizer.get_normalizer() else { return Ok(()) };
+    let mut seen = AHashMap::new();
+    for (id, token) in tokenizer.get_added_tokens_decoder().iter().filter(|(_, token)| token.normalized) {
+        let mut text = NormalizedString::from(token.content.as_str());
+        normalizer.normalize(&mut text).map_err(invalid)?;
+        if let Some(other) = seen.insert(text.get().to_string(), &token.content) {
+            let file = listed.iter().find(|listed| listed.id == *id).map_or(CONFIG, |listed| listed.file);
+            let mut both = [other, &token.content];
+            both.sort();
+            return Err(ModelError::Tokenizer(format!(
+                "{file}: the added tokens {:?} and {:?} are the same text once it is normalised",
+                both[0], both[1]
             )));
         }
     }
