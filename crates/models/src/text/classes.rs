@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::files::foreign;
 use crate::text::settings::{CONFIG, JSON, Settings};
-use crate::text::special::Token;
+use crate::text::token::Token;
 use crate::{ModelError, Result};
 
 /// A class makes a pipeline of its own from a vocabulary; [`Class::Backend`] takes all of `tokenizer.json` as it is.

@@ -1,7 +1,7 @@
-//! A tokenizer from all files of a folder, as transformers 5 composes it: a vocabulary (`tokenizer.json`, or `vocab.txt`,
-//! or `vocab.json` with `merges.txt`), what is done to a text (classes.rs, pipeline.rs), and the tokens beside the
-//! vocabulary (special.rs). What files say that is neither followed nor refused has no part in ids or texts in
-//! transformers 5 either: `errors`, `never_split`, `do_basic_tokenize`, `padding_side` (nothing is padded here).
+//! A tokenizer from all files of a folder, as transformers 5 composes it: a vocabulary (`tokenizer.json`, or
+//! `vocab.txt`, or `vocab.json` with `merges.txt`), what is done to a text (classes.rs, pipeline.rs), and the tokens
+//! beside the vocabulary (special.rs). What files say that is neither followed nor refused has no part in ids or texts
+//! in transformers 5 either: `errors`, `never_split`, `do_basic_tokenize`, `padding_side` (nothing is padded here).
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +22,8 @@ use crate::text::contradiction::{
 use crate::text::encoding::invalid;
 use crate::text::pipeline::{Parts, ends, read_model, without_ends};
 use crate::text::settings::{Entries, JSON, Settings, entries};
-use crate::text::special::{Listed, Special, Token};
+use crate::text::special::{Listed, Special};
+use crate::text::token::Token;
 use crate::{ModelError, Result};
 
 /// Vocabularies of a quarter of a million tokens have some 20 MB.
@@ -85,7 +86,7 @@ pub(crate) fn open(folder: &Path) -> Result<Option<Composed>> {
         check_ends(class, value, &ends, &special)?;
     }
     tokenizer.with_post_processor(Some(ends));
-    tokenizer.set_encode_special_tokens(settings.flag_or_null("split_special_tokens", false)?);
+    tokenizer.set_encode_special_tokens(settings.flag("split_special_tokens", false)?);
     // An older file's padding and truncation are those of the program that saved it; the caller sets both here.
     let json_left = value.is_some_and(|value| value["truncation"]["direction"] == "Left");
     settings.is_left("padding_side", false)?;

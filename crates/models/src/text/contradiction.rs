@@ -11,7 +11,8 @@ use crate::text::classes::Class;
 use crate::text::encoding::invalid;
 use crate::text::pipeline::bert_normalizer;
 use crate::text::settings::{CONFIG, JSON, Settings};
-use crate::text::special::{Listed, Special, Token};
+use crate::text::special::{Listed, Special};
+use crate::text::token::Token;
 use crate::{ModelError, Result};
 
 /// `tokenizer.json` says what `class` would pass over.

@@ -8,7 +8,7 @@ use tokenizers::utils::truncation::{
 };
 use tokenizers::{Encoding, PostProcessor};
 
-use crate::{ModelError, Result, Tokenizer};
+use crate::{ModelError, Result};
 
 /// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other
 /// here.
@@ -46,17 +46,16 @@ impl From<Option<usize>> for Cut {
     }
 }
 
-/// A text or a pair, tokenised by `encode`, cut, and with its special tokens. An empty second text is a text, as for
-/// transformers in a list of pairs.
+/// A text or a pair, tokenised by `encode`, cut (`cut_left`: on the left), and with its special tokens. An empty second
+/// text is a text, as for transformers in a list of pairs.
 pub(crate) fn cut_pair(
-    tokenizer: &Tokenizer,
+    tokenizer: &tokenizers::Tokenizer,
+    cut_left: bool,
     text: &str,
     pair: Option<&str>,
     cut: &Cut,
     encode: impl Fn(&str) -> Result<Encoding>,
 ) -> Result<Encoding> {
-    let cut_left = tokenizer.cut_left();
-    let tokenizer = tokenizer.inner();
     let mut first = encode(text)?;
     let mut second = pair.map(encode).transpose()?;
     if let Some(second) = &mut second {

@@ -13,5 +13,6 @@ pub mod jinja;
 mod pipeline;
 mod settings;
 mod special;
+mod token;
 pub mod tokenizer;
 pub mod windows;

@@ -23,7 +23,8 @@ use tokenizers::{Model, NormalizerWrapper, PostProcessorWrapper, Tokenizer, deco
 use crate::text::classes::Class;
 use crate::text::encoding::invalid;
 use crate::text::settings::{JSON, Settings};
-use crate::text::special::{Special, Token};
+use crate::text::special::Special;
+use crate::text::token::Token;
 use crate::{ModelError, Result};
 
 /// What is in a `tokenizer.json` beside its model.

@@ -1,5 +1,5 @@
-//! What `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say: their fields in the order of the
-//! file, on which the ids of tokens without one hang, and with the types that transformers takes.
+//! What `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say: their fields in the order of
+//! the file, on which the ids of tokens without one hang, and with the types that transformers takes.
 
 use std::fmt;
 use std::path::Path;

@@ -202,7 +202,7 @@ impl Tokenizer {
         let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            Ok(Encoded::from(&cut_pair(self, text, pair, &cut, plain)?))
+            Ok(Encoded::from(&cut_pair(self.inner(), self.cut_left(), text, pair, &cut, plain)?))
         })
     }
 
