@@ -39,6 +39,21 @@ describe("a task", () => {
     assert.equal(bert.classify, bert.classify);
   });
 
+  test("takes an empty second text for a text, and a text beside pairs for one text", async () => {
+    await using bert = await open("reranker");
+    const { ids } = await bert.encode("the cat");
+    const sep = ids.at(-1)!;
+    const pair = await bert.encode({ text: "the cat", textPair: "" });
+    assert.deepEqual([...pair.ids], [...ids, sep]);
+    assert.deepEqual([...pair.typeIds], [...ids.map(() => 0), 1]);
+    const [alone, empty] = await bert.classify(["the cat", { text: "the cat", textPair: "" }]);
+    assert.deepEqual(alone, await bert.classify("the cat"));
+    assert.notEqual(empty!.score, alone!.score);
+    const [reranked] = await bert.rerank({ query: "the cat", documents: [""] }, { functionToApply: "none" });
+    const { logits } = await bert.forward({ text: "the cat", textPair: "" });
+    assert.equal(reranked!.score, logits!.data[0]);
+  });
+
   test("has defaults, which a call's own options override", async () => {
     await using classify = await pipeline("text-classification", folder("classify"), { topK: 3, threads: 1 });
     assert.equal(((await classify("a")) as unknown as unknown[]).length, 3);

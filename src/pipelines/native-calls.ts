@@ -45,12 +45,12 @@ export function inCalls<T, P, R>(
 export const weighText = (text: string | TextPair): number =>
   typeof text === "string" ? text.length : text.text.length + text.textPair.length;
 
-/** Texts or pairs as columns; a text beside pairs is a pair with an empty second text, which is none. */
+/** Texts or pairs as columns; a text beside pairs has no second text, which is another thing than an empty one. */
 export function columns(texts: readonly (string | TextPair)[]): NativeTexts {
   if (texts.every((text) => typeof text === "string")) return { texts: texts.slice() as string[] };
   return {
     texts: texts.map((text) => (typeof text === "string" ? text : text.text)),
-    pairs: texts.map((text) => (typeof text === "string" ? "" : text.textPair)),
+    pairs: texts.map((text) => (typeof text === "string" ? undefined : text.textPair)),
   };
 }
 

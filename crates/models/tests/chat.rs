@@ -152,8 +152,10 @@ fn the_files_of_a_folder_give_the_template_that_transformers_takes() {
             let text = content.as_str().map_or_else(|| content.to_string(), str::to_string);
             std::fs::write(folder.path().join(name), text).unwrap();
         }
+        std::fs::copy(fixtures().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
         let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
-        let text = template.text(&tokenizer(), &hello(), POSITIONS).unwrap().text;
+        let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
+        let text = template.text(&tokenizer, &hello(), POSITIONS).unwrap().text;
         assert_eq!(text, case["text"].as_str().unwrap(), "{}", case["files"]);
     }
 }

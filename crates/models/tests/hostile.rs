@@ -146,6 +146,8 @@ fn a_tokenizer_that_panics() {
         "normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"},"pre_tokenizer":null,"post_processor":null,
         "decoder":null,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#;
     std::fs::write(folder.path().join("tokenizer.json"), json).unwrap();
+    let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), class).unwrap();
     assert_eq!(gpt2_code(folder.path()), "TOKENIZER_INVALID");
 }
 

@@ -226,7 +226,8 @@ impl ScoreOptions {
 #[napi(object, object_to_js = false)]
 pub struct Texts {
     pub texts: Option<Vec<String>>,
-    pub pairs: Option<Vec<String>>,
+    /// `None`: a text alone; an empty second text is a text.
+    pub pairs: Option<Vec<Option<String>>>,
     pub ids: Option<Vec<Uint32Array>>,
     pub pair_ids: Option<Vec<Uint32Array>>,
     pub type_ids: Option<Vec<Uint32Array>>,
@@ -241,7 +242,13 @@ impl From<Texts> for Vec<EncoderText> {
             return ids.zip(pairs).map(|(ids, pair)| EncoderText::IdPair(ids, pair)).collect();
         }
         match (from.pairs, from.type_ids) {
-            (Some(pairs), _) => texts.zip(pairs).map(|(text, pair)| EncoderText::Pair(text, pair)).collect(),
+            (Some(pairs), _) => {
+                let read = |(text, pair)| match pair {
+                    Some(pair) => EncoderText::Pair(text, pair),
+                    None => EncoderText::Single(text),
+                };
+                texts.zip(pairs).map(read).collect()
+            }
             (None, Some(types)) => ids
                 .zip(types)
                 .map(|(ids, types)| {

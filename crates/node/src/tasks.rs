@@ -108,7 +108,11 @@ impl Encoder {
             impossible: answering.impossible,
             align_to_words: answering.align_to_words,
         };
-        let questions = texts.texts.into_iter().flatten().zip(texts.pairs.into_iter().flatten());
+        let questions = texts
+            .texts
+            .into_iter()
+            .flatten()
+            .zip(texts.pairs.into_iter().flatten().map(Option::unwrap_or_default));
         let questions = questions.map(|(question, context)| Question { question, context }).collect();
         let done = mailbox.cancellable(id, cancel, |answers: Vec<_>| Answer::of::<PackedAnswers>(answers));
         self.encoder.answer(questions, options, cancel.control(progress), done);

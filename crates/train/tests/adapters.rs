@@ -51,6 +51,8 @@ fn base() -> tempfile::TempDir {
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" },
     });
     fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let class = json!({ "tokenizer_class": "PreTrainedTokenizerFast" });
+    fs::write(folder.path().join("tokenizer_config.json"), class.to_string()).unwrap();
     folder
 }
 

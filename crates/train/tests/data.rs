@@ -38,6 +38,8 @@ impl Bench {
         let mut seen = std::collections::HashSet::new();
         words.retain(|word| seen.insert(word.clone()));
         std::fs::write(folder.path().join("vocab.txt"), words.join("\n")).unwrap();
+        let class = r#"{"tokenizer_class": "BertTokenizer"}"#;
+        std::fs::write(folder.path().join("tokenizer_config.json"), class).unwrap();
         let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
         Self { folder, tokenizer, eos: None }
     }

@@ -4,6 +4,7 @@ mod support;
 
 use std::path::Path;
 
+use candlewick_models::Tokenizer;
 use candlewick_train::TrainError;
 use candlewick_train::trainer::Event;
 use serde_json::{Value, json};
@@ -248,4 +249,30 @@ fn what_is_wrong_is_known_before_the_first_step() {
         "DATA_NOT_FOUND"
     );
     assert_eq!(code("text-generation", json!({ "fromScratch": false })), "MODEL_NOT_FOUND");
+}
+
+/// A tokenizer of which no file says what it is, beside a configuration that would stand for another.
+#[test]
+fn what_is_saved_has_the_tokenizer_that_it_was_trained_with() {
+    let folder = folder("bert");
+    let path = |name: &str| folder.path().join(name);
+    let config: Value = serde_json::from_slice(&std::fs::read(path("config.json")).unwrap()).unwrap();
+    for name in ["config.json", "tokenizer_config.json"] {
+        std::fs::remove_file(path(name)).unwrap();
+    }
+    std::fs::write(path("added_tokens.json"), r#"{"the": 33}"#).unwrap();
+    std::fs::write(path("special_tokens_map.json"), r#"{"pad_token": "[PAD]"}"#).unwrap();
+    let ids = |folder: &Path| {
+        let tokenizer = Tokenizer::open(folder).unwrap().unwrap();
+        tokenizer.encode("the cat sees.", true).unwrap()
+    };
+    let trained_with = ids(folder.path());
+    assert!(trained_with.contains(&33), "{trained_with:?}");
+    let output = tempfile::tempdir().unwrap();
+    let mut config = config;
+    config["vocab_size"] = json!(34);
+    let more = json!({ "config": config, "epochs": 1.0 });
+    run(&options(folder.path(), output.path(), "text-classification", more), None).1.unwrap();
+    assert!(output.path().join("config.json").is_file());
+    assert_eq!(ids(output.path()), trained_with);
 }

@@ -358,6 +358,7 @@ test("adapters are models by their names, beside their base", async () => {
   // A word of one letter for each id.
   const words = Array.from({ length: vocab_size }, (_, id) => [String.fromCodePoint(0x4e00 + id), id]);
   writeFileSync(join(folder, "tokenizer.json"), JSON.stringify({ model: { type: "WordLevel", vocab: Object.fromEntries(words), unk_token: words[0]![0] } }));
+  writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify({ tokenizer_class: "PreTrainedTokenizerFast" }));
   const adapters = { all: join(fixturePath("adapters"), "all"), stabilised: join(fixturePath("adapters"), "stabilised") };
   const base = await loadGPT2(folder, { dtype: "f32", adapters });
   await using server = await startServer({ models: { base } });

@@ -109,8 +109,12 @@ impl ModelFolder {
         Self { path, root, over: None, adapter: None, config: empty.clone(), generation: empty }
     }
 
-    /// Where the file `name` is, if it is there: the adapter's own comes first.
+    /// Where the file `name` is, if it is there: the adapter's own comes first. A tokenizer's files are all of one
+    /// folder.
     pub fn file(&self, name: &str) -> PathBuf {
+        if Tokenizer::FILES.contains(&name) {
+            return self.tokenizer_folder().join(name);
+        }
         let own = self.over.as_ref().map(|over| over.join(name)).filter(|own| own.is_file());
         own.unwrap_or_else(|| self.path.join(name))
     }
@@ -164,9 +168,18 @@ impl ModelFolder {
         self.over.is_some()
     }
 
+    /// Where the tokenizer is: an adapter with one has its own.
+    fn tokenizer_folder(&self) -> &Path {
+        self.over.as_deref().filter(|over| Tokenizer::is_in(over)).unwrap_or(&self.path)
+    }
+
+    /// transformers' name for what the tokenizer is (`BertTokenizer`), if there is one.
+    pub fn tokenizer_class(&self) -> Result<Option<&'static str>> {
+        Tokenizer::class_in(self.tokenizer_folder())
+    }
+
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        let own = self.over.as_deref().map(Tokenizer::open).transpose()?.flatten();
-        let found = if own.is_some() { own } else { Tokenizer::open(&self.path)? };
+        let found = Tokenizer::open(self.tokenizer_folder())?;
         Ok(if found.is_some() && !self.gives_token_types()? { found.map(Tokenizer::untyped) } else { found })
     }
 
@@ -199,8 +212,7 @@ impl ModelFolder {
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
         if let Some(over) = &self.over {
             let own = ChatTemplate::open(over)?;
-            let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|name| over.join(name).is_file());
-            if own.is_some() || has_tokenizer {
+            if own.is_some() || Tokenizer::is_in(over) {
                 return Ok(own);
             }
         }

@@ -1,5 +1,4 @@
-//! How a BERT is meant to be used, as its folder says: `config.json`, `tokenizer_config.json`, and
-//! sentence-transformers' files.
+//! How a BERT is meant to be used, as its folder says: `config.json`, its tokenizer, and sentence-transformers' files.
 //!
 //! What is absent has the default that transformers and sentence-transformers have; what is there must be of its type.
 //! A part that is whole but not supported (such as a module that we lack) is kept by name, so that a task that needs it
@@ -16,7 +15,7 @@ use crate::files::folder::ModelFolder;
 use crate::files::modules::{Module, ModuleKind, TRANSFORMER_CONFIGS};
 use crate::files::reading::{optional, read_json_if_any, short, wrong};
 use crate::files::sentences::{read_layers, unsupported_transformer};
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, Tokenizer};
 
 const SENTENCES: &str = "config_sentence_transformers.json";
 
@@ -62,19 +61,14 @@ pub struct EncoderUsage {
 }
 
 impl EncoderUsage {
-    pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let object = |name: &str| read_json_if_any(&folder.file(name));
-        let (config, tokenizer) = (&folder.config, object("tokenizer_config.json")?);
-        let special = object("special_tokens_map.json")?;
-        let mask = |file: &Value, name: &str| token(&file["mask_token"], name, "mask_token");
+    /// `tokenizer`: the folder's, which knows what its own files say of it.
+    pub fn from_folder(folder: &ModelFolder, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        let config = &folder.config;
         let mut usage = Self {
             // `config.rs` has refused one that there is not.
             problem_type: optional(config, "config.json", "problem_type")?,
-            tokenizer_max_length: length(&tokenizer, "tokenizer_config.json", "model_max_length")?,
-            mask_token: match mask(&tokenizer, "tokenizer_config.json")? {
-                Some(token) => Some(token),
-                None => mask(&special, "special_tokens_map.json")?,
-            },
+            tokenizer_max_length: tokenizer.and_then(Tokenizer::max_length),
+            mask_token: tokenizer.and_then(Tokenizer::mask_token).map(str::to_string),
             ..Self::default()
         };
         let modules = folder.modules()?;
@@ -172,16 +166,6 @@ fn cross_encoder_activation(config: &Value, sentences: &Value, kind: Option<&str
         }
         Some(object) if object.get("activation_fn").is_some() => optional(object, file, "activation_fn"),
         _ => optional(config, "config.json", "sbert_ce_default_activation_function"),
-    }
-}
-
-/// A token as text, or as an object with its `content`.
-fn token(value: &Value, file: &str, field: &str) -> Result<Option<String>> {
-    match value {
-        Value::Object(_) => optional(value, &format!("{file}: {field}"), "content"),
-        Value::Null => Ok(None),
-        Value::String(token) => Ok(Some(token.clone())),
-        other => Err(wrong(file, field, &format!("{} is no token", short(other)))),
     }
 }
 

@@ -51,7 +51,7 @@ pub struct ChatTemplate {
     source: String,
     /// A template that is no Jinja hinders nothing but conversations.
     jinja: Result<Jinja, Failure>,
-    /// `bos_token`, `eos_token` and the others that the tokenizer's files name.
+    /// `bos_token`, `eos_token` and the others that a GGUF file names; of a folder, the tokenizer has them.
     tokens: Vec<(String, String)>,
 }
 
@@ -88,11 +88,7 @@ impl ChatTemplate {
                 ),
             )
         })?;
-        let map_path = folder.join("special_tokens_map.json");
-        // As transformers: the map is older than the configuration's own list of added tokens.
-        let is_old = config.get("added_tokens_decoder").is_none();
-        let map = if is_old && map_path.is_file() { read_json(&map_path)? } else { Value::Null };
-        Ok(Some(Self::new(file_name(&path), source, special_tokens(&config, &map))))
+        Ok(Some(Self::new(file_name(&path), source, Vec::new())))
     }
 
     pub(crate) fn from_gguf(gguf: &Gguf) -> Result<Option<Self>> {
@@ -123,7 +119,7 @@ impl ChatTemplate {
         let control = self.control_tokens(tokenizer);
         let contents = || request.messages.iter().map(|message| message.content.as_str());
         if !contents().any(|content| control.iter().any(|token| content.contains(*token))) {
-            let text = self.render(request, positions, str::to_string)?;
+            let text = self.render(tokenizer, request, positions, str::to_string)?;
             return Ok(ChatText { text, marks: None });
         }
         let free =
@@ -134,7 +130,7 @@ impl ChatTemplate {
                 "messages with the name of a special token and all of Unicode's noncharacters".into(),
             )
         })?;
-        let text = self.render(request, positions, |content| mark(content, &control, marks))?;
+        let text = self.render(tokenizer, request, positions, |content| mark(content, &control, marks))?;
         Ok(ChatText { text, marks: Some(marks) })
     }
 
@@ -144,7 +140,7 @@ impl ChatTemplate {
         let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
         let messages = vec![message("user", "Hello"), message("assistant", SAID)];
         let request = ChatRequest { messages, add_generation_prompt: false, now: 0 };
-        let text = self.render(&request, positions, str::to_string).ok()?;
+        let text = self.render(tokenizer, &request, positions, str::to_string).ok()?;
         let after = text[text.rfind(SAID)? + SAID.len()..].trim_start();
         let control = self.control_tokens(tokenizer);
         // Of `</s>` and `</s><s>` the longer one, if both are tokens.
@@ -166,6 +162,7 @@ impl ChatTemplate {
 
     fn render(
         &self,
+        tokenizer: &Tokenizer,
         request: &ChatRequest,
         positions: usize,
         content: impl Fn(&str) -> String,
@@ -186,8 +183,9 @@ impl ChatTemplate {
             work: WORK + WORK_A_MESSAGE * messages.len() as u64 + bytes as u64,
             output: OUTPUT + 64 * positions + 4 * bytes,
         };
+        let named = if self.tokens.is_empty() { tokenizer.named_tokens() } else { &self.tokens };
         let rendered =
-            jinja.render(&messages, request.add_generation_prompt, &self.tokens, limits, Moment(request.now));
+            jinja.render(&messages, request.add_generation_prompt, named, limits, Moment(request.now));
         rendered.map_err(|failure| match failure {
             Failure::Refused(message) => {
                 ModelError::Input(format!("the chat template refuses the messages: {message}"))
@@ -210,39 +208,6 @@ fn default_of(given: &Value) -> Option<String> {
         one => one,
     };
     source.as_str().map(str::to_string)
-}
-
-/// transformers' `special_tokens_map`: what the files name, over the defaults of GPT-2's own tokenizer.
-fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
-    let content = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_string);
-    let mut tokens: Vec<(String, String)> = Vec::new();
-    let mut put = |name: &str, token: Option<String>| {
-        tokens.retain(|(own, _)| own != name);
-        tokens.extend(token.map(|token| (name.to_string(), token)));
-    };
-    let class = config["tokenizer_class"].as_str().unwrap_or("GPT2Tokenizer");
-    if class.starts_with("GPT2Tokenizer") {
-        for name in ["bos_token", "eos_token", "unk_token"] {
-            put(name, Some("<|endoftext|>".into()));
-        }
-    }
-    const NAMES: [&str; 7] =
-        ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-    for file in [config, map] {
-        for (name, value) in file.as_object().into_iter().flatten() {
-            // A model's own, such as `image_token`, are strings.
-            let own = name.ends_with("_token") && value.is_string();
-            if NAMES.contains(&name.as_str()) || own {
-                put(name, content(value));
-            }
-            if name == "extra_special_tokens" {
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    put(name, content(value));
-                }
-            }
-        }
-    }
-    tokens
 }
 
 /// The content with the names of control tokens (longest first) between marks.

@@ -3,7 +3,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::utils::truncation::{
+    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
 use tokenizers::{Encoding, PostProcessor};
 
 use crate::{ModelError, Result};
@@ -44,23 +46,24 @@ impl From<Option<usize>> for Cut {
     }
 }
 
-/// A text or a pair, tokenised by `encode`, cut, and with its special tokens. An empty second text is none, as in
-/// transformers.
+/// A text or a pair, tokenised by `encode`, cut (`cut_left`: on the left), and with its special tokens. An empty second
+/// text is a text, as for transformers in a list of pairs.
 pub(crate) fn cut_pair(
     tokenizer: &tokenizers::Tokenizer,
+    cut_left: bool,
     text: &str,
     pair: Option<&str>,
     cut: &Cut,
     encode: impl Fn(&str) -> Result<Encoding>,
 ) -> Result<Encoding> {
-    let pair = pair.filter(|pair| !pair.is_empty());
     let (first, second) = (encode(text)?, pair.map(encode).transpose()?);
-    cut_encodings(tokenizer, first, second, cut)
+    cut_encodings(tokenizer, cut_left, first, second, cut)
 }
 
 /// The same of what was tokenised already.
 pub(crate) fn cut_encodings(
     tokenizer: &tokenizers::Tokenizer,
+    cut_left: bool,
     mut first: Encoding,
     mut second: Option<Encoding>,
     cut: &Cut,
@@ -85,7 +88,7 @@ pub(crate) fn cut_encodings(
                 Truncation::First => TruncationStrategy::OnlyFirst,
                 Truncation::Second => TruncationStrategy::OnlySecond,
             },
-            ..Default::default()
+            direction: if cut_left { TruncationDirection::Left } else { TruncationDirection::Right },
         };
         if can_cut(cut, room, lengths)? {
             (first, second) = truncate_encodings(first, second, &params).map_err(invalid)?;

@@ -194,7 +194,7 @@ fn build(metadata: &Metadata, tokens: &[String], types: &[TokenType], named: &Na
         let both = before.into_iter().chain([PostProcessorWrapper::Template(frame)]);
         tokenizer.with_post_processor(Some(PostProcessorWrapper::Sequence(Sequence::new(both.collect()))));
     }
-    Tokenizer::new(tokenizer, false).map(Tokenizer::with_plain_added_tokens)
+    Ok(Tokenizer::new(tokenizer, false).with_plain_added_tokens())
 }
 
 /// Refuses keys that nothing here reads, and flags that ask for what nothing here does.

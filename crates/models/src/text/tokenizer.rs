@@ -1,27 +1,20 @@
-//! Text to ids and back, through the `tokenizers` crate: `tokenizer.json`, GPT-2's `vocab.json` + `merges.txt`, BERT's
-//! `vocab.txt`, or a GGUF file's metadata.
+//! Text to ids and back, through the `tokenizers` crate: by a folder's files (compose.rs) or a GGUF file's metadata.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
-use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
     AddedToken, DecoderWrapper, Encoding, Model, NormalizedString, Normalizer, OffsetType,
-    PreTokenizedString, PreTokenizer, Token, decoders,
+    PreTokenizedString, PreTokenizer, Token,
 };
 
-use crate::files::foreign;
-use crate::files::reading::{file_name, read_json};
+use crate::Result;
+use crate::text::classes;
+use crate::text::compose::{self, Composed};
 use crate::text::encoding::{Cut, cut_encodings, cut_pair, guarded, invalid};
-use crate::{ModelError, Result};
 
 /// A tokenizer, shared by reference: cloning it is free.
 #[derive(Clone)]
@@ -45,6 +38,35 @@ struct Inner {
     /// `decode` takes added tokens as the text that they are. Else it does as the `tokenizers` crate, which reads an
     /// "é" in their names as a byte.
     plain_added: bool,
+    /// Tokens by name, as the files and the tokenizer's class have them: `mask_token`, `[MASK]`.
+    named: Vec<(String, String)>,
+    max_length: Option<usize>,
+    cut_left: bool,
+}
+
+impl Inner {
+    fn new(composed: Composed) -> Self {
+        let Composed { tokenizer, named, clean_up, max_length, cut_left } = composed;
+        let vocab = tokenizer.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        let decoder = tokenizer.get_added_tokens_decoder();
+        let added: HashMap<_, _> = decoder.iter().map(|(&id, token)| (id, token.content.clone())).collect();
+        let special = decoder.iter().filter(|(_, token)| token.special);
+        let special = special.map(|(&id, token)| (id, token.content.clone())).collect();
+        let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        Self {
+            tokenizer,
+            vocab_size,
+            special,
+            added,
+            byte_level,
+            clean_up,
+            plain_added: false,
+            named,
+            max_length,
+            cut_left,
+        }
+    }
 }
 
 /// The ids of a text or a pair of texts, and which text each belongs to; both (T).
@@ -54,69 +76,42 @@ pub struct Encoded {
     pub type_ids: Vec<u32>,
 }
 
-/// Why a tokenizer's file could not be read: what it is instead, or else `error`.
-fn foreign_or(path: &Path, error: impl std::fmt::Display) -> ModelError {
-    let name = file_name(path);
-    let found = std::fs::File::open(path).ok().and_then(|file| foreign::content_of(&file));
-    ModelError::Tokenizer(format!("{name}: {}", found.unwrap_or_else(|| error.to_string())))
-}
-
 impl Tokenizer {
+    /// Every file that may have a part in a tokenizer; SentencePiece's own, which are for other programs, among them.
+    pub const FILES: [&str; 9] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+        "sentencepiece.bpe.model",
+        "spiece.model",
+    ];
+
+    /// Whether a folder has a vocabulary.
+    pub fn is_in(folder: &Path) -> bool {
+        classes::has_tokenizer(folder)
+    }
+
+    /// transformers' name for the tokenizer of a folder (`BertTokenizer`), if it has one.
+    pub fn class_in(folder: &Path) -> Result<Option<&'static str>> {
+        compose::class_in(folder)
+    }
+
     /// The tokenizer of a model's folder, or `None` where it has no tokenizer's files.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
-        guarded(|| Self::read(folder))
-    }
-
-    fn read(folder: &Path) -> Result<Option<Self>> {
-        let config_path = folder.join("tokenizer_config.json");
-        let config = if config_path.is_file() { read_json(&config_path)? } else { Value::Null };
-        let json = folder.join("tokenizer.json");
-        let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-        let words = folder.join("vocab.txt");
-        for path in [&vocab, &words].into_iter().filter(|path| !json.is_file() && path.is_file()) {
-            let found = std::fs::File::open(path).ok().and_then(|file| foreign::content_of(&file));
-            found.map_or(Ok(()), |reason| {
-                Err(ModelError::Tokenizer(format!("{}: {reason}", file_name(path))))
-            })?;
-        }
-        let tokenizer = if json.is_file() {
-            tokenizers::Tokenizer::from_file(&json).map_err(|error| foreign_or(&json, error))?
-        } else if vocab.is_file() && merges.is_file() {
-            byte_level_bpe(&vocab, &merges, &config)?
-        } else if words.is_file() {
-            word_piece(&words, &config)?
-        } else {
-            return Ok(None);
-        };
-        let clean_up = config["clean_up_tokenization_spaces"] == true;
-        Self::new(tokenizer, clean_up).map(Some)
-    }
-
-    pub(super) fn new(mut tokenizer: tokenizers::Tokenizer, clean_up: bool) -> Result<Self> {
-        // A tokenizer.json may hold the padding and truncation of the program that saved it. Here the caller sets both.
-        tokenizer.with_truncation(None).map_err(invalid)?;
-        tokenizer.with_padding(None);
-        let vocab = tokenizer.get_vocab(true);
-        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
-        let decoder = tokenizer.get_added_tokens_decoder();
-        let added: HashMap<_, _> = decoder.iter().map(|(&id, token)| (id, token.content.clone())).collect();
-        let special = decoder.iter().filter(|(_, token)| token.special);
-        let special = special.map(|(&id, token)| (id, token.content.clone())).collect();
-        let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
-        let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-        Ok(Self {
-            untyped: false,
-            inner: Arc::new(Inner {
-                tokenizer,
-                vocab_size,
-                special,
-                added,
-                byte_level,
-                clean_up,
-                plain_added: false,
-            }),
+        guarded(|| {
+            let composed = compose::open(folder)?;
+            Ok(composed.map(|composed| Self { inner: Arc::new(Inner::new(composed)), untyped: false }))
         })
+    }
+
+    /// A tokenizer of which nothing else is said. `clean_up` as transformers' `clean_up_tokenization_spaces`.
+    pub(super) fn new(tokenizer: tokenizers::Tokenizer, clean_up: bool) -> Self {
+        let composed = Composed { tokenizer, named: Vec::new(), clean_up, max_length: None, cut_left: false };
+        Self { inner: Arc::new(Inner::new(composed)), untyped: false }
     }
 
     /// From now on `decode` gives added tokens as the text that they are, as llama.cpp does.
@@ -174,13 +169,33 @@ impl Tokenizer {
         self.inner.added.iter().map(|(id, name)| (name.as_str(), self.inner.special.contains_key(id)))
     }
 
-    /// A text or a pair with its special tokens, cut on the right. An empty second text is none, as in transformers.
+    /// Tokens by the names of their parts (`mask_token`), as the folder's files and the tokenizer's class have them.
+    pub fn named_tokens(&self) -> &[(String, String)] {
+        &self.inner.named
+    }
+
+    /// The token that stands for what is to be filled in (`[MASK]`).
+    pub fn mask_token(&self) -> Option<&str> {
+        self.inner.named.iter().find(|(name, _)| name == "mask_token").map(|(_, token)| token.as_str())
+    }
+
+    /// Tokens that texts are cut to, special ones included (`model_max_length`); `None`: the files do not say.
+    pub fn max_length(&self) -> Option<usize> {
+        self.inner.max_length
+    }
+
+    /// Which end of a text is cut off (`truncation_side`).
+    pub(crate) fn cut_left(&self) -> bool {
+        self.inner.cut_left
+    }
+
+    /// A text or a pair with its special tokens, cut on the side that the tokenizer's files say. An empty second text
+    /// is a text.
     pub fn encode_pair(&self, text: &str, pair: Option<&str>, cut: impl Into<Cut>) -> Result<Encoded> {
         let cut = cut.into();
         guarded(|| {
             let plain = |text: &str| self.inner.tokenizer.encode_fast(text, false).map_err(invalid);
-            let encoding = cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?;
-            Ok(self.encoded(&encoding))
+            Ok(self.encoded(&cut_pair(self.inner(), self.cut_left(), text, pair, &cut, plain)?))
         })
     }
 
@@ -190,7 +205,7 @@ impl Tokenizer {
         let encoding = |ids: &[u32]| Encoding::from_tokens(ids.iter().map(token).collect(), 0);
         guarded(|| {
             let (first, second) = (encoding(ids), Some(encoding(pair)));
-            let encoding = cut_encodings(&self.inner.tokenizer, first, second, &cut.into())?;
+            let encoding = cut_encodings(self.inner(), self.cut_left(), first, second, &cut.into())?;
             Ok(self.encoded(&encoding))
         })
     }
@@ -274,22 +289,6 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// A special token's text: a string, or an object with `content`.
-fn special_token(config: &Value, key: &str, default: &str) -> String {
-    let value = &config[key];
-    value.as_str().or_else(|| value["content"].as_str()).unwrap_or(default).to_string()
-}
-
-fn byte_level_bpe(vocab: &Path, merges: &Path, config: &Value) -> Result<tokenizers::Tokenizer> {
-    let path = |p: &Path| p.to_string_lossy().into_owned();
-    let model = BPE::from_file(&path(vocab), &path(merges)).build().map_err(invalid)?;
-    let mut special = ["unk_token", "bos_token", "eos_token"]
-        .map(|key| AddedToken::from(special_token(config, key, "<|endoftext|>"), true))
-        .to_vec();
-    special.dedup();
-    byte_level(model, config["add_prefix_space"].as_bool().unwrap_or(false), special)
-}
-
 pub(super) fn byte_level(
     model: BPE,
     prefix_space: bool,
@@ -299,41 +298,6 @@ pub(super) fn byte_level(
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     tokenizer.with_post_processor(Some(ByteLevel::new(true, false, true)));
-    tokenizer.add_special_tokens(special).map_err(invalid)?;
-    Ok(tokenizer)
-}
-
-fn word_piece(vocab: &Path, config: &Value) -> Result<tokenizers::Tokenizer> {
-    let flag = |key: &str| config[key].as_bool();
-    let [unk, sep, pad, cls, mask] = [
-        ("unk_token", "[UNK]"),
-        ("sep_token", "[SEP]"),
-        ("pad_token", "[PAD]"),
-        ("cls_token", "[CLS]"),
-        ("mask_token", "[MASK]"),
-    ]
-    .map(|(key, default)| special_token(config, key, default));
-    let model =
-        WordPiece::from_file(&vocab.to_string_lossy()).unk_token(unk.clone()).build().map_err(invalid)?;
-    let mut tokenizer = tokenizers::Tokenizer::new(model);
-    let lowercase = flag("do_lower_case").unwrap_or(true);
-    let chinese = flag("tokenize_chinese_chars").unwrap_or(true);
-    let normalizer = BertNormalizer::new(true, chinese, flag("strip_accents"), lowercase);
-    tokenizer.with_normalizer(Some(normalizer)).map_err(invalid)?;
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    tokenizer.with_decoder(Some(decoders::wordpiece::WordPiece::new("##".into(), true)));
-    let id = |token: &str| {
-        tokenizer.token_to_id(token).ok_or_else(|| ModelError::Tokenizer(format!("vocab.txt has no {token}")))
-    };
-    let template = TemplateProcessing::builder()
-        .try_single(format!("{cls}:0 $A:0 {sep}:0"))
-        .and_then(|b| b.try_pair(format!("{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1")))
-        .map_err(invalid)?
-        .special_tokens(vec![(cls.clone(), id(&cls)?), (sep.clone(), id(&sep)?)])
-        .build()
-        .map_err(invalid)?;
-    tokenizer.with_post_processor(Some(template));
-    let special = [unk, sep, pad, cls, mask].map(|token| AddedToken::from(token, true));
     tokenizer.add_special_tokens(special).map_err(invalid)?;
     Ok(tokenizer)
 }

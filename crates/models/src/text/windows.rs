@@ -26,7 +26,7 @@ impl Tokenizer {
     /// A text or a pair with offsets, as one window or, with a stride, as many as it takes.
     pub fn windows(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<Vec<Window>> {
         guarded(|| {
-            let encoding = cut_pair(self.inner(), text, pair, cut, |text| {
+            let encoding = cut_pair(self.inner(), self.cut_left(), text, pair, cut, |text| {
                 self.inner().encode(text, false).map_err(invalid)
             })?;
             let texts = [text, pair.unwrap_or_default()].map(Positions::new);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use candlewick_models::{ModelFolder, SentenceFile};
+use candlewick_models::{ModelFolder, SentenceFile, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Opened, Task};
@@ -11,19 +11,8 @@ use crate::{Result, TrainError};
 
 pub(super) const WEIGHTS: &str = "model.safetensors";
 
-/// Other files of a model, copied unchanged.
-const SIDE_FILES: [&str; 10] = [
-    "chat_template.jinja",
-    "chat_template.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-];
+/// Other files of a model beside its tokenizer's, copied unchanged.
+const SIDE_FILES: [&str; 3] = ["chat_template.jinja", "chat_template.json", "generation_config.json"];
 
 /// `value` as an object, which it becomes if it is none.
 fn object(value: &mut Value) -> &mut Map<String, Value> {
@@ -93,17 +82,49 @@ pub(super) fn without_chat_template(files: Vec<(String, Vec<u8>)>) -> Result<Vec
 }
 
 pub(super) fn side_files(folder: &ModelFolder) -> Result<Vec<(String, Vec<u8>)>> {
-    let there = SIDE_FILES.iter().map(|name| (name.to_string(), folder.file(name)));
-    let there = there.filter(|(_, path)| path.is_file()).map(|(name, path)| (name, SentenceFile::Copy(path)));
-    there
-        .chain(folder.sentence_files()?)
-        .map(|(name, file)| {
-            let bytes = match file {
-                SentenceFile::Copy(path) => fs::read(&path).map_err(|error| TrainError::io(&path, &error))?,
-                SentenceFile::List(list) => serde_json::to_vec_pretty(&list)
-                    .map_err(|error| TrainError::Internal(format!("{name}: {error}")))?,
-            };
-            Ok((name, bytes))
-        })
-        .collect()
+    let names = Tokenizer::FILES.iter().chain(&SIDE_FILES).map(|name| (name.to_string(), folder.file(name)));
+    let there = names.filter(|(_, path)| path.is_file()).map(|(name, path)| (name, SentenceFile::Copy(path)));
+    let read = |(name, file): (String, SentenceFile)| {
+        let bytes = match file {
+            SentenceFile::Copy(path) => fs::read(&path).map_err(|error| TrainError::io(&path, &error))?,
+            SentenceFile::List(list) => serde_json::to_vec_pretty(&list)
+                .map_err(|error| TrainError::Internal(format!("{name}: {error}")))?,
+        };
+        Ok((name, bytes))
+    };
+    let mut files = there.chain(folder.sentence_files()?).map(read).collect::<Result<Vec<_>>>()?;
+    if let Some(class) = folder.tokenizer_class()? {
+        with_tokenizer_class(&mut files, class)?;
+    }
+    Ok(files)
+}
+
+/// Says in `tokenizer_config.json` of which class the tokenizer is, where it does not. The files of a tokenizer go to
+/// another folder here, whose `config.json` may stand for another class.
+fn with_tokenizer_class(files: &mut Vec<(String, Vec<u8>)>, class: &str) -> Result<()> {
+    const NAME: &str = "tokenizer_config.json";
+    let at = files.iter().position(|(name, _)| name == NAME).unwrap_or_else(|| {
+        files.push((NAME.into(), b"{}".to_vec()));
+        files.len() - 1
+    });
+    let bytes = &mut files[at].1;
+    // Loading has read it.
+    let broken = |error: serde_json::Error| TrainError::Internal(format!("{NAME}: {error}"));
+    let mut config: Value = serde_json::from_slice(bytes).map_err(broken)?;
+    let fields = object(&mut config);
+    match fields.get("tokenizer_class") {
+        Some(Value::Null) => {
+            fields.insert("tokenizer_class".into(), json!(class));
+            *bytes = serde_json::to_vec_pretty(&config).map_err(broken)?;
+        }
+        Some(_) => {}
+        // As text: on the order of the other fields ids of tokens may hang.
+        None => {
+            let open = bytes.iter().position(|byte| *byte == b'{').unwrap_or_default();
+            let comma = if fields.is_empty() { "" } else { "," };
+            let field = format!("\n  \"tokenizer_class\": {}{comma}", json!(class));
+            bytes.splice(open + 1..open + 1, field.into_bytes());
+        }
+    }
+    Ok(())
 }

@@ -100,7 +100,7 @@ impl Opening {
 
 /// Refuses models whose vectors are not means of token vectors: the loss is computed on means.
 fn pools_by_mean(folder: &ModelFolder) -> Result<()> {
-    let usage = EncoderUsage::from_folder(folder)?;
+    let usage = EncoderUsage::from_folder(folder, None)?;
     let other = match (&usage.unsupported_module, &usage.pooling.modes[..]) {
         (Some(module), _) => module.clone(),
         (None, _) if !usage.layers.is_empty() => "layers behind its pooling".into(),

@@ -94,6 +94,7 @@ pub fn folder(kind: &str) -> tempfile::TempDir {
     };
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
     write("tokenizer.json", tokenizer.to_string());
+    write("tokenizer_config.json", json!({ "tokenizer_class": "PreTrainedTokenizerFast" }).to_string());
     write("config.json", config.to_string());
     let sentence = |i: usize| {
         let word = |n: usize| ["the cat", "a dog", "my bird", "one fish"][(i * 7 + n) % 4];
