@@ -29,8 +29,9 @@ export type BERTHead =
   /** (T, 2): where the answer starts, where it ends. */
   | "question-answering";
 
-/** What is known about a loaded BERT. */
+/** What is known about a loaded BERT, or another encoder of its family. */
 export interface BERTInfo {
+  /** `"bert"`, `"distilbert"`, `"roberta"`, `"xlm-roberta"`, `"camembert"`, `"electra"` or `"mpnet"`. */
   readonly modelType: string;
   /** Rows of the embedding: ids are below it. */
   readonly vocabularySize: number;
@@ -38,7 +39,7 @@ export interface BERTInfo {
   readonly tokenizerSize?: number;
   /** Tokens that a text may have, special ones included. */
   readonly positions: number;
-  /** Token types: 2 if the model reads pairs of texts. */
+  /** Token types: 2 if the model tells the texts of a pair apart by them, 0 if it has none. */
   readonly types: number;
   readonly layers: number;
   readonly hiddenSize: number;
@@ -48,7 +49,7 @@ export interface BERTInfo {
   /** Bytes of weights in memory. */
   readonly weightBytes: number;
   readonly hasPooler: boolean;
-  /** Absent for a bare encoder. */
+  /** Absent for a bare encoder, and for ELECTRA's discriminator, whose own head is not run. */
   readonly head?: BERTHead;
   /** Names of the head's classes, by number. */
   readonly labels: readonly string[];
@@ -56,7 +57,7 @@ export interface BERTInfo {
   readonly maxLength: number;
   /** The configuration's `problem_type`: what the labels' scores are. */
   readonly problemType?: string;
-  /** The mask token, such as `[MASK]`. */
+  /** The mask token, such as `[MASK]` or `<mask>`. */
   readonly maskToken?: string;
   /** A cross-encoder's last function, as its configuration names it. */
   readonly crossEncoderActivation?: string;

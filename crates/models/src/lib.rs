@@ -1,9 +1,9 @@
 //! BERT's family and GPT-2: configuration, weights, tokenizer files and forward passes.
 //!
-//! `contract/` is what the engine sees. `family/` describes the encoders. `files/` reads a model's files, `text/` makes ids of texts. `reference/` has
-//! the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels, `cuda/` on
-//! GPUs; `load.rs` goes from a folder to
-//! whichever of the two runs, with as much memory for keys and values as `memory.rs` finds.
+//! `contract/` is what the engine sees. `family/` describes the encoders. `files/` reads a model's files, `text/` makes
+//! ids of texts. `reference/` has the differentiable Candle models, `cpu/` the same checkpoints on the packed kernels,
+//! `cuda/` on GPUs; `load.rs` goes from a folder to whichever of these runs, with as much memory for keys and values as
+//! `memory.rs` finds.
 
 mod contract;
 mod cpu;

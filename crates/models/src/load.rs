@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::device::{Target, on_device};
+use crate::family::mismatch::check_model;
 use crate::files::foreign;
 use crate::files::gguf::Gguf;
 use crate::reference::backend::candle_takes;
@@ -85,11 +86,14 @@ struct Opened {
 
 fn open_folder(source: &str, options: &LoadOptions) -> Result<Opened> {
     let mut folder = ModelFolder::open_over(source, options.base.as_deref())?;
+    let config = gpt2::Config::from_folder(&folder)?;
+    let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     Ok(Opened {
-        config: gpt2::Config::from_folder(&folder)?,
+        config,
         tokenizer: folder.tokenizer()?,
         chat: folder.chat_template()?,
-        weights: folder.weights()?,
+        weights,
         bos: folder.token_ids("bos_token_id")?.first().copied(),
         eos: folder.token_ids("eos_token_id")?,
     })
@@ -123,6 +127,7 @@ pub fn load_encoder(
     let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     let head = family::head_of(&folder, &weights)?;
     let labels = family::labels_of(&folder, &weights, head)?;
     let architecture = config.architecture;
@@ -174,10 +179,11 @@ fn load_gpt2_classifier(
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn Encoder>> {
     let config = gpt2::Config::of_classifier(&folder)?;
-    let tokenizer = folder.tokenizer()?.map(Tokenizer::without_types);
+    let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let padding = gpt2::padding_of(&folder)?;
     let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     if !gpt2::is_classifier(&folder, &weights) {
         return Err(foreign::gpt2_reads_nothing(&folder.config));
     }
@@ -187,7 +193,7 @@ fn load_gpt2_classifier(
         model_type: "gpt2",
         vocab_size: config.vocab_size,
         max_positions: config.n_positions,
-        type_vocab_size: 1,
+        type_vocab_size: 0,
         hidden_size: config.n_embd,
         layers: config.n_layer,
         heads: config.n_head,

@@ -5,7 +5,7 @@
 mod support;
 
 use candlewick_models::{
-    Dtype, Encoder, EncoderInput, EncoderWant, Layers, LoadOptions, load_causal, load_encoder,
+    Dtype, Encoder, EncoderHead, EncoderInput, EncoderWant, Layers, LoadOptions, load_causal, load_encoder,
 };
 use support::root;
 use support::sequences::{Blocks, Sequence, all_logits, pass, step};
@@ -114,52 +114,62 @@ fn gpt2() {
 
 #[test]
 fn bert() {
+    for name in ["bert-classify-5", "bert-mlm", "classify-gpt2"] {
+        for dtype in DTYPES {
+            texts_alone_and_together(name, dtype, batches(dtype));
+        }
+    }
+}
+
+/// One forward pass runs them all: what BERT does not have is what is new here.
+#[test]
+fn the_family() {
+    let names =
+        ["distilbert-classify", "roberta-classify", "electra-classify", "mpnet-classify", "mpnet-long"];
+    for name in names.into_iter().chain(["xlm-roberta-mlm", "camembert-mlm", "distilbert-mlm", "electra-mlm"])
+    {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8, Dtype::Q8_0] {
+            texts_alone_and_together(&format!("families/{name}"), dtype, 20);
+        }
+    }
+}
+
+fn texts_alone_and_together(name: &str, dtype: Dtype, batches: u64) {
+    let source = root().join(name);
+    let load = |threads| load_encoder(source.to_str().unwrap(), &options(dtype, threads), &()).unwrap().model;
+    let mut reference: Box<dyn Encoder> = load(1);
+    let info = reference.info().clone();
+    let types = info.type_vocab_size.clamp(1, 2);
     let want = EncoderWant {
         last_hidden_state: true,
         hidden_states: Layers::All,
-        pooled: true,
-        logits: true,
+        pooled: info.has_pooler && info.head != EncoderHead::MaskedLm,
+        logits: info.head != EncoderHead::None,
         ..Default::default()
     };
-    let headless = EncoderWant { pooled: false, ..want.clone() };
-    for (name, want) in
-        [("bert-classify-5", want), ("bert-mlm", headless.clone()), ("classify-gpt2", headless)]
-    {
-        for dtype in DTYPES {
-            let source = root().join(name);
-            let load = |threads| {
-                load_encoder(source.to_str().unwrap(), &options(dtype, threads), &()).unwrap().model
-            };
-            let mut reference: Box<dyn Encoder> = load(1);
-            let (vocab, positions) = (reference.info().vocab_size, reference.info().max_positions);
-            let types = reference.info().type_vocab_size;
-            for threads in [1, 2] {
-                let mut model = load(threads);
-                for batch in 0..batches(dtype) {
-                    let mut random = Random(batch << 16 | threads as u64);
-                    let count = random.between(1, 64);
-                    let texts: Vec<EncoderInput> = (0..count)
-                        .map(|_| {
-                            let length = random.between(1, positions);
-                            let split = random.between(0, length);
-                            let type_ids = (0..length).map(|t| u32::from(types > 1 && t >= split)).collect();
-                            EncoderInput { ids: random.ids(length, vocab), type_ids, ..Default::default() }
-                        })
-                        .collect();
-                    let together = model.forward(&texts, &want, &|| false).unwrap();
-                    for _ in 0..3 {
-                        let i = random.between(0, count - 1);
-                        let alone = &reference.forward(&texts[i..=i], &want, &|| false).unwrap()[0];
-                        let what = format!("{name}, {dtype:?}, {threads} threads, text {i} of {count}");
-                        assert!(alone.hidden_states == together[i].hidden_states, "{what}: states");
-                        assert!(
-                            alone.last_hidden_state == together[i].last_hidden_state,
-                            "{what}: last state"
-                        );
-                        assert!(alone.pooled == together[i].pooled, "{what}: pooled");
-                        assert!(alone.logits == together[i].logits, "{what}: logits");
-                    }
-                }
+    for threads in [1, 2] {
+        let mut model = load(threads);
+        for batch in 0..batches {
+            let mut random = Random(batch << 16 | threads as u64);
+            let count = random.between(1, 64);
+            let texts: Vec<EncoderInput> = (0..count)
+                .map(|_| {
+                    let length = random.between(1, info.max_positions);
+                    let split = if types > 1 { random.between(0, length) } else { length };
+                    let type_ids = (0..length).map(|t| u32::from(t >= split)).collect();
+                    let ids = random.ids(length, info.vocab_size);
+                    EncoderInput { ids, type_ids, ..Default::default() }
+                })
+                .collect();
+            let together = model.forward(&texts, &want, &|| false).unwrap();
+            for _ in 0..3 {
+                let i = random.between(0, count - 1);
+                let alone = &reference.forward(&texts[i..=i], &want, &|| false).unwrap()[0];
+                let what = format!("{name}, {dtype:?}, {threads} threads, text {i} of {count}");
+                assert!(alone.hidden_states == together[i].hidden_states, "{what}: states");
+                assert!(alone.last_hidden_state == together[i].last_hidden_state, "{what}: last state");
+                assert!(alone.pooled == together[i].pooled, "{what}: pooled");
+                assert!(alone.logits == together[i].logits, "{what}: logits");
             }
         }
     }

@@ -56,7 +56,8 @@ impl InputLimits {
             truncation: options.truncation,
             max_positions: info.max_positions,
             vocab_size: info.vocab_size,
-            type_vocab_size: info.type_vocab_size,
+            // A model without token types takes zeros.
+            type_vocab_size: info.type_vocab_size.max(1),
         }
     }
 

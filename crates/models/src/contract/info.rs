@@ -41,7 +41,7 @@ pub struct CausalInfo {
     pub adapters: Vec<String>,
 }
 
-/// The head of a BERT checkpoint.
+/// The head of an encoder's checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncoderHead {
     None,
@@ -56,6 +56,7 @@ pub struct EncoderInfo {
     pub model_type: &'static str,
     pub vocab_size: usize,
     pub max_positions: usize,
+    /// 0: the model has no token types.
     pub type_vocab_size: usize,
     pub hidden_size: usize,
     pub layers: usize,

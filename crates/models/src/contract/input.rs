@@ -30,7 +30,8 @@ pub(crate) fn check_batch(batch: &[EncoderInput], info: &EncoderInfo) -> Result<
 
 fn check_input(input: &EncoderInput, info: &EncoderInfo) -> Result<()> {
     check_tokens(&input.ids, info.vocab_size)?;
-    let (t, types) = (input.ids.len(), info.type_vocab_size);
+    // A model without token types takes those of a model that has one.
+    let (t, types) = (input.ids.len(), info.type_vocab_size.max(1));
     if input.type_ids.len() != t || input.type_ids.iter().any(|&id| id as usize >= types) {
         return Err(ModelError::Input(format!("token types must be {t} numbers below {types}")));
     }

@@ -22,6 +22,9 @@ pub struct Architecture {
     pub pooler: bool,
     /// `layer_norm_eps` of a model whose configuration has none.
     pub fixed_norm_eps: bool,
+    /// How its tokenizer writes the mask and the padding where the files do not say.
+    pub mask_token: &'static str,
+    pub pad_token: &'static str,
     pub sequence: SequenceHead,
     pub masked_lm: MaskedLmHead,
 }

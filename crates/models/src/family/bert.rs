@@ -15,6 +15,8 @@ pub static BERT: Architecture = Architecture {
     relative_bias: false,
     pooler: true,
     fixed_norm_eps: false,
+    mask_token: "[MASK]",
+    pad_token: "[PAD]",
     sequence: SequenceHead {
         dense: POOLER,
         activation: Activation::Tanh,

@@ -34,6 +34,8 @@ pub static DISTILBERT: Architecture = Architecture {
     relative_bias: false,
     pooler: false,
     fixed_norm_eps: true,
+    mask_token: "[MASK]",
+    pad_token: "[PAD]",
     sequence: SequenceHead {
         dense: "pre_classifier",
         activation: Activation::Relu,

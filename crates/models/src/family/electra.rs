@@ -19,6 +19,8 @@ pub static ELECTRA: Architecture = Architecture {
     relative_bias: false,
     pooler: false,
     fixed_norm_eps: false,
+    mask_token: "[MASK]",
+    pad_token: "[PAD]",
     sequence: SequenceHead {
         dense: "classifier.dense",
         activation: Activation::Gelu,

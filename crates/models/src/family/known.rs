@@ -21,9 +21,15 @@ pub fn of(model_type: &str) -> Option<&'static Architecture> {
 /// The task of a transformers class: `Some("MaskedLM")` for `DistilBertForMaskedLM`, `Some("")` for a bare model,
 /// `None` for a class of no encoder of ours.
 pub fn task_of(class: &str) -> Option<&str> {
-    let rest = |one: &Architecture| {
-        let rest = class.strip_prefix(one.class)?;
-        if rest == "Model" { Some("") } else { rest.strip_prefix("For") }
-    };
-    ALL.into_iter().find_map(rest)
+    ALL.into_iter().find_map(|one| task_for(one, class))
+}
+
+/// That of a transformers class.
+pub fn of_class(class: &str) -> Option<&'static Architecture> {
+    ALL.into_iter().find(|one| task_for(one, class).is_some())
+}
+
+fn task_for<'a>(one: &Architecture, class: &'a str) -> Option<&'a str> {
+    let rest = class.strip_prefix(one.class)?;
+    if rest == "Model" { Some("") } else { rest.strip_prefix("For") }
 }

@@ -26,6 +26,8 @@ pub static MPNET: Architecture = Architecture {
     relative_bias: true,
     pooler: true,
     fixed_norm_eps: false,
+    mask_token: "<mask>",
+    pad_token: "<pad>",
     sequence: SEQUENCE,
     masked_lm: MASKED_LM,
 };

@@ -22,6 +22,8 @@ const fn roberta(model_type: &'static str, class: &'static str) -> Architecture 
         relative_bias: false,
         pooler: true,
         fixed_norm_eps: false,
+        mask_token: "<mask>",
+        pad_token: "<pad>",
         sequence: SEQUENCE,
         masked_lm: MASKED_LM,
     }

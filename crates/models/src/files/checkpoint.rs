@@ -1,6 +1,6 @@
 //! A checkpoint's tensors under the names that a model asks for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candlewick_kernels::{Layout, SourceType};
 
@@ -17,6 +17,8 @@ pub(crate) struct Checkpoint {
     tensors: Tensors,
     /// How it calls what is asked for.
     names: Names,
+    /// Where it is: one of its files, if it has several.
+    file: PathBuf,
     /// How all matrices lie; `None`: as PyTorch's modules have them.
     layout: Option<Layout>,
 }
@@ -27,34 +29,44 @@ impl Checkpoint {
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
         let pickle = folder.join("pytorch_model.bin");
-        let tensors = if single.is_file() {
-            safetensors::open(&[single])?
+        let (tensors, file) = if single.is_file() {
+            (safetensors::open(std::slice::from_ref(&single))?, single)
         } else if index.is_file() {
-            safetensors::open(&safetensors::shards(folder, &index)?)?
+            (safetensors::open(&safetensors::shards(folder, &index)?)?, index)
         } else if pickle.is_file() {
-            pytorch::open(&pickle)?
+            (pytorch::open(&pickle)?, pickle)
         } else {
             return Err(foreign::folder(
                 folder,
                 "weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin)",
             ));
         };
-        Ok(Self { tensors, names, layout: None })
+        Ok(Self { tensors, names, file, layout: None })
     }
 
     /// The tensors of one safetensors file.
     pub fn open_file(path: &Path, names: Names) -> Result<Self> {
-        Ok(Self { tensors: safetensors::open(&[path.to_path_buf()])?, names, layout: None })
+        let file = path.to_path_buf();
+        Ok(Self { tensors: safetensors::open(std::slice::from_ref(&file))?, names, file, layout: None })
     }
 
     /// The tensors of a GGUF file that holds a GPT-2, which has all matrices as (out, in).
     pub fn from_gguf(gguf: Gguf) -> Self {
-        Self { tensors: gguf.into_tensors(), names: "transformer".into(), layout: Some(Layout::OutIn) }
+        Self {
+            tensors: gguf.into_tensors(),
+            names: "transformer".into(),
+            file: PathBuf::new(),
+            layout: Some(Layout::OutIn),
+        }
     }
 
     /// All names as the checkpoint has them, sorted.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// How the checkpoint has a linear layer's matrix: GPT-2's blocks are of `Conv1D`.

@@ -110,7 +110,32 @@ impl ModelFolder {
 
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         let own = self.over.as_deref().map(Tokenizer::open).transpose()?.flatten();
-        if own.is_some() { Ok(own) } else { Tokenizer::open(&self.path) }
+        let found = if own.is_some() { own } else { Tokenizer::open(&self.path)? };
+        Ok(if found.is_some() && !self.gives_token_types()? { found.map(Tokenizer::untyped) } else { found })
+    }
+
+    /// Whether transformers gives the model its texts' token types: what `model_input_names` says, else what the
+    /// tokenizer's class has.
+    fn gives_token_types(&self) -> Result<bool> {
+        let model = self.config["model_type"].as_str().unwrap_or_default();
+        if known::of(model).is_some_and(|encoder| !encoder.token_types) {
+            return Ok(false);
+        }
+        let file = self.file("tokenizer_config.json");
+        let said = if file.is_file() { read_json(&file)? } else { Value::Null };
+        if let Some(names) = said.get("model_input_names").filter(|names| !names.is_null()) {
+            let is_text = |name: &Value| name.is_string();
+            let list = names.as_array().filter(|list| list.iter().all(is_text));
+            let list = list.ok_or_else(|| {
+                ModelError::Config(format!("{}: model_input_names is no list of names", file.display()))
+            })?;
+            return Ok(list.iter().any(|name| name == "token_type_ids"));
+        }
+        let class = said["tokenizer_class"].as_str().or_else(|| self.config["tokenizer_class"].as_str());
+        Ok(match class {
+            Some(class) => !UNTYPED.contains(&class.strip_suffix("Fast").unwrap_or(class)),
+            None => !matches!(model, "gpt2" | "roberta" | "xlm-roberta" | "camembert"),
+        })
     }
 
     /// The chat template: the adapter's own comes first. An adapter with a tokenizer and no template has none, as in
@@ -157,7 +182,8 @@ impl ModelFolder {
         Ok(self.encoder()?.map_or("transformer".into(), |encoder| encoder.names))
     }
 
-    /// Refuses a folder whose `model_type` is neither GPT-2 nor an encoder of BERT's family; keys in `over` come before the folder's own.
+    /// Refuses a folder whose `model_type` is neither GPT-2 nor an encoder of BERT's family; keys in `over` come before
+    /// the folder's own.
     pub fn refuse_foreign(&self, over: &serde_json::Map<String, Value>) -> Result<()> {
         let found = over.get("model_type").or_else(|| self.config.get("model_type"));
         match found.and_then(Value::as_str) {
@@ -183,6 +209,22 @@ impl ModelFolder {
         }
     }
 }
+
+/// transformers' tokenizers, of those that encoders have, whose models are given no token types.
+const UNTYPED: [&str; 12] = [
+    "AlbertTokenizer",
+    "BigBirdTokenizer",
+    "CamembertTokenizer",
+    "DistilBertTokenizer",
+    "GPT2Tokenizer",
+    "HerbertTokenizer",
+    "MBartTokenizer",
+    "MPNetTokenizer",
+    "RemBertTokenizer",
+    "RobertaTokenizer",
+    "T5Tokenizer",
+    "XLMRobertaTokenizer",
+];
 
 fn has_weights(folder: &Path) -> bool {
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::ModelError;
+use crate::family::known;
 
 /// What a model's source may be, in one clause.
 const LAYOUT: &str = "a model is a folder with config.json and model.safetensors (or a shard index, or pytorch_model.bin), \
@@ -114,22 +115,33 @@ pub(crate) fn folder(path: &Path, missing: &str) -> ModelError {
 
 /// A `model_type` (or, without one, `architectures`) of another model than the one that was to be loaded.
 pub(crate) fn model_type(config: &serde_json::Value) -> ModelError {
-    const OURS: &str = "Candlewick runs GPT-2 (model_type \"gpt2\", with loadGPT2()) and BERT (model_type \"bert\", with loadBERT())";
+    const OURS: &str = "Candlewick runs GPT-2 (model_type \"gpt2\", with loadGPT2()) and, with loadBERT(), BERT and its \
+         family (model_type \"bert\", \"distilbert\", \"roberta\", \"xlm-roberta\", \"camembert\", \"electra\" or \"mpnet\")";
     let found = config.get("model_type").and_then(|value| value.as_str());
     let architecture = config["architectures"][0].as_str().unwrap_or_default();
     match found {
-        Some("bert") => {
-            ModelError::UnsupportedModel("it is a BERT (model_type \"bert\"): load it with loadBERT()".into())
+        Some(encoder) if known::of(encoder).is_some() => {
+            let kind = if encoder == "bert" { "a BERT" } else { "of BERT's family" };
+            let advice = format!("it is {kind} (model_type \"{encoder}\"): load it with loadBERT()");
+            ModelError::UnsupportedModel(advice)
         }
         Some("gpt2") => ModelError::UnsupportedModel(
             "it is a GPT-2 (model_type \"gpt2\"): load it with loadGPT2()".into(),
         ),
         Some(other) => {
             let near = match other {
-                "distilbert" | "roberta" | "xlm-roberta" | "camembert" | "albert" | "electra" | "deberta"
-                | "deberta-v2" | "mpnet" | "nomic_bert" | "modernbert" | "ernie" | "mobilebert" => {
-                    "; of encoders like it, BERT itself is supported"
-                }
+                "albert"
+                | "deberta"
+                | "deberta-v2"
+                | "nomic_bert"
+                | "modernbert"
+                | "ernie"
+                | "mobilebert"
+                | "xlm-roberta-xl"
+                | "roberta-prelayernorm"
+                | "flaubert"
+                | "xlm"
+                | "xlnet" => "; encoders like it are among those",
                 "gpt_neo" | "gptj" | "gpt_neox" | "gpt_bigcode" | "opt" | "llama" | "mistral" | "qwen2"
                 | "qwen3" | "phi" | "gemma" | "openai-gpt" | "xglm" | "codegen" => {
                     "; of models that generate, GPT-2 is supported"
@@ -140,11 +152,12 @@ pub(crate) fn model_type(config: &serde_json::Value) -> ModelError {
         }
         None => {
             let guess = match architecture {
-                a if a.starts_with("Bert") => "; its architectures name a BERT: add \"model_type\": \"bert\"",
                 a if a.starts_with("GPT2") => {
-                    "; its architectures name a GPT-2: add \"model_type\": \"gpt2\""
+                    "; its architectures name a GPT-2: add \"model_type\": \"gpt2\"".to_string()
                 }
-                _ => "",
+                a => known::of_class(a).map_or(String::new(), |one| {
+                    format!("; its architectures name {a}: add \"model_type\": \"{}\"", one.model_type)
+                }),
             };
             ModelError::Config(format!("config.json has no model_type{guess}. {OURS}"))
         }

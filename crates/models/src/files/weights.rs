@@ -83,6 +83,11 @@ impl Weights {
         Some((&adapter.weights, adapter.whole.get(name)?))
     }
 
+    /// The checkpoint's file, or the index of its files.
+    pub(crate) fn file(&self) -> &Path {
+        self.base.file()
+    }
+
     /// All names as the checkpoint has them, sorted.
     pub fn names(&self) -> Vec<String> {
         self.base.names()

@@ -1,5 +1,5 @@
-//! ELECTRA, Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators", on Candle.
-//! The embeddings may be narrower than the layers; there is no pooler. Names mirror the checkpoint's.
+//! ELECTRA, Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators", on
+//! Candle. The embeddings may be narrower than the layers; there is no pooler. Names mirror the checkpoint's.
 
 use candle_core::{Device, Tensor};
 

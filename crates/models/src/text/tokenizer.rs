@@ -29,8 +29,8 @@ use crate::{ModelError, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    /// The model reads no token types: every token has type 0.
-    without_types: bool,
+    /// Token types are all 0, whatever the tokenizer makes of them: the model is not given any.
+    untyped: bool,
 }
 
 struct Inner {
@@ -133,18 +133,10 @@ impl Tokenizer {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         // transformers cleans up for every model but BPE, whose tokens hold the text's own spaces.
         let clean_up = clean_up && !matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-        let inner = Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up });
-        Ok(Self { inner, without_types: false })
-    }
-
-    /// As a model without token types is read for: those of a pair's second text are zeros too.
-    pub fn without_types(self) -> Self {
-        Self { without_types: true, ..self }
-    }
-
-    /// The types of an encoding, as the model reads them.
-    pub(crate) fn type_ids(&self, encoding: &Encoding) -> Vec<u32> {
-        if self.without_types { vec![0; encoding.get_ids().len()] } else { encoding.get_type_ids().to_vec() }
+        Ok(Self {
+            untyped: false,
+            inner: Arc::new(Inner { tokenizer, vocab_size, special, added, byte_level, clean_up }),
+        })
     }
 
     /// One past the largest id that this tokenizer can produce.
@@ -202,6 +194,16 @@ impl Tokenizer {
             let encoding = cut_pair(&self.inner.tokenizer, text, pair, &cut, plain)?;
             Ok(Encoded { ids: encoding.get_ids().to_vec(), type_ids: self.type_ids(&encoding) })
         })
+    }
+
+    /// For a model that is given no token types.
+    pub(crate) fn untyped(self) -> Self {
+        Self { untyped: true, ..self }
+    }
+
+    pub(crate) fn type_ids(&self, encoding: &Encoding) -> Vec<u32> {
+        let type_ids = encoding.get_type_ids();
+        if self.untyped { vec![0; type_ids.len()] } else { type_ids.to_vec() }
     }
 
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {

@@ -1,5 +1,6 @@
 //! Fill-mask: what may stand for each `[MASK]` of a text, as transformers' pipeline says it.
 
+use candlewick_models::family::{bert::BERT, known};
 use candlewick_models::{EncoderHead, EncoderInput, EncoderOutput, EncoderWant, ModelError};
 
 use crate::encoding::handle::{Control, EncoderHandle};
@@ -53,7 +54,8 @@ impl EncoderHandle {
         let want = EncoderWant { logits: true, ..EncoderWant::default() };
         let prepare = move |codec: &Codec, cancel: &_, _: &mut EncoderWant| {
             debug_assert_eq!(info.head, EncoderHead::MaskedLm);
-            let mask = info.usage.mask_token.as_deref().unwrap_or("[MASK]");
+            let family = known::of(info.model_type).unwrap_or(&BERT);
+            let mask = info.usage.mask_token.as_deref().unwrap_or(family.mask_token);
             let id = codec.text.token_to_id(mask);
             let id = id.ok_or_else(|| refuse(format!("the tokenizer has no {mask}")))?;
             let targets = target_ids(codec, &options.targets)?;
@@ -65,7 +67,7 @@ impl EncoderHandle {
                     return Err(refuse(format!("the text has no {mask}, or it was cut off")).of_input(index));
                 }
             }
-            let pad = codec.text.token_to_id("[PAD]");
+            let pad = codec.text.token_to_id(family.pad_token);
             let plan = Plan { targets, top_k: options.top_k, inputs: inputs.clone(), pad };
             Ok((inputs, plan))
         };
