@@ -130,3 +130,44 @@ print(json.dumps({"logits": logits, "plain": plain, "missing": missing}))`);
     assert.ok(far(answer.logits) <= 1e-4 && far(answer.plain) > 1e-3, `${JSON.stringify(lora)}: ${far(answer.logits)}, ${far(answer.plain)}`);
   }
 });
+
+/** One configuration of each model that is trained, by transformers' keys. */
+const sizes = { hidden_size: 24, num_hidden_layers: 2, num_attention_heads: 3, intermediate_size: 40, max_position_embeddings: 40 };
+const CLASSIFIERS: Record<string, Record<string, unknown>> = {
+  distilbert: { dim: 24, n_layers: 2, n_heads: 3, hidden_dim: 40, max_position_embeddings: 40 },
+  roberta: { ...sizes, pad_token_id: 0, type_vocab_size: 1 },
+  electra: { ...sizes, embedding_size: 16 },
+  mpnet: { ...sizes },
+  gpt2: { n_positions: 40, n_embd: 24, n_layer: 2, n_head: 3, pad_token_id: 0 },
+};
+
+for (const [kind, config] of Object.entries(CLASSIFIERS)) {
+  testUnless(skip, `a classifier out of a ${kind}, and its adapter`, async () => {
+    const model = newFolder(kind);
+    const rows = Array.from({ length: 24 }, (_, i) => ({ text: `row ${i % 5} of three`, label: ["x", "y", "z"][i % 3]! }));
+    await trainTokenizer({ type: "wordpiece", texts: rows.map(({ text }) => text), output: model, vocabularySize: 60, minFrequency: 1 });
+    const base = newFolder("base");
+    await finetune({ model, task: "text-classification", train: rows, output: base, epochs: 1, learningRate: 1e-2, fromScratch: true, config: { ...config, model_type: kind } }).result;
+    const output = newFolder("tuned");
+    await finetune({ model: base, task: "text-classification", train: rows, output, epochs: 1, learningRate: 1e-2, lora: { rank: 4 } }).result;
+    const ours = async (folder: string) => {
+      await using bert = await loadBERT(folder);
+      return Array.from((await bert.forward([{ ids: [2, 7, 8, 9, 3] }]))[0]!.logits!.data);
+    };
+    const answer = await ask<Record<string, number[]>>(`
+import json, torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+load = lambda path: AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+models = {"base": load(${JSON.stringify(base)}), "merged": load(${JSON.stringify(output)}),
+    "PEFT": PeftModel.from_pretrained(load(${JSON.stringify(base)}), ${JSON.stringify(join(output, "adapter"))}).eval()}
+ids = torch.tensor([[2, 7, 8, 9, 3]])
+with torch.no_grad():
+    print(json.dumps({name: model(input_ids=ids).logits[0].tolist() for name, model in models.items()}))`);
+    for (const [name, folder] of [["base", base], ["merged", output], ["PEFT", join(output, "adapter")]] as const) {
+      const logits = await ours(folder);
+      answer[name]!.forEach((logit, i) => assert.ok(Math.abs(logit - logits[i]!) < 1e-4, `${name}: ${logit}, ${logits[i]}`));
+    }
+    assert.ok(answer["base"]!.some((logit, i) => Math.abs(logit - answer["merged"]![i]!) > 0.01), "the adapter does something");
+  });
+}

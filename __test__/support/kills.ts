@@ -2,7 +2,7 @@
  * Training runs that are killed (SIGKILL) at random moments and resumed, until they are done: the weights and the
  * optimiser's state must be the same bits as those of a run that was left alone.
  *
- *   npm run test:kills -- [kills for each model and mode, 10 by default] [gpt2 or bert, both by default]
+ *   npm run test:kills -- [kills for each model and mode, 10 by default] [gpt2, bert or mpnet, all by default]
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -13,12 +13,21 @@ import { newFolder } from "./models.js";
 
 export const MODES = ["full", "lora", "accumulation", "muon", "bf16"] as const;
 export type Mode = (typeof MODES)[number];
-export type Kind = "gpt2" | "bert";
+export type Kind = "gpt2" | "bert" | "mpnet";
 
 const words = ["sea", "wind", "salt", "boat", "rope", "star", "night", "cold", "hand", "song"];
 const line = (i: number) => Array.from({ length: 12 }, (_, j) => words[(i * 7 + j * j + (i % 3) * j) % words.length]).join(" ");
 const texts = Array.from({ length: 160 }, (_, i) => line(i));
 const rows = texts.map((text) => ({ text, label: text.startsWith("sea") ? "sea" : "other" }));
+
+const bert = { model_type: "bert", hidden_size: 96, num_hidden_layers: 3, num_attention_heads: 4, intermediate_size: 256, max_position_embeddings: 50 };
+// Evaluates, and keeps the best: what else has to go on as it was.
+const classifier: Partial<FinetuneOptions> & Pick<FinetuneOptions, "task" | "train"> = {
+  task: "text-classification",
+  train: rows,
+  validation: rows.filter((_, i) => i % 8 === 0),
+  evalSteps: 4,
+};
 
 const kinds: Record<Kind, Partial<FinetuneOptions> & Pick<FinetuneOptions, "task" | "train">> = {
   gpt2: {
@@ -26,16 +35,11 @@ const kinds: Record<Kind, Partial<FinetuneOptions> & Pick<FinetuneOptions, "task
     train: texts.map((text) => ({ text })),
     config: { model_type: "gpt2", n_positions: 32, n_embd: 96, n_layer: 3, n_head: 4 },
   },
-  // Evaluates, and keeps the best: what else has to go on as it was.
-  bert: {
-    task: "text-classification",
-    train: rows,
-    validation: rows.filter((_, i) => i % 8 === 0),
-    evalSteps: 4,
-    config: { model_type: "bert", hidden_size: 96, num_hidden_layers: 3, num_attention_heads: 4, intermediate_size: 256, max_position_embeddings: 48 },
-  },
+  bert: { ...classifier, config: bert },
+  // With a bias that all its layers share.
+  mpnet: { ...classifier, config: { ...bert, model_type: "mpnet" } },
 };
-const targetModules: Record<Kind, string[]> = { gpt2: ["c_attn", "c_proj", "c_fc"], bert: ["query", "value", "dense"] };
+const targetModules: Record<Kind, string[]> = { gpt2: ["c_attn", "c_proj", "c_fc"], bert: ["query", "value", "dense"], mpnet: ["q", "v", "dense"] };
 
 /** A small model to be trained from scratch: some forty to eighty steps, a checkpoint at every third. */
 export async function trainingOptions(mode: Mode, kind: Kind = "gpt2"): Promise<FinetuneOptions> {
@@ -148,7 +152,7 @@ export function generator(seed: number): () => number {
 }
 
 async function main(kills: number, only?: string) {
-  for (const kind of (["gpt2", "bert"] as const).filter((kind) => kind === (only ?? kind))) {
+  for (const kind of (["gpt2", "bert", "mpnet"] as const).filter((kind) => kind === (only ?? kind))) {
     for (const mode of MODES) {
       const started = performance.now();
       const { kills: killed, inCheckpoints, same } = await killAndResume(mode, kind, kills, generator(kills));

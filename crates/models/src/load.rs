@@ -182,10 +182,11 @@ fn load_gpt2_classifier(
     observer: &dyn LoadObserver,
 ) -> Result<Loaded<dyn Encoder>> {
     let config = gpt2::Config::of_classifier(&folder)?;
-    let tokenizer = folder.tokenizer()?.map(Tokenizer::untyped);
+    let tokenizer = folder.tokenizer()?;
     check_vocabulary(tokenizer.as_ref(), config.vocab_size)?;
     let padding = gpt2::padding_of(&folder)?;
     let weights = folder.weights()?;
+    check_model(&folder, &weights)?;
     if !gpt2::is_classifier(&folder, &weights) {
         return Err(foreign::gpt2_reads_nothing(&folder.config));
     }
@@ -195,7 +196,7 @@ fn load_gpt2_classifier(
         model_type: "gpt2",
         vocab_size: config.vocab_size,
         max_positions: config.n_positions,
-        type_vocab_size: 1,
+        type_vocab_size: 0,
         hidden_size: config.n_embd,
         layers: config.n_layer,
         heads: config.n_head,

@@ -93,10 +93,10 @@ fn states_and_attentions_are_transformers() {
         let pooled = EncoderWant { pooled: true, ..EncoderWant::default() };
         if !options.reference {
             assert_eq!(output.attentions.len(), 2);
-            let refused = model.forward(&[input.clone()], &pooled, &|| false).unwrap_err();
+            let refused = model.forward(std::slice::from_ref(&input), &pooled, &|| false).unwrap_err();
             assert_eq!(refused.code(), "INPUT_INVALID", "{refused}");
         }
-        let stopped = model.forward(&[input.clone()], &want, &|| true).unwrap_err();
+        let stopped = model.forward(std::slice::from_ref(&input), &want, &|| true).unwrap_err();
         assert_eq!(stopped.code(), "ABORTED");
     }
 }

@@ -243,15 +243,11 @@ impl Head<'_> {
         self.call.attention.bias.as_ref().map(|bias| bias.row(self.head, row, keys))
     }
 
-    /// Of the gradient of the bias, what row `row` adds to: `keys` numbers.
-    ///
-    /// # Safety
-    /// As `Share::run` says; one slice at a time.
-    unsafe fn dbias(&self, row: usize, keys: usize) -> Option<&mut [f32]> {
+    /// Where the gradient of the bias is that row `row` adds to, if it is wanted.
+    fn dbias(&self, row: usize) -> Option<*mut f32> {
         let (dbias, bias) = (self.call.dbias.as_ref()?, self.call.attention.bias?);
         let list = (self.sequence * self.call.attention.heads + self.head) * bias.distances();
-        // SAFETY: the caller checked the sizes; this sequence and head's list is this task's own.
-        Some(unsafe { std::slice::from_raw_parts_mut(dbias.0.add(list + bias.start(row)), keys) })
+        Some(dbias.0.wrapping_add(list + bias.start(row)))
     }
 
     fn dropout(&self, row: usize) -> Option<Dropout> {
@@ -357,7 +353,8 @@ impl Head<'_> {
                     }
                     line.backward(s, &mut p[..seen], &mut ds[..seen]);
                     if attention.bias.is_some() {
-                        take_bias_gradient(s, attention.scale, &mut ds[..seen], self.dbias(row, seen));
+                        let dbias = self.dbias(row).map(|start| std::slice::from_raw_parts_mut(start, seen));
+                        take_bias_gradient(s, attention.scale, &mut ds[..seen], dbias);
                     }
                     p[seen..].fill(0.0);
                     ds[seen..].fill(0.0);

@@ -461,9 +461,9 @@ fn distance_bias(load: &Loader<'_>, config: &Config) -> Result<DistanceBias> {
     Ok(DistanceBias::new(heads, config.max_positions(), value))
 }
 
-/// softmax(q kᵀ · scale + added) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query and
-/// key. `added`: of a head, a query and a key; minus infinity hides the key. The kernel does not keep these weights; when
-/// they are asked for, they are computed again, by the definition.
+/// softmax(q kᵀ · scale + added) of one text, (heads, T, T), from its rows `qkv` (T, stride), which begin with query
+/// and key. `added`: of a head, a query and a key; minus infinity hides the key. The kernel does not keep these
+/// weights; when they are asked for, they are computed again, by the definition.
 pub(crate) fn attention_weights(
     qkv: &[f32],
     stride: usize,

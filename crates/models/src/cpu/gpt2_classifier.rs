@@ -1,5 +1,5 @@
-//! GPT-2 with a classifier on packed CPU kernels: the blocks of `gpt2_block.rs` over whole texts, and the scores of each
-//! text's last token.
+//! GPT-2 with a classifier on packed CPU kernels: the blocks of `gpt2_block.rs` over whole texts, and the scores of
+//! each text's last token.
 //!
 //! A batch is one list of rows, M = all texts' tokens, without padding: a text gets the same bits alone and in any
 //! batch. It reads its own keys and values and keeps none, so there is no cache.

@@ -187,7 +187,7 @@ impl ModelFolder {
     /// tokenizer's class has.
     fn gives_token_types(&self) -> Result<bool> {
         let model = self.config["model_type"].as_str().unwrap_or_default();
-        if known::of(model).is_some_and(|encoder| !encoder.token_types) {
+        if model == "gpt2" || known::of(model).is_some_and(|encoder| !encoder.token_types) {
             return Ok(false);
         }
         let file = self.file("tokenizer_config.json");
@@ -203,7 +203,7 @@ impl ModelFolder {
         let class = said["tokenizer_class"].as_str().or_else(|| self.config["tokenizer_class"].as_str());
         Ok(match class {
             Some(class) => !UNTYPED.contains(&class.strip_suffix("Fast").unwrap_or(class)),
-            None => !matches!(model, "roberta" | "xlm-roberta" | "camembert"),
+            None => !matches!(model, "gpt2" | "roberta" | "xlm-roberta" | "camembert"),
         })
     }
 

@@ -211,7 +211,7 @@ impl Tokenizer {
     }
 
     /// For a model that is given no token types: those of a pair's second text are 0 too.
-    pub fn untyped(self) -> Self {
+    pub(crate) fn untyped(self) -> Self {
         Self { untyped: true, ..self }
     }
 

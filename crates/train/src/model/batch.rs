@@ -37,7 +37,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Checks ids, types and lengths against the model's tables.
+    /// Checks ids, types and lengths against the model's tables. `types`: 0 of a model that reads none.
     pub fn new<'a>(
         examples: impl IntoIterator<Item = &'a Example>,
         vocabulary: usize,
@@ -63,7 +63,7 @@ impl Batch {
             batch.starts.push(batch.ids.len());
         }
         let below = |ids: &[u32], limit: usize| ids.iter().all(|id| (*id as usize) < limit);
-        if !below(&batch.ids, vocabulary) || !below(&batch.types, types) {
+        if !below(&batch.ids, vocabulary) || (types > 0 && !below(&batch.types, types)) {
             return Err(ModelError::Input("an id that the model does not have".into()).into());
         }
         Ok(batch)

@@ -169,8 +169,7 @@ impl Bert {
 
     pub(super) fn batch<'a>(&self, examples: impl IntoIterator<Item = &'a Example>) -> Result<Batch> {
         let Config { vocab_size, type_vocab_size, .. } = self.config;
-        let mut batch =
-            Batch::new(examples, vocab_size, type_vocab_size.max(1), self.config.max_positions())?;
+        let mut batch = Batch::new(examples, vocab_size, type_vocab_size, self.config.max_positions())?;
         if self.config.padding.is_some() {
             let texts = batch.starts.windows(2).map(|pair| &batch.ids[pair[0]..pair[1]]);
             batch.positions = texts.flat_map(|ids| self.config.positions(ids)).collect();

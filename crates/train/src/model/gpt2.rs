@@ -242,7 +242,7 @@ impl Gpt2 {
     }
 
     fn batch(&self, examples: &[Example]) -> Result<Batch> {
-        Batch::new(examples, self.config.vocab_size, 1, self.config.n_positions)
+        Batch::new(examples, self.config.vocab_size, 0, self.config.n_positions)
     }
 
     /// The residual stream behind the last block, in `stack.output`.

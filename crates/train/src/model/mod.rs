@@ -1,8 +1,9 @@
-//! GPT-2 and BERT with gradients, on the kernels: hand-written forward and backward passes over packed sequences.
+//! GPT-2, BERT and its family with gradients, on the kernels: hand-written forward and backward passes over packed
+//! sequences.
 //!
-//! `params.rs` holds the weights; `linear.rs` and `block.rs` are what both models are made of; `gpt2.rs` and `bert.rs`
-//! (with `heads.rs` and, for MPNet, `relative.rs`) mirror the checkpoints. `crates/models` has the same models on Candle's autograd, and PyTorch's numbers to compare
-//! with.
+//! `params.rs` holds the weights; `linear.rs` and `block.rs` are what all models are made of; `gpt2.rs` and `bert.rs`
+//! (with `heads.rs` and, for MPNet, `relative.rs`) mirror the checkpoints. `crates/models` has the same models on
+//! Candle's autograd, and PyTorch's numbers to compare with.
 
 mod batch;
 mod bert;

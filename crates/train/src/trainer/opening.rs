@@ -46,8 +46,6 @@ impl Opening {
             }
         }
         let gpt2 = folder.model_type()? == "gpt2";
-        // Those that a tokenizer gives a pair's second text are none of the model's.
-        let mut without_types = gpt2;
         if options.task == Task::FeatureExtraction {
             pools_by_mean(&folder)?;
         }
@@ -70,7 +68,6 @@ impl Opening {
             (config.n_positions, config.vocab_size)
         } else {
             let config = family::Config::from_folder(&folder)?;
-            without_types = config.type_vocab_size <= 1;
             (config.max_positions(), config.vocab_size)
         };
         if tokenizer.vocab_size() > vocabulary {
@@ -92,7 +89,6 @@ impl Opening {
             }
             _ => Vec::new(),
         };
-        let tokenizer = if without_types { tokenizer.untyped() } else { tokenizer };
         let eos = folder.token_ids_of("eos_token_id", vocabulary)?.first().copied();
         Ok(Self { folder, weights, start, tokenizer, labels, positions, eos })
     }

@@ -42,7 +42,8 @@ impl Watch {
     }
 }
 
-/// A tiny GPT-2, BERT or other encoder of its family (`kind` is its `model_type`) with a tokenizer of letters, to be trained from scratch, and some texts.
+/// A tiny GPT-2, BERT or other encoder of its family (`kind` is its `model_type`) with a tokenizer of letters, to be
+/// trained from scratch, and some texts.
 pub fn folder(kind: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let letters = " abcdefghijklmnopqrstuvwxyz.";
@@ -73,7 +74,7 @@ pub fn folder(kind: &str) -> tempfile::TempDir {
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" },
     });
     let sizes = json!({ "model_type": kind, "vocab_size": size, "hidden_size": 24, "num_hidden_layers": 2,
-                        "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 50 });
+                        "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 48 });
     let with = |more: Value| {
         let mut all = sizes.as_object().unwrap().clone();
         all.extend(more.as_object().unwrap().clone());
@@ -81,7 +82,7 @@ pub fn folder(kind: &str) -> tempfile::TempDir {
     };
     let config = match kind {
         "gpt2" => {
-            json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 40, "n_embd": 24, "n_layer": 2,
+            json!({ "model_type": "gpt2", "vocab_size": size, "n_positions": 32, "n_embd": 24, "n_layer": 2,
                           "n_head": 3, "eos_token_id": 3 })
         }
         "distilbert" => {
