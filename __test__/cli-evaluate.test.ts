@@ -44,7 +44,7 @@ test("train and evaluate say what the labels were taken for", async () => {
   const model = fixturePath("pipelines/sentences");
   const data = file("labels.csv", "text,label\nthe river,-2\nthe ship,2\nthe harbour,n/a\nthe river,-2\n");
   const output = join(newFolder("cli"), "tuned");
-  const flags = ["-t", "text-classification", "-m", model, "--train", data, "--output", output, "--epochs", "1"];
+  const flags = ["-t", "text-classification", "-m", model, "-d", data, "-o", output, "--epochs", "1"];
   const trained = await candlewick("train", ...flags);
   const says = /labels: 3 classes \(-2, 2, n\/a\); problem type single_label_classification/;
   assert.equal(trained.code, 0, trained.stderr);

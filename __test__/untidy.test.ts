@@ -116,6 +116,7 @@ describe("config.json", () => {
     ["id2label", { id2label: named([...five.slice(0, 4), ["five"]]) }, "CONFIG_INVALID"],
     ["id2label", { id2label: named(five.slice(0, 3)), label2id: null }, "MODEL_INVALID"],
     ["label2id", { id2label: named(five), label2id: { one: 1, two: 0 } }, "MODEL_INVALID"],
+    ["label2id", { id2label: named(five), label2id: { one: 9 } }, "MODEL_INVALID"],
     ["label2id", { id2label: named(five), label2id: { one: "first" } }, "CONFIG_INVALID"],
     ["num_labels", { num_labels: 3 }, "MODEL_INVALID"],
     ["num_labels", { num_labels: "5" }, "CONFIG_INVALID"],

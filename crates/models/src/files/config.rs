@@ -51,10 +51,11 @@ pub(crate) fn check(config: &Value) -> Result<()> {
             return Err(wrong(FILE, "label2id", &format!("the id of {name:?} is {}", short(id))));
         };
         // Names that id2label has not (LABEL_0 of before a renaming) are about and say nothing.
-        let other = names.as_ref().and_then(|names| names.get(&id)).filter(|other| *other != name);
-        if let Some(other) = other.filter(|_| known.contains(name)) {
+        let other = names.as_ref().map(|names| names.get(&id));
+        if let Some(other) = other.filter(|other| known.contains(name) && *other != Some(name)) {
+            let other = other.map_or("none".to_string(), |other| format!("{other:?}"));
             let what =
-                format!("{FILE}: id2label says that class {id} is {other:?}, label2id that it is {name:?}");
+                format!("{FILE}: id2label says that class {id} is {other}, label2id that it is {name:?}");
             return Err(ModelError::Inconsistent(what));
         }
     }
