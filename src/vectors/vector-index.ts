@@ -83,8 +83,8 @@ const searchOptions: OptionTable<SearchOptions> = {
 const saveOptions: OptionTable<SaveOptions> = { signal: checks.signal };
 const loadOptions: OptionTable<LoadIndexOptions> = { threads, signal: checks.signal };
 
-/** Characters of JSON, and hits, that one native call takes or gives. */
-const SAID = 1 << 18;
+/** Characters of JSON, and hits, that one native call takes or gives: what is made or read in a millisecond. */
+const SAID = 1 << 16;
 const HITS = 1 << 12;
 /** Ids of one native call. */
 const IDS = 1 << 12;
