@@ -53,7 +53,7 @@ export interface SearchOptions {
   threshold?: number;
   /** Which vectors count. Default: all. */
   filter?: VectorFilter;
-  /** For `"binary"`: how many vectors are scored for each that is wanted. Default 4. */
+  /** For `"binary"`: how many vectors are scored for each that is wanted. Default 32. */
   oversample?: number;
   signal?: AbortSignal;
 }
@@ -206,7 +206,7 @@ export class VectorIndex implements AsyncDisposable {
     if (oversample !== undefined && this.precision !== "binary") {
       throw invalid("search", "oversample", "has no effect without a precision of binary", oversample);
     }
-    const asked = { topK, threshold, oversample: oversample ?? 4, filter: filter === undefined ? undefined : encodeFilter("search", filter) };
+    const asked = { topK, threshold, oversample: oversample ?? 32, filter: filter === undefined ? undefined : encodeFilter("search", filter) };
     const rows = listOf("search", queries);
     const several = !isVector(queries);
     const most = Math.max(1, Math.min(Math.floor(COPY / this.dimensions), Math.floor(HITS / topK)));
