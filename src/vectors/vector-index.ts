@@ -1,5 +1,5 @@
 /** Vectors among which the closest are found. */
-import { CandlewickError, withPlaces } from "../errors.js";
+import { abortError, CandlewickError, withPlaces } from "../errors.js";
 import { native, type NativeVectorIndex, type PackedHits } from "../native.js";
 import { checkOptions, checks, invalid, type OptionTable, show } from "../options.js";
 import { abortable, call, callSync, mailbox } from "../runtime.js";
@@ -44,6 +44,8 @@ export interface AddOptions {
   ids?: VectorId | readonly VectorId[];
   /** Of each vector what is known of it; `undefined` for nothing. */
   metadata?: Metadata | readonly (Metadata | undefined)[];
+  /** Ends it between two parts of many vectors; none of them is then added. */
+  signal?: AbortSignal;
 }
 
 export interface SearchOptions {
@@ -72,7 +74,7 @@ const threads = checks.integer(1, 1024);
 const precisions = checks.oneOf("f32", "int8", "binary");
 const indexOptions: OptionTable<VectorIndexOptions> = { similarity: similarities, precision: precisions, rescore: precisions, threads };
 const anything = () => undefined;
-const addOptions: OptionTable<AddOptions> = { ids: anything, metadata: anything };
+const addOptions: OptionTable<AddOptions> = { ids: anything, metadata: anything, signal: checks.signal };
 const searchOptions: OptionTable<SearchOptions> = {
   topK: checks.integer(1, 0xffff_ffff),
   threshold: checks.number("", () => true),
@@ -253,7 +255,7 @@ export class VectorIndex implements AsyncDisposable {
   }
 
   async #add(where: string, vectors: Vector | readonly Vector[], options: AddOptions, replace: boolean): Promise<void> {
-    const { ids, metadata } = checkOptions(where, options, addOptions);
+    const { ids, metadata, signal } = checkOptions(where, options, addOptions);
     this.#checkOpen();
     const rows = listOf(where, vectors);
     const several = !isVector(vectors);
@@ -265,6 +267,7 @@ export class VectorIndex implements AsyncDisposable {
     let from = 0;
     try {
       while (from < count) {
+        if (signal?.aborted) throw abortError(signal);
         let to = Math.min(count, from + most);
         let said: string | undefined;
         if (columns.ids || columns.metadata) [said, to] = say(where, columns, from, to, several);
