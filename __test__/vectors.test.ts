@@ -217,6 +217,18 @@ describe("update and delete", () => {
     await assert.rejects(index.delete([1, Number.NaN]), hasCode("INPUT_INVALID"));
   });
 
+  test("can be ended, with nothing added", async () => {
+    await using index = new VectorIndex(100);
+    const controller = new AbortController();
+    const adding = index.add(vectorsOf(20_000, 100, 1), { signal: controller.signal });
+    setImmediate(() => controller.abort());
+    await assert.rejects(adding, hasCode("ABORTED"));
+    assert.equal(index.size, 0);
+    assert.deepEqual(await index.search(vectorsOf(1, 100, 1)[0]!), []);
+    await index.add(vectorsOf(10, 100, 1));
+    assert.equal(index.size, 10);
+  });
+
   test("are seen whole by searches that run beside additions", async () => {
     await using index = new VectorIndex(64, { threads: 2 });
     const parts = Array.from({ length: 6 }, (_, part) => vectorsOf(12_000, 64, part + 1));

@@ -21,9 +21,8 @@ export interface Similar {
 export class Answers {
   readonly #store: Store;
   readonly #embed: Models["embed"];
+  /** By the answers' ids. */
   readonly #index: VectorIndex;
-  /** The ids of the index's vectors. */
-  readonly #ids: number[] = [];
 
   private constructor(store: Store, embed: Models["embed"], index: VectorIndex) {
     this.#store = store;
@@ -62,7 +61,7 @@ export class Answers {
       return { method: "characters", answers: hits.filter(({ score }) => score >= NEAR.zh) };
     }
     const near = await this.#index.search(await this.#embed(text, { signal }), { topK: SHOWN, threshold: NEAR.en, signal });
-    const scores = new Map(near.map(({ index, score }) => [this.#ids[index]!, score]));
+    const scores = new Map(near.map(({ id, score }) => [id as number, score]));
     const found = await this.#store.get([...scores.keys()]);
     return { method: "meaning", answers: found.map((answer) => ({ ...answer, score: scores.get(answer.id)! })) };
   }
@@ -71,7 +70,7 @@ export class Answers {
   async add({ language, question, answer }: Omit<Draft, "vector">): Promise<number> {
     const vector = language === "en" ? await this.#embed(question) : undefined;
     const [id] = await this.#store.add([{ language, question, answer, vector }]);
-    if (vector && !this.#ids.includes(id!)) await this.#remember([id!], [vector]);
+    if (vector) await this.#remember([id!], [vector]);
     return id!;
   }
 
@@ -80,12 +79,11 @@ export class Answers {
   }
 
   async close(): Promise<void> {
+    await this.#index.close();
     await this.#store.close();
   }
 
   async #remember(ids: readonly number[], vectors: readonly Float32Array[]): Promise<void> {
-    if (ids.length === 0) return;
-    this.#ids.push(...ids);
-    await this.#index.add(vectors);
+    if (ids.length > 0) await this.#index.update(vectors, { ids });
   }
 }

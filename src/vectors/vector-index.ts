@@ -1,5 +1,5 @@
 /** Vectors among which the closest are found. */
-import { CandlewickError, withPlaces } from "../errors.js";
+import { abortError, CandlewickError, withPlaces } from "../errors.js";
 import { native, type NativeVectorIndex, type PackedHits } from "../native.js";
 import { checkOptions, checks, invalid, type OptionTable, show } from "../options.js";
 import { abortable, call, callSync, mailbox } from "../runtime.js";
@@ -44,6 +44,8 @@ export interface AddOptions {
   ids?: VectorId | readonly VectorId[];
   /** Of each vector what is known of it; `undefined` for nothing. */
   metadata?: Metadata | readonly (Metadata | undefined)[];
+  /** Ends it between two parts of many vectors; none of them is then added. */
+  signal?: AbortSignal;
 }
 
 export interface SearchOptions {
@@ -53,7 +55,7 @@ export interface SearchOptions {
   threshold?: number;
   /** Which vectors count. Default: all. */
   filter?: VectorFilter;
-  /** For `"binary"`: how many vectors are scored for each that is wanted. Default 4. */
+  /** For `"binary"`: how many vectors are scored for each that is wanted. Default 32. */
   oversample?: number;
   signal?: AbortSignal;
 }
@@ -72,7 +74,7 @@ const threads = checks.integer(1, 1024);
 const precisions = checks.oneOf("f32", "int8", "binary");
 const indexOptions: OptionTable<VectorIndexOptions> = { similarity: similarities, precision: precisions, rescore: precisions, threads };
 const anything = () => undefined;
-const addOptions: OptionTable<AddOptions> = { ids: anything, metadata: anything };
+const addOptions: OptionTable<AddOptions> = { ids: anything, metadata: anything, signal: checks.signal };
 const searchOptions: OptionTable<SearchOptions> = {
   topK: checks.integer(1, 0xffff_ffff),
   threshold: checks.number("", () => true),
@@ -83,8 +85,8 @@ const searchOptions: OptionTable<SearchOptions> = {
 const saveOptions: OptionTable<SaveOptions> = { signal: checks.signal };
 const loadOptions: OptionTable<LoadIndexOptions> = { threads, signal: checks.signal };
 
-/** Characters of JSON, and hits, that one native call takes or gives. */
-const SAID = 1 << 18;
+/** Characters of JSON, and hits, that one native call takes or gives: what is made or read in a millisecond. */
+const SAID = 1 << 16;
 const HITS = 1 << 12;
 /** Ids of one native call. */
 const IDS = 1 << 12;
@@ -206,7 +208,7 @@ export class VectorIndex implements AsyncDisposable {
     if (oversample !== undefined && this.precision !== "binary") {
       throw invalid("search", "oversample", "has no effect without a precision of binary", oversample);
     }
-    const asked = { topK, threshold, oversample: oversample ?? 4, filter: filter === undefined ? undefined : encodeFilter("search", filter) };
+    const asked = { topK, threshold, oversample: oversample ?? 32, filter: filter === undefined ? undefined : encodeFilter("search", filter) };
     const rows = listOf("search", queries);
     const several = !isVector(queries);
     const most = Math.max(1, Math.min(Math.floor(COPY / this.dimensions), Math.floor(HITS / topK)));
@@ -253,7 +255,7 @@ export class VectorIndex implements AsyncDisposable {
   }
 
   async #add(where: string, vectors: Vector | readonly Vector[], options: AddOptions, replace: boolean): Promise<void> {
-    const { ids, metadata } = checkOptions(where, options, addOptions);
+    const { ids, metadata, signal } = checkOptions(where, options, addOptions);
     this.#checkOpen();
     const rows = listOf(where, vectors);
     const several = !isVector(vectors);
@@ -265,6 +267,7 @@ export class VectorIndex implements AsyncDisposable {
     let from = 0;
     try {
       while (from < count) {
+        if (signal?.aborted) throw abortError(signal);
         let to = Math.min(count, from + most);
         let said: string | undefined;
         if (columns.ids || columns.metadata) [said, to] = say(where, columns, from, to, several);

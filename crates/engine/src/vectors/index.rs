@@ -18,6 +18,7 @@ use super::table::{Batch, Table};
 use super::values::{VectorId, parse};
 use crate::error::{EngineError, Result};
 use crate::runtime::cancel::CancelToken;
+use crate::runtime::lifecycle::yield_to_event_loop;
 use crate::runtime::reply::{Done, Reply};
 
 /// A vector that was found: its place in the order of adding, and how similar it is.
@@ -97,16 +98,19 @@ impl VectorIndex {
                 "bits alone know nothing of lengths, so that they have cosine alone",
             ));
         }
-        Self::of(Table::new(shape), VectorPool::new(threads.max(1)))
+        Self::of(Table::new(shape), threads)
     }
 
-    fn of(table: Table, pool: VectorPool) -> Result<Self> {
+    fn of(table: Table, threads: usize) -> Result<Self> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let closed = Arc::new(AtomicBool::new(false));
         let shape = table.rows.shape();
-        let mut owner =
-            Owner { table: Arc::new(table), batches: HashMap::new(), pool, closed: Arc::clone(&closed) };
+        let seen = Arc::clone(&closed);
         let run = move || {
+            // Before the pool's threads are made, which are as nice as this one.
+            yield_to_event_loop();
+            let pool = VectorPool::new(threads.max(1));
+            let mut owner = Owner { table: Arc::new(table), batches: HashMap::new(), pool, closed: seen };
             for job in todo {
                 // A job that panics drops the reply it owes, which says so.
                 let _ = catch_unwind(AssertUnwindSafe(|| job(&mut owner)));
@@ -124,7 +128,7 @@ impl VectorIndex {
             let pool = VectorPool::new(threads.max(1));
             let loaded = file::load(&path, &pool, &|| cancel.is_cancelled()).and_then(|table| {
                 let size = table.len();
-                Ok((Self::of(table, pool)?, size))
+                Ok((Self::of(table, threads)?, size))
             });
             reply.send(loaded);
         });
@@ -212,6 +216,7 @@ impl VectorIndex {
 fn spawn(work: impl FnOnce() + Send + 'static) {
     // A reply that is dropped, because there is no thread or it panicked, says so.
     let _ = std::thread::Builder::new().name("candle-file".into()).spawn(move || {
+        yield_to_event_loop();
         let _ = catch_unwind(AssertUnwindSafe(work));
     });
 }
