@@ -16,8 +16,8 @@ export interface LoraOptions {
   /** Of the adapters' input, from 0 to below 1. Default 0. */
   dropout?: number;
   /**
-   * Last parts of linear layers' names, as the model has them. Default: `["c_attn"]` for a GPT-2, else queries and values:
-   * `["query", "value"]`, `["q_lin", "v_lin"]` for a DistilBERT, `["q", "v"]` for an MPNet.
+   * Last parts of linear layers' names, as the model has them. Default: `["c_attn"]` for a GPT-2, else queries and
+   * values: `["query", "value"]`, `["q_lin", "v_lin"]` for a DistilBERT, `["q", "v"]` for an MPNet.
    */
   targetModules?: readonly string[];
 }
