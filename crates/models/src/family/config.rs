@@ -192,6 +192,10 @@ fn refuse_unsupported(config: &Value, architecture: &Architecture) -> Result<()>
         Value::String(kind) if kind == "absolute" => {}
         other => return refuse(format!("position_embedding_type: {other}")),
     }
+    // Of ELECTRA's multiple choice, which is not run; transformers takes no null there.
+    if architecture.narrow_embeddings && config.get("summary_activation").is_some_and(Value::is_null) {
+        return Err(ModelError::Config("summary_activation is null, expected a name".into()));
+    }
     for key in ["pruned_heads", "quantization_config"] {
         if config[key].as_object().is_some_and(|value| !value.is_empty()) {
             return refuse(key.into());
