@@ -274,7 +274,9 @@ fn every_head_is_saved_under_its_models_names() {
         let rows = |row: &dyn Fn(usize) -> Value| (0..8).map(row).collect::<Vec<_>>();
         let tags = write(
             "tags.jsonl",
-            rows(&|i| json!({ "tokens": ["a", "dog"], "tags": ["O", ["B-A", "B-B"][i % 2]] })),
+            rows(
+                &|i| json!({ "tokens": ["a", "dog"], "tags": ["O", if i % 2 == 0 { "B-A" } else { "B-B" }] }),
+            ),
         );
         let pairs = write("pairs.jsonl", rows(&|i| json!({ "text": format!("a {i}"), "textPair": "dog" })));
         let answers = json!({ "text": ["dog"], "answer_start": [2] });
