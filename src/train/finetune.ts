@@ -14,8 +14,8 @@ import { TrainingRun, type Opened } from "./run.js";
 export type { FinetuneOptions } from "./options.js";
 
 /**
- * Trains a GPT-2 or a BERT on a task, from a pretrained model or from scratch, on threads of its own: the event loop
- * stays free.
+ * Trains a GPT-2, a BERT or another encoder of its family on a task, from a pretrained model or from scratch, on
+ * threads of its own: the event loop stays free.
  *
  * ```ts
  * const data = { train: "train.jsonl", validation: "validation.jsonl" };

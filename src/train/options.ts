@@ -18,8 +18,8 @@ export interface LoraOptions {
   /**
    * Which layers get them, as PEFT's `target_modules`: the last parts of names, a regular expression over whole names
    * (`transformer.h.0.attn.c_attn`, `bert.encoder.layer.0.output.dense`), or `"all-linear"`. Regular expressions are
-   * Python's without look-around and back-references. Default: `["c_attn"]` for a GPT-2, `["query", "value"]` for a
-   * BERT.
+   * Python's without look-around and back-references. Default: `["c_attn"]` for a GPT-2, else queries and values:
+   * `["query", "value"]`, `["q_lin", "v_lin"]` for a DistilBERT, `["q", "v"]` for an MPNet.
    */
   targetModules?: string | readonly string[];
   /** Of those, which get none: the last parts of names, or a regular expression over whole names. */

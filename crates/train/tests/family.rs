@@ -4,8 +4,8 @@
 mod support;
 
 use candlewick_models::{
-    EncoderInput, EncoderWant, LoadOptions, ModelFolder, Names, Tokenizer, Weights, family, gpt2,
-    load_encoder,
+    EncoderHead, EncoderInput, EncoderWant, LoadOptions, ModelFolder, Names, Tokenizer, Weights, family,
+    gpt2, load_encoder,
 };
 use candlewick_train::data::{Example, ProblemType};
 use candlewick_train::model::{
@@ -256,4 +256,48 @@ fn served_over(adapter: &str, base: &str, rows: &[(String, usize)]) -> (f64, Vec
     let value: Value = serde_json::from_str(&std::fs::read_to_string(config).unwrap()).unwrap();
     assert_eq!(value["base_model_name_or_path"], base);
     served(adapter, rows)
+}
+
+/// The other heads: what is written has the class and the names by which the serving model finds its head.
+#[test]
+fn every_head_is_saved_under_its_models_names() {
+    for kind in ["distilbert", "roberta", "electra", "mpnet"] {
+        let source = folder(kind);
+        let write = |name: &str, rows: Vec<Value>| {
+            let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+            let path = source.path().join(name);
+            std::fs::write(&path, lines.join("\n")).unwrap();
+            path
+        };
+        let rows = |row: &dyn Fn(usize) -> Value| (0..8).map(row).collect::<Vec<_>>();
+        let tags = write(
+            "tags.jsonl",
+            rows(
+                &|i| json!({ "tokens": ["a", "dog"], "tags": ["O", if i % 2 == 0 { "B-A" } else { "B-B" }] }),
+            ),
+        );
+        let pairs = write("pairs.jsonl", rows(&|i| json!({ "text": format!("a {i}"), "textPair": "dog" })));
+        let answers = json!({ "text": ["dog"], "answer_start": [2] });
+        let asked = write(
+            "asked.jsonl",
+            rows(&|_| json!({ "question": "a", "context": "a dog", "answers": answers })),
+        );
+        for (task, data, head, class) in [
+            ("fill-mask", source.path().join("texts.jsonl"), EncoderHead::MaskedLm, "MaskedLM"),
+            ("token-classification", tags, EncoderHead::TokenClassification, "TokenClassification"),
+            ("question-answering", asked, EncoderHead::QuestionAnswering, "QuestionAnswering"),
+            ("feature-extraction", pairs, EncoderHead::None, ""),
+        ] {
+            let output = tempfile::tempdir().unwrap();
+            let more = json!({ "train": [data], "maxSteps": 2, "batchSize": 4 });
+            let (_, result) = run(&options(source.path(), output.path(), task, more), None);
+            result.unwrap_or_else(|error| panic!("{kind}, {task}: {error}"));
+            let path = output.path().to_str().unwrap();
+            let loaded = load_encoder(path, &LoadOptions::default(), &()).unwrap().model;
+            assert_eq!(loaded.info().head, head, "{kind}, {task}");
+            let written = ModelFolder::open(path).unwrap();
+            let expected = written.encoder().unwrap().unwrap().class_for(class);
+            assert_eq!(written.config["architectures"][0], expected, "{kind}, {task}");
+        }
+    }
 }
