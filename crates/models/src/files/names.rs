@@ -37,8 +37,8 @@ impl Names {
         self.renamed(name, self.layer, LAYER, |(scheme, own)| (own, scheme))
     }
 
-    /// The name that transformers gives the tensor or module that the scheme calls `name`; `prefixed`: of a model with a
-    /// head, whose body's names have the prefix.
+    /// The name that transformers gives the tensor or module that the scheme calls `name`; `prefixed`: of a model with
+    /// a head, whose body's names have the prefix.
     pub fn written(&self, name: &str, prefixed: bool) -> String {
         let own = self.own(name);
         if prefixed && Self::is_body(name) { format!("{}.{own}", self.prefix) } else { own.into_owned() }
