@@ -338,6 +338,8 @@ impl Adapter {
         }
         self.modules.values_mut().for_each(|lora| lora.scale = -lora.scale);
         self.whole.clear();
+        // Nor is it held to having them.
+        self.settings.modules_to_save = None;
         self.rows = None;
         Ok(())
     }
