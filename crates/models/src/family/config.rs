@@ -9,6 +9,7 @@ use super::relative::BUCKETS;
 use crate::contract::info::EncoderHead;
 use crate::files::folder::ModelFolder;
 use crate::files::foreign;
+use crate::files::reading::{short, wrong};
 use crate::files::weights::Weights;
 use crate::{ModelError, Result};
 
@@ -213,12 +214,14 @@ fn size(config: &Value, key: &str, alias: &str, limit: usize) -> Result<usize> {
             )));
         }
         (Some(value), _) | (None, Some(value)) => value,
-        (None, None) => return Err(ModelError::Config(format!("{key} is missing"))),
+        (None, None) => return Err(ModelError::Config(format!("config.json: {key} is missing"))),
     };
     let value = found.as_u64().and_then(|value| usize::try_from(value).ok());
     match value.filter(|value| (1..=limit).contains(value)) {
         Some(value) => Ok(value),
-        None => Err(ModelError::Config(format!("{key} is {}, expected 1 to {limit}", short(found)))),
+        None => {
+            Err(ModelError::Config(format!("config.json: {key} is {}, expected 1 to {limit}", short(found))))
+        }
     }
 }
 
@@ -226,20 +229,25 @@ fn flag(config: &Value, key: &str, default: bool) -> Result<bool> {
     match &config[key] {
         Value::Null => Ok(default),
         Value::Bool(value) => Ok(*value),
-        other => Err(ModelError::Config(format!("{key} is {}, expected true or false", short(other)))),
+        other => {
+            Err(ModelError::Config(format!("config.json: {key} is {}, expected true or false", short(other))))
+        }
     }
 }
 
 fn activation(config: &Value, key: &str) -> Result<Activation> {
     let Some(value) = config.get(key) else { return Ok(Activation::Gelu) };
+    if !value.is_string() {
+        return Err(wrong("config.json", key, &format!("{} is no name of an activation", short(value))));
+    }
     serde_json::from_value(value.clone())
-        .map_err(|_| ModelError::UnsupportedModel(format!("{key}: {}", short(value))))
+        .map_err(|_| ModelError::UnsupportedModel(format!("config.json: {key}: {}", short(value))))
 }
 
 fn positive(value: &Value) -> Result<f64> {
     match value.as_f64().filter(|eps| *eps > 0.0 && *eps < 1.0) {
         Some(eps) => Ok(eps),
-        None => Err(ModelError::Config(format!("layer_norm_eps is {}", short(value)))),
+        None => Err(ModelError::Config(format!("config.json: layer_norm_eps is {}", short(value)))),
     }
 }
 
@@ -252,7 +260,7 @@ fn padding(config: &Value, architecture: &Architecture) -> Result<Option<u32>> {
             match value.as_u64().filter(|id| *id < 1 << 20).and_then(|id| u32::try_from(id).ok()) {
                 Some(id) => Ok(Some(id)),
                 None => Err(ModelError::Config(format!(
-                    "pad_token_id is {}: positions are counted from a token's id on",
+                    "config.json: pad_token_id is {}: positions are counted from a token's id on",
                     short(value)
                 ))),
             }
@@ -268,10 +276,4 @@ fn buckets(config: &Value) -> Result<usize> {
         return Err(ModelError::UnsupportedModel(format!("{KEY} is {rows}: distances need {BUCKETS}")));
     }
     Ok(rows)
-}
-
-/// A value as it stands in the file, of bounded length.
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() > 80 { text.chars().take(80).collect::<String>() + "…" } else { text }
 }
