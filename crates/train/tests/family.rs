@@ -171,10 +171,12 @@ fn lora_of_a_distilbert() {
 fn served(folder: &str, rows: &[(String, usize)]) -> (f64, Vec<Vec<f32>>) {
     let mut loaded = load_encoder(folder, &LoadOptions::default(), &()).unwrap();
     let tokenizer: Tokenizer = loaded.tokenizer.take().unwrap();
+    // Training cuts texts at as many.
+    let positions = loaded.model.info().max_positions;
     let inputs: Vec<EncoderInput> = rows
         .iter()
         .map(|(text, _)| {
-            let encoded = tokenizer.encode_pair(text, None, None).unwrap();
+            let encoded = tokenizer.encode_pair(text, None, Some(positions)).unwrap();
             EncoderInput { ids: encoded.ids, type_ids: encoded.type_ids, logits_at: vec![] }
         })
         .collect();
