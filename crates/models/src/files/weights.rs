@@ -80,7 +80,7 @@ impl Weights {
     /// The adapter's tensor that stands for `name`, if there is one.
     fn replaced(&self, name: &str) -> Option<(&Checkpoint, &str)> {
         let adapter = self.adapter.as_deref()?;
-        Some((&adapter.weights, adapter.whole.get(name)?))
+        Some((&adapter.weights, adapter.whole.get(&*self.base.scheme(name))?))
     }
 
     /// The checkpoint's file, or the index of its files.
@@ -147,7 +147,8 @@ impl Weights {
             return weights.stored(own, shape).map(Stored::from);
         }
         let tensor = self.base.stored(name, shape)?;
-        let module = name.strip_suffix(".weight");
+        let scheme = self.base.scheme(name);
+        let module = scheme.strip_suffix(".weight");
         let lora = module.and_then(|module| Some((module, self.adapter.as_ref()?.modules.get(module)?)));
         let Some((module, lora)) = lora else { return Ok(tensor.into()) };
         if matches!(tensor.source, SourceType::Q8_0 | SourceType::Q4_0) {
