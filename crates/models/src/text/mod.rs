@@ -4,4 +4,5 @@ pub mod chat;
 pub mod encoding;
 pub mod jinja;
 pub mod tokenizer;
+pub mod trimming;
 pub mod windows;
