@@ -14,7 +14,7 @@
 //! | what bf16 is, and rows in it | `bf16.rs`, `operand.rs` |
 //! | what int8 is | `int8.rs` |
 //! | the instruction sets | `simd/` |
-//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_job.rs`, `attention_bias.rs`, `attention_rows.rs` |
+//! | keys and values, attention | `kv.rs`, `attention.rs` and `attention_*.rs` beside it |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | what training adds | `train/` |
 //! | threads | `pool.rs`, `threads.rs` |
