@@ -14,7 +14,7 @@
 //! | what bf16 is, and rows in it | `bf16.rs`, `operand.rs` |
 //! | what int8 is | `int8.rs` |
 //! | the instruction sets | `simd/` |
-//! | keys and values, attention | `kv.rs`, `attention.rs`, `attention_{job,bias,rows}.rs` |
+//! | keys and values, attention | `kv.rs`, `attention.rs` and `attention_*.rs` beside it |
 //! | norms, softmax, activations | `norm.rs`, `rows.rs`, `math.rs` |
 //! | one vector compared with many | `vectors.rs` |
 //! | what training adds | `train/` |

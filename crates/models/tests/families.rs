@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use candlewick_models::family::{known, relative};
 use candlewick_models::{
-    Dtype, Encoder, EncoderHead, EncoderInput, EncoderWant, Layers, LoadOptions, Loaded, load_encoder,
+    Dtype, Encoder, EncoderHead, EncoderInput, EncoderWant, Layers, LoadOptions, Loaded, Tokenizer,
+    load_encoder,
 };
 use serde_json::{Value, json};
 use support::{Fixture, backends, relative_error, root};
@@ -303,4 +304,23 @@ fn adapters_find_the_modules_by_the_checkpoints_names() {
         assert!(relative_error(&with, &without) > 1e-3, "{name}: {module} changes nothing");
         assert!(relative_error(&with, &run(adapter.path(), true)) < 1e-5, "{name}: {module}, the reference");
     }
+}
+
+/// A byte-level tokenizer's tokens stand where Python says they do: without the space before a word, with its letters.
+#[test]
+fn offsets_are_trimmed_once() {
+    let source = folder("pipelines").join("roberta-ner");
+    let tokenizer = Tokenizer::open(&source).unwrap().unwrap();
+    let cases: Vec<Value> =
+        serde_json::from_str(&std::fs::read_to_string(source.with_extension("json")).unwrap()).unwrap();
+    let mut compared = 0;
+    for case in cases.iter().filter(|case| case["strategy"] == "none") {
+        let windows = tokenizer.windows(case["text"].as_str().unwrap(), None, &Some(64).into()).unwrap();
+        for entity in case["entities"].as_array().unwrap() {
+            let at = |i: usize| entity[i].as_u64().unwrap() as u32;
+            assert!(windows[0].offsets.contains(&(at(2), at(3))), "{}: {entity}", case["text"]);
+            compared += 1;
+        }
+    }
+    assert!(compared > 50, "{compared} compared");
 }

@@ -1,5 +1,6 @@
 //! A checkpoint's tensors under the names that a model asks for.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use candlewick_kernels::{Layout, SourceType};
@@ -94,6 +95,11 @@ impl Checkpoint {
     /// How a matrix that PyTorch's module has in `layout` lies here.
     pub fn layout(&self, layout: Layout) -> Layout {
         self.layout.unwrap_or(layout)
+    }
+
+    /// The name under which an adapter keeps what it changes of `name`, which may be the checkpoint's own.
+    pub fn scheme<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        self.names.scheme(name)
     }
 
     /// The scheme's name of what the checkpoint calls `name`, with today's names for a norm.

@@ -81,10 +81,12 @@ impl Weights {
     /// a head that it unties from the embedding begins as that.
     fn find<'a>(&'a self, name: &'a str) -> (&'a Checkpoint, &'a str) {
         let Some(adapter) = self.adapter.as_deref() else { return (&self.base, name) };
-        let (name, replaces) = adapter.untied(name).unwrap_or((name, true));
-        match adapter.whole.get(name).filter(|_| replaces) {
+        let scheme = self.base.scheme(name);
+        let untied = adapter.untied(&scheme);
+        let (asked, replaces) = untied.unwrap_or((&scheme, true));
+        match adapter.whole.get(asked).filter(|_| replaces) {
             Some(own) => (&adapter.weights, own),
-            None => (&self.base, name),
+            None => (&self.base, untied.map_or(name, |(embedding, _)| embedding)),
         }
     }
 
@@ -156,7 +158,7 @@ impl Weights {
         let (weights, own) = self.find(name);
         let tensor = weights.stored(own, shape)?;
         let change = match &self.adapter {
-            Some(adapter) => adapter.change(name, &self.base, &tensor)?,
+            Some(adapter) => adapter.change(&self.base.scheme(name), &self.base, &tensor)?,
             None => None,
         };
         if change.is_none() {

@@ -16,4 +16,5 @@ mod settings;
 mod special;
 mod token;
 pub mod tokenizer;
+pub mod trimming;
 pub mod windows;

@@ -5,6 +5,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::tokenizer::Decoder;
 
 use crate::text::encoding::{Cut, cut_pair, guarded, invalid};
+use crate::text::trimming::untrimmed;
 use crate::{Result, Tokenizer};
 
 /// A text, or a part of it, with special tokens; each list is (T).
@@ -27,7 +28,8 @@ impl Tokenizer {
     pub fn windows(&self, text: &str, pair: Option<&str>, cut: &Cut) -> Result<Vec<Window>> {
         guarded(|| {
             let encoding = cut_pair(self.inner(), self.cut_left(), text, pair, cut, |text| {
-                self.inner().encode(text, false).map_err(invalid)
+                let encoding = self.inner().encode(text, false).map_err(invalid)?;
+                Ok(untrimmed(self.inner(), encoding))
             })?;
             let texts = [text, pair.unwrap_or_default()].map(Positions::new);
             let several = if cut.stride.is_some() { encoding.get_overflowing().as_slice() } else { &[] };
