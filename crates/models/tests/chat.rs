@@ -153,6 +153,7 @@ fn the_files_of_a_folder_give_the_template_that_transformers_takes() {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         std::fs::copy(fixtures().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
         let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
         let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
         let text = template.text(&tokenizer, &hello(), POSITIONS).unwrap().text;

@@ -63,7 +63,7 @@ pub(crate) fn open(folder: &Path) -> Result<Option<Composed>> {
             check_parts(class, value, &settings)?;
             if let Some(vocabulary) = model["vocab"].as_object() {
                 let ids = vocabulary.iter().filter_map(|(token, id)| Some((token.as_str(), id.as_u64()?)));
-                check_vocabulary(JSON, ids)?;
+                check_vocabulary(JSON, ids, vocabulary.len())?;
             }
             (JSON, read_model(model)?)
         }
@@ -81,6 +81,9 @@ pub(crate) fn open(folder: &Path) -> Result<Option<Composed>> {
     }
     check_ids(&tokenizer, &special.listed, file)?;
     check_texts(&tokenizer, &special.listed)?;
+    for name in ["add_bos_token", "add_eos_token"] {
+        settings.flag_or_null(name, false)?;
+    }
     let ends = ends(class, &tokenizer, &settings, &special, value)?;
     if let Some(value) = value {
         check_ends(class, value, &ends, &special)?;
@@ -175,7 +178,8 @@ fn byte_pairs(vocabulary: &Path, merges: &Path) -> Result<BPE> {
     let Entries(tokens) = entries::<u32>(vocabulary)
         .map_err(|error| ModelError::Tokenizer(error.to_string()))?
         .unwrap_or_default();
-    check_vocabulary("vocab.json", tokens.iter().map(|(token, id)| (token.as_str(), u64::from(*id))))?;
+    let ids = tokens.iter().map(|(token, id)| (token.as_str(), u64::from(*id)));
+    check_vocabulary("vocab.json", ids, tokens.len())?;
     let text = read_text_within(merges, LARGEST)?;
     let lines = text.lines().filter(|line| !line.starts_with("#version")).enumerate();
     let pair = |(at, line): (usize, &str)| match line.split_once(' ') {

@@ -254,10 +254,18 @@ pub(crate) fn check_added(tokenizer: &Tokenizer, added: &[(u32, Token)]) -> Resu
 pub(crate) fn check_vocabulary<'a>(
     file: &str,
     vocabulary: impl Iterator<Item = (&'a str, u64)>,
+    size: usize,
 ) -> Result<()> {
-    let mut ids = AHashSet::new();
+    // Ids are nearly always those below the size.
+    let mut seen = vec![false; size];
+    let mut others = AHashSet::new();
     for (token, id) in vocabulary {
-        if !ids.insert(id) {
+        let place = usize::try_from(id).ok().and_then(|id| seen.get_mut(id));
+        let is_new = match place {
+            Some(seen) => !std::mem::replace(seen, true),
+            None => others.insert(id),
+        };
+        if !is_new {
             let token: String = token.chars().take(40).collect();
             return Err(ModelError::Tokenizer(format!(
                 "{file}: the id {id} is given twice, once to {token:?}"

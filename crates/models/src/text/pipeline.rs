@@ -179,10 +179,12 @@ pub(crate) fn ends(
         return Ok(processor);
     }
     // Where there is a tokenizer.json, transformers asks it alone.
-    let asked = |name: &str| if parts.is_some() { Ok(false) } else { settings.flag_or_null(name, false) };
-    let token = |name: &str, asked: bool| special.get(name).filter(|_| asked).map(&id).transpose();
-    let bos = token("bos_token", asked("add_bos_token")?)?;
-    let eos = token("eos_token", asked("add_eos_token")?)?;
+    let token = |name: &str, asked: bool| {
+        let asked = asked && parts.is_none();
+        special.get(name).filter(|_| asked).map(&id).transpose()
+    };
+    let bos = token("bos_token", settings.flag_or_null("add_bos_token", false)?)?;
+    let eos = token("eos_token", settings.flag_or_null("add_eos_token", false)?)?;
     let around = |text: &str, kind: u8| {
         let [before, after] =
             [&bos, &eos].map(|token| token.as_ref().map(|(name, _)| format!("{name}:{kind}")));

@@ -96,13 +96,15 @@ impl Special {
     pub fn to_add(&self, there: &[(u32, Token)]) -> Vec<AddedToken> {
         let same: HashMap<&str, AddedToken> =
             there.iter().map(|(_, token)| (token.content.as_str(), token.added())).collect();
-        let mut known: HashSet<&str> = same.keys().copied().collect();
         let listed = self.listed.iter().map(|listed| &listed.token);
         let mut tokens: Vec<&Token> =
             listed.filter(|token| same.get(token.content.as_str()) != Some(&token.added())).collect();
+        let mut known: HashSet<&str> = same.keys().copied().collect();
         known.extend(tokens.iter().map(|token| token.content.as_str()));
+        // Of a text that is named twice with other flags the later ones count.
         let more = self.named.iter().map(|(_, token)| token).chain(&self.extra);
-        tokens.extend(more.filter(|token| known.insert(&token.content)));
+        let mut seen = HashSet::new();
+        tokens.extend(more.filter(|token| !known.contains(token.content.as_str()) && seen.insert(*token)));
         let named: HashSet<&str> = self.named.iter().map(|(_, token)| token.content.as_str()).collect();
         let special = |token: &Token| token.special || named.contains(token.content.as_str());
         tokens.into_iter().map(|token| Token { special: special(token), ..token.clone() }.added()).collect()
@@ -117,6 +119,8 @@ struct Given {
     /// Of other names, such as `image_token`.
     own: Vec<(String, Token)>,
     extra: Option<Vec<Token>>,
+    /// `additional_special_tokens` where only the absence of the newer name lets it count.
+    older: Option<Vec<Token>>,
     /// Texts of tokens that the configuration gives as objects.
     objects: Vec<String>,
     /// The texts that are special in `added_tokens.json`, which does not say it: transformers looks for them among
@@ -132,6 +136,8 @@ impl Given {
             let place = || format!("{CONFIG}: {name}");
             let is_name = NAMES.contains(&name.as_str());
             match value {
+                // No tokens, but whether to add these.
+                _ if matches!(name.as_str(), "add_bos_token" | "add_eos_token") => {}
                 Value::Null if is_name => given.put(name, None),
                 Value::String(text) if is_name => {
                     given.put(name, Some(class.token(name, text)));
@@ -165,6 +171,8 @@ impl Given {
                 for (name, value) in named {
                     put(&mut own, name, token_of(value, &format!("{CONFIG}: extra_special_tokens"))?);
                 }
+                let list = settings.get("additional_special_tokens").unwrap_or(&Value::Null);
+                given.older = tokens_of(list, CONFIG, "additional_special_tokens")?;
             }
             (Some(list), None, _) => given.extra = tokens_of(list, CONFIG, "extra_special_tokens")?,
             (None, _, Some(list)) => {
@@ -204,7 +212,6 @@ impl Given {
         own: &mut Vec<(String, Token)>,
         automatic: &mut Vec<(String, Token)>,
     ) -> Result<()> {
-        let mut older = None;
         for (name, value) in &settings.map {
             let place = format!("{TOKEN_MAP}: {name}");
             let is_name = NAMES.contains(&name.as_str());
@@ -228,7 +235,7 @@ impl Given {
                     }
                 }
                 ("additional_special_tokens", list) => {
-                    older = tokens_of(list, TOKEN_MAP, "additional_special_tokens")?;
+                    self.older = tokens_of(list, TOKEN_MAP, "additional_special_tokens")?;
                 }
                 (_, Value::Null) if is_name => self.put(name, None),
                 (_, Value::String(text)) if is_name => self.put(name, Some(class.token(name, text))),
@@ -255,7 +262,7 @@ impl Given {
         let special = named.chain(self.extra.iter().flatten()).map(|token| &token.content);
         self.special = special.filter(|content| !self.objects.contains(content)).cloned().collect();
         if self.extra.is_none() {
-            self.extra = older;
+            self.extra = self.older.take();
         }
         Ok(())
     }
