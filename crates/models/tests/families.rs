@@ -282,12 +282,14 @@ fn adapters_find_the_modules_by_the_checkpoints_names() {
             "base_model_name_or_path": folder(name) });
         std::fs::write(adapter.path().join("adapter_config.json"), config.to_string()).unwrap();
         let device = candle_core::Device::Cpu;
-        let full = |rows: usize, columns: usize, value: f32| {
-            candle_core::Tensor::full(value, (rows, columns), &device).unwrap()
+        // Not the same for every output: a norm would take that away.
+        let rising = |rows: usize, columns: usize| {
+            let values = (0..rows * columns).map(|i| 0.1 * i as f32 / (rows * columns) as f32 - 0.02);
+            candle_core::Tensor::from_iter(values, &device).unwrap().reshape((rows, columns)).unwrap()
         };
         let tensors = std::collections::HashMap::from([
-            (format!("base_model.model.{module}.lora_A.weight"), full(1, input, 0.5)),
-            (format!("base_model.model.{module}.lora_B.weight"), full(output, 1, 0.5)),
+            (format!("base_model.model.{module}.lora_A.weight"), (rising(1, input) * 10.0).unwrap()),
+            (format!("base_model.model.{module}.lora_B.weight"), (rising(output, 1) * 10.0).unwrap()),
         ]);
         let file = adapter.path().join("adapter_model.safetensors");
         candle_core::safetensors::save(&tensors, file).unwrap();
