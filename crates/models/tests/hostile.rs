@@ -5,7 +5,7 @@ mod support;
 use std::io::Write;
 use std::path::Path;
 
-use candlewick_models::{LoadOptions, load_causal, load_encoder};
+use candlewick_models::{LoadOptions, Tokenizer, load_causal, load_encoder};
 use support::gguf::{GgufFile, Value};
 use support::root;
 use tempfile::TempDir;
@@ -152,6 +152,28 @@ fn a_tokenizer_that_panics() {
 }
 
 /// What a file says that a GPT-2, its tokenizer or its tensors cannot be: named, at once.
+/// Oniguruma counts its steps, so that an expression without an end is an error, and says what it is.
+#[test]
+fn a_regular_expression_without_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {
+            "type": "Split", "pattern": { "Regex": "(a+)+$" }, "behavior": "Isolated", "invert": false
+        },
+        "model": { "type": "WordLevel", "vocab": { "a": 0 }, "unk_token": "a" }
+    });
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), class).unwrap();
+    let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
+    assert_eq!(tokenizer.encode("aaa", true).unwrap(), [0]);
+    let error = tokenizer.encode(&("a".repeat(40) + "b"), true).unwrap_err();
+    assert_eq!(error.code(), "TOKENIZER_INVALID");
+    assert!(error.to_string().contains("regular expression"), "{error}");
+}
+
 #[test]
 fn gguf_files_that_contradict_themselves() {
     type Change = Box<dyn Fn(&mut GgufFile)>;

@@ -13,7 +13,15 @@ use crate::{ModelError, Result};
 /// Runs a piece of the `tokenizers` crate, whose parts panic on some files that they have read: an error like any other
 /// here.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(invalid("the tokenizer's file is damaged")))
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map_or("", String::as_str);
+        // Oniguruma gives up after ten million steps, and its binding panics.
+        Err(invalid(if said.contains("-limit-in-match") {
+            "a regular expression of the tokenizer's files finds no end on this text"
+        } else {
+            "the tokenizer's file is damaged"
+        }))
+    })
 }
 
 pub(crate) fn invalid(error: impl std::fmt::Display) -> ModelError {
