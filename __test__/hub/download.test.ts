@@ -172,6 +172,17 @@ describe("a download", () => {
     assert.deepEqual(hub.downloads(), []);
   });
 
+  test("of SentencePiece's vocabulary alone says what to do, before any file", async () => {
+    const { files } = model();
+    for (const name of ["tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"]) delete files[name];
+    files["sentencepiece.bpe.model"] = Buffer.from("x");
+    await rejects(resolveModel(MODEL), "TOKENIZER_INVALID", /AutoTokenizer/);
+    assert.deepEqual(hub.downloads(), []);
+    files["tokenizer.json"] = Buffer.from("{}");
+    const names = await filesBelow(await resolveModel(MODEL));
+    assert.ok(names.includes("tokenizer.json") && !names.includes("sentencepiece.bpe.model"), names.join());
+  });
+
   test("reports progress from nothing to all of each file", async () => {
     model().files[WEIGHTS] = Buffer.alloc(3_000_000, "candle");
     const seen: DownloadProgress[] = [];

@@ -28,6 +28,10 @@ export const ADAPTER_CONFIG = "adapter_config.json";
 /** In the order in which the loader looks for them. */
 export const ADAPTER_WEIGHTS: readonly string[] = ["adapter_model.safetensors", "adapter_model.bin"];
 
+/** Vocabularies that are read, and SentencePiece's own, which are not. */
+const VOCABULARIES = ["tokenizer.json", "vocab.json", "vocab.txt"];
+const SENTENCE_PIECE = ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "spm.model", "sentencepiece.model"];
+
 /** In the order in which the loader looks for them. */
 const WEIGHTS = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
@@ -55,6 +59,14 @@ export function chooseFiles(listed: readonly string[], model: string, modules: r
   if (!there.has(`${inner}config.json`) || !weights) {
     const lacks = weights ? `${inner}config.json` : "model.safetensors, pytorch_model.bin or the index of shards of either";
     throw new CandlewickError("MODEL_NOT_FOUND", `The hub's model "${model}" has no ${lacks}${inner && ` in ${inner}, which ${MODULES} names`}`);
+  }
+  const pieces = SENTENCE_PIECE.find((name) => there.has(inner + name));
+  if (pieces !== undefined && !VOCABULARIES.some((name) => there.has(inner + name))) {
+    // Before some hundred megabytes of weights are downloaded for it.
+    throw new CandlewickError(
+      "TOKENIZER_INVALID",
+      `The hub's model "${model}" has ${pieces} and no tokenizer.json: save both once in Python, AutoTokenizer.from_pretrained("${model}").save_pretrained(folder), and load that folder`,
+    );
   }
   return [...side, weights];
 }
