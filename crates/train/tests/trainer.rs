@@ -239,7 +239,7 @@ fn what_is_wrong_is_known_before_the_first_step() {
         assert!(watch.losses().is_empty());
         result.unwrap_err().code()
     };
-    assert_eq!(code("text-classification", json!({})), "OPTION_INVALID");
+    assert_eq!(code("token-classification", json!({})), "OPTION_INVALID");
     assert_eq!(code("text-generation", json!({ "lora": { "targetModules": ["query"] } })), "OPTION_INVALID");
     assert_eq!(code("text-generation", json!({ "learningRate": -1.0 })), "OPTION_INVALID");
     assert_eq!(code("text-generation", json!({ "evalSteps": 3 })), "OPTION_INVALID");
