@@ -34,7 +34,7 @@ const error = '{"error":"Repository not found"}';
 
 describe("another kind of model", () => {
   const typed = (model_type: string) => folderOf({ "config.json": { model_type } });
-  for (const name of ["distilbert", "roberta", "albert", "llama", "gpt_neo", "t5"]) {
+  for (const name of ["deberta-v2", "modernbert", "albert", "llama", "gpt_neo", "t5"]) {
     test(name, async () => {
       const ours = [new RegExp(`"${name}"`), /loadGPT2\(\)/, /loadBERT\(\)/];
       await meets(() => loadBERT(typed(name)), "UNSUPPORTED_MODEL", ...ours);

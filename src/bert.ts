@@ -86,6 +86,8 @@ export interface SentenceInfo {
   readonly pooling: readonly string[];
   /** Whether vectors are scaled to length 1. */
   readonly normalize: boolean;
+  /** Whether texts become lower case before they are tokenised. */
+  readonly lowerCase: boolean;
   /** Tokens that texts are cut at. */
   readonly maxLength: number;
   /** Prompts that are put before texts, by name. */

@@ -119,8 +119,11 @@ function crossScores(
   functionToApply: RerankOptions["functionToApply"],
 ): Promise<number[]> {
   const apply = functionToApply === undefined ? activationOf(model.info.crossEncoderActivation) : activations[functionToApply]!;
-  const pairs = inputs.flatMap(({ query, documents }) => documents.map((textPair) => ({ text: query, textPair })));
-  const { maxLength = model.info.sentences.maxLength } = call;
+  const { lowerCase, maxLength: usual } = model.info.sentences;
+  // A character at a time, as the tokenizers' normaliser does it.
+  const read = (text: string) => (lowerCase ? Array.from(text, (character) => character.toLowerCase()).join("") : text);
+  const pairs = inputs.flatMap(({ query, documents }) => documents.map((textPair) => ({ text: read(query), textPair: read(textPair) })));
+  const { maxLength = usual } = call;
   return fromLogits(model, pairs, { ...call, maxLength }, ([logit]) => apply(logit!));
 }
 

@@ -25,7 +25,7 @@ export interface ZeroShotOptions extends TaskOptions {
   multiLabel?: boolean;
   /**
    * Which of the classifier's labels (`model.info.labels`) says that the hypothesis follows from the text. Default: the
-   * first that begins with "entail"; a classifier without one (`LABEL_0`, …) needs it. By entailment only.
+   * one that begins with "entail"; a classifier without one (`LABEL_0`, …) needs it. By entailment only.
    */
   entailmentLabel?: string;
 }
@@ -57,9 +57,13 @@ const options: OptionTable<ZeroShotOptions> = {
   entailmentLabel: checks.string,
 };
 
-/** The number of the label of entailment; -1: none is. */
-const entailment = (model: BERT, name?: string): number =>
-  model.info.labels.findIndex((label) => (name === undefined ? label.toLowerCase().startsWith("entail") : label === name));
+/** The number of the label of entailment; -1: none is, or several could be. */
+function entailment({ info: { labels } }: BERT, name?: string): number {
+  const fits = (label: string) => (name === undefined ? label.toLowerCase().startsWith("entail") : label === name);
+  const first = labels.findIndex(fits);
+  // Which of several transformers takes depends on the order in which the file has them.
+  return name === undefined && labels.filter(fits).length > 1 ? -1 : first;
+}
 const isClassifier = ({ info }: BERT): boolean => info.head === "sequence-classification" && info.labels.length > 1;
 const MOST_SHOWN = 12;
 /** The model's labels, for messages. */
@@ -80,7 +84,7 @@ export const zeroShot: TaskDefinition<string, ZeroShotOptions, ZeroShotResult> =
     } else if (entailment(model, entailmentLabel) === -1) {
       if (entailmentLabel !== undefined) throw invalid("zeroShot", "entailmentLabel", `must be one of the model's labels, ${labelsOf(model)}`, entailmentLabel);
       // transformers takes the last label, with a warning.
-      const needs = `a label that begins with "entail", or entailmentLabel, which says which of ${labelsOf(model)} means it`;
+      const needs = `one label that begins with "entail", or entailmentLabel, which says which of ${labelsOf(model)} means it`;
       throw unfit(model, "zero-shot classification", needs);
     }
   },

@@ -279,6 +279,7 @@ fn adapters_find_the_modules_by_the_checkpoints_names() {
     ] {
         let adapter = tempfile::tempdir().unwrap();
         let config = json!({ "peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none",
+            "target_modules": module.replace('.', r"\."),
             "base_model_name_or_path": folder(name) });
         std::fs::write(adapter.path().join("adapter_config.json"), config.to_string()).unwrap();
         let device = candle_core::Device::Cpu;

@@ -96,6 +96,7 @@ pub struct EncoderInfo {
 pub struct SentenceInfo {
     pub pooling: Vec<String>,
     pub normalize: bool,
+    pub lower_case: bool,
     pub max_length: u32,
     pub prompts: HashMap<String, String>,
     pub default_prompt: Option<String>,
@@ -128,6 +129,7 @@ impl EncoderInfo {
             sentences: SentenceInfo {
                 pooling: usage.pooling.modes.iter().map(|mode| pooling_name(*mode).to_string()).collect(),
                 normalize: usage.normalize,
+                lower_case: usage.lower_case,
                 max_length: usage
                     .sentence_max_length
                     .map_or(max_length, |length| length.min(info.max_positions) as u32),

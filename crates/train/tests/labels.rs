@@ -17,6 +17,8 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"];
         std::fs::write(folder.path().join("vocab.txt"), words.join("\n")).unwrap();
+        let class = r#"{"tokenizer_class": "BertTokenizer"}"#;
+        std::fs::write(folder.path().join("tokenizer_config.json"), class).unwrap();
         let tokenizer = Tokenizer::open(folder.path()).unwrap().unwrap();
         Self { folder, tokenizer }
     }

@@ -37,9 +37,13 @@ pub trait TextCodec: Send + Sync {
     fn id_to_token(&self, _id: u32) -> Option<String> {
         None
     }
-    /// The unknown token (`[UNK]`).
+    /// The token of what the vocabulary lacks (`[UNK]`); a byte-level vocabulary has none.
     fn unknown_token(&self) -> Option<&str> {
         None
+    }
+    /// What the files call the unknown token, whether the vocabulary needs one or not.
+    fn named_unknown(&self) -> Option<&str> {
+        self.unknown_token()
     }
     /// Joins tokens, given by name, to a text.
     fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {
@@ -96,6 +100,10 @@ impl TextCodec for Tokenizer {
 
     fn unknown_token(&self) -> Option<&str> {
         Tokenizer::unknown_token(self)
+    }
+
+    fn named_unknown(&self) -> Option<&str> {
+        Tokenizer::named_unknown(self)
     }
 
     fn join(&self, tokens: Vec<String>) -> Result<String, ModelError> {

@@ -187,6 +187,10 @@ impl ModelFolder {
     /// tokenizer's class has.
     fn gives_token_types(&self) -> Result<bool> {
         let model = self.config["model_type"].as_str().unwrap_or_default();
+        // With one type there is nothing to say; a tokenizer of another model's class would say more than it reads.
+        if self.config["type_vocab_size"].as_u64() == Some(1) {
+            return Ok(false);
+        }
         if model == "gpt2" || known::of(model).is_some_and(|encoder| !encoder.token_types) {
             return Ok(false);
         }
@@ -299,7 +303,7 @@ impl ModelFolder {
 }
 
 /// transformers' tokenizers, of those that encoders have, whose models are given no token types.
-const UNTYPED: [&str; 12] = [
+const UNTYPED: [&str; 15] = [
     "AlbertTokenizer",
     "BigBirdTokenizer",
     "CamembertTokenizer",
@@ -308,9 +312,12 @@ const UNTYPED: [&str; 12] = [
     "HerbertTokenizer",
     "MBartTokenizer",
     "MPNetTokenizer",
+    "PreTrainedTokenizer",
+    "PythonBackend",
     "RemBertTokenizer",
     "RobertaTokenizer",
     "T5Tokenizer",
+    "TokenizersBackend",
     "XLMRobertaTokenizer",
 ];
 

@@ -72,11 +72,17 @@ impl EncoderUsage {
             ..Self::default()
         };
         let modules = folder.modules()?;
-        let sentences = read_json_if_any(&folder.root_file(SENTENCES))?;
+        // Without a list of modules sentence-transformers makes one of its own, and reads none of its other files.
+        let sentences = match modules {
+            Some(_) => read_json_if_any(&folder.root_file(SENTENCES))?,
+            None => Value::Object(Default::default()),
+        };
         usage.read_sentences(&sentences)?;
         let kind: Option<String> = optional(&sentences, SENTENCES, "model_type")?;
         usage.cross_encoder_activation = cross_encoder_activation(config, &sentences, kind.as_deref())?;
-        usage.read_transformer(folder, modules.as_deref())?;
+        if modules.is_some() {
+            usage.read_transformer(folder, modules.as_deref())?;
+        }
         match (modules, kind.as_deref()) {
             (Some(modules), None | Some("SentenceTransformer")) => {
                 // DistilBERT's name for it is the other one. Without either the model itself does not load.

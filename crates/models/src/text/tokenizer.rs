@@ -176,7 +176,11 @@ impl Tokenizer {
 
     /// The token that stands for what is to be filled in (`[MASK]`).
     pub fn mask_token(&self) -> Option<&str> {
-        self.inner.named.iter().find(|(name, _)| name == "mask_token").map(|(_, token)| token.as_str())
+        self.named_token("mask_token")
+    }
+
+    pub(super) fn named_token(&self, part: &str) -> Option<&str> {
+        self.inner.named.iter().find(|(name, _)| name == part).map(|(_, token)| token.as_str())
     }
 
     /// Tokens that texts are cut to, special ones included (`model_max_length`); `None`: the files do not say.

@@ -64,7 +64,7 @@ impl Tokenizer {
     /// a word; without a mark for that, one with no space before it.
     fn continues(&self, encoding: &Encoding, at: usize, text: &Positions) -> bool {
         let (start, end) = encoding.get_offsets()[at];
-        if self.unknown_token().is_some_and(|unknown| encoding.get_tokens()[at] == unknown) {
+        if self.named_unknown().is_some_and(|unknown| encoding.get_tokens()[at] == unknown) {
             return false;
         }
         match self.inner().get_model() {
@@ -80,13 +80,19 @@ impl Tokenizer {
         }
     }
 
+    /// The token that stands for what the vocabulary lacks; a byte-level vocabulary lacks nothing.
     pub fn unknown_token(&self) -> Option<&str> {
         match self.inner().get_model() {
             ModelWrapper::WordPiece(model) => Some(&model.unk_token),
             ModelWrapper::WordLevel(model) => Some(&model.unk_token),
             ModelWrapper::BPE(model) => model.unk_token.as_deref(),
-            ModelWrapper::Unigram(_) => None,
+            ModelWrapper::Unigram(_) => self.named_token("unk_token"),
         }
+    }
+
+    /// What the files call the unknown token, whether the vocabulary needs one or not: transformers' `unk_token`.
+    pub fn named_unknown(&self) -> Option<&str> {
+        self.named_token("unk_token").or_else(|| self.unknown_token())
     }
 
     /// The text of tokens by name: `["new", "##ly"]` → `"newly"`.

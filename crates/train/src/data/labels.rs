@@ -54,7 +54,9 @@ impl Labels {
     }
 
     fn find(&self, label: &str) -> Option<u32> {
-        let number = || label.parse::<u32>().ok().filter(|id| (*id as usize) < self.len());
+        // "01" and "+1" are names, not ways to write 1.
+        let number =
+            || label.parse::<u32>().ok().filter(|id| (*id as usize) < self.len() && id.to_string() == label);
         match self.by {
             By::Name => self.ids.get(label).copied(),
             By::Id => number(),

@@ -151,7 +151,7 @@ impl Plan {
             }
             let (start, end) = window.offsets[at];
             let mut token = codec.text.id_to_token(window.ids[at]).unwrap_or_default();
-            if codec.text.unknown_token() == Some(token.as_str()) {
+            if codec.text.named_unknown() == Some(token.as_str()) {
                 token = slices.slice(start, end).to_string();
             }
             let continues = window.continues[at];
