@@ -4,11 +4,10 @@ use serde_json::Value;
 
 use super::activation::Activation;
 use super::architecture::{Architecture, Positions};
-use super::known;
+use super::heads::architecture_of;
 use super::relative::BUCKETS;
 use crate::contract::info::EncoderHead;
 use crate::files::folder::ModelFolder;
-use crate::files::foreign;
 use crate::files::reading::{optional, short, wrong};
 use crate::files::weights::Weights;
 use crate::{ModelError, Result};
@@ -41,8 +40,7 @@ impl Config {
     /// `UnsupportedModel`: another model's, or a field that asks for what is not supported. `Config`: a key that is
     /// missing, or that holds what cannot be.
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let architecture = known::of(folder.model_type()?);
-        Self::read(&folder.config, architecture.ok_or_else(|| foreign::model_type(&folder.config))?)
+        Self::read(&folder.config, architecture_of(folder)?)
     }
 
     fn read(config: &Value, architecture: &'static Architecture) -> Result<Self> {
