@@ -163,7 +163,12 @@ export class VectorIndex implements AsyncDisposable {
     return this.#inTurn(() => this.#add("add", vectors, options, false));
   }
 
-  /** As {@link add}, but a vector whose id is in takes the place of that one, its metadata too. `ids` are needed. */
+  /**
+   * As {@link add}, but a vector whose id is in takes the place of that one, its metadata too. `ids` are needed.
+   *
+   * @throws {CandlewickError} `INPUT_INVALID` as {@link add}, and for an id that is not in an index that numbers its
+   *   own; `OPTION_INVALID` without `ids`.
+   */
   update(vectors: Vector | readonly Vector[], options: AddOptions): Promise<void> {
     return this.#inTurn(() => this.#add("update", vectors, options, true));
   }
@@ -172,6 +177,8 @@ export class VectorIndex implements AsyncDisposable {
    * Deletes the vectors of these ids, or those that a filter holds for. An id that is not in is none of them.
    *
    * @returns How many were deleted.
+   * @throws {CandlewickError} `INPUT_INVALID` for what is no id, with its `index`; of a filter `OPTION_INVALID` or
+   *   `OPTION_UNKNOWN`.
    */
   async delete(which: VectorId | readonly VectorId[] | { filter: VectorFilter }): Promise<number> {
     this.#checkOpen();

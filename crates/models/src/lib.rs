@@ -36,8 +36,8 @@ pub use files::adapter_config::{AdapterConfig, LayerIndices, ModuleNames, Ordere
 pub use files::floats::{decode, encode};
 pub use files::folder::{ModelFolder, SentenceFile};
 pub use files::names::Names;
-pub use files::reading::optional as optional_field;
 pub use files::reading::{open_regular, read_exact_at};
+pub use files::reading::{optional as optional_field, short as short_value};
 pub use files::targets::{Kind, Targets};
 pub use files::usage::{EncoderUsage, Similarity};
 pub use files::values::Values;

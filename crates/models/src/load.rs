@@ -115,8 +115,8 @@ fn open_gguf(source: &str) -> Result<Opened> {
     })
 }
 
-/// Loads a BERT, with whatever head its checkpoint has, from a folder in Hugging Face's layout or an adapter's in
-/// PEFT's.
+/// Loads an encoder of BERT's family, with whatever head its checkpoint has, or a GPT-2 that classifies, from a folder
+/// in Hugging Face's layout or an adapter's in PEFT's.
 pub fn load_encoder(
     source: &str,
     options: &LoadOptions,

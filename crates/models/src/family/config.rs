@@ -4,12 +4,11 @@ use serde_json::Value;
 
 use super::activation::Activation;
 use super::architecture::{Architecture, Positions};
-use super::known;
+use super::heads::architecture_of;
 use super::relative::BUCKETS;
 use crate::contract::info::EncoderHead;
 use crate::files::folder::ModelFolder;
-use crate::files::foreign;
-use crate::files::reading::{short, wrong};
+use crate::files::reading::{optional, short, wrong};
 use crate::files::weights::Weights;
 use crate::{ModelError, Result};
 
@@ -41,8 +40,7 @@ impl Config {
     /// `UnsupportedModel`: another model's, or a field that asks for what is not supported. `Config`: a key that is
     /// missing, or that holds what cannot be.
     pub fn from_folder(folder: &ModelFolder) -> Result<Self> {
-        let architecture = known::of(folder.model_type()?);
-        Self::read(&folder.config, architecture.ok_or_else(|| foreign::model_type(&folder.config))?)
+        Self::read(&folder.config, architecture_of(folder)?)
     }
 
     fn read(config: &Value, architecture: &'static Architecture) -> Result<Self> {
@@ -175,7 +173,8 @@ impl Config {
 /// (V, E)
 pub const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
-/// Fields that change the mathematics to what is not here.
+/// Fields that change the mathematics to what is not here, but for those that `files/config.rs` has refused of any
+/// model.
 fn refuse_unsupported(config: &Value, architecture: &Architecture) -> Result<()> {
     let refuse = |what: String| {
         Err(ModelError::UnsupportedModel(format!(
@@ -196,11 +195,6 @@ fn refuse_unsupported(config: &Value, architecture: &Architecture) -> Result<()>
     // Of ELECTRA's multiple choice, which is not run; transformers takes no null there.
     if architecture.narrow_embeddings && config.get("summary_activation").is_some_and(Value::is_null) {
         return Err(ModelError::Config("summary_activation is null, expected a name".into()));
-    }
-    for key in ["pruned_heads", "quantization_config"] {
-        if config[key].as_object().is_some_and(|value| !value.is_empty()) {
-            return refuse(key.into());
-        }
     }
     Ok(())
 }
@@ -226,13 +220,7 @@ fn size(config: &Value, key: &str, alias: &str, limit: usize) -> Result<usize> {
 }
 
 fn flag(config: &Value, key: &str, default: bool) -> Result<bool> {
-    match &config[key] {
-        Value::Null => Ok(default),
-        Value::Bool(value) => Ok(*value),
-        other => {
-            Err(ModelError::Config(format!("config.json: {key} is {}, expected true or false", short(other))))
-        }
-    }
+    Ok(optional(config, "config.json", key)?.unwrap_or(default))
 }
 
 fn activation(config: &Value, key: &str) -> Result<Activation> {

@@ -13,8 +13,10 @@ use crate::{ModelError, Result};
 pub const TOKEN_CLASSIFIER: &str = "classifier";
 pub const QA_OUTPUTS: &str = "qa_outputs";
 
-fn architecture_of(folder: &ModelFolder) -> Result<&'static Architecture> {
-    known::of(folder.model_type()?).ok_or_else(|| foreign::model_type(&folder.config))
+/// # Errors
+/// `UnsupportedModel`: the folder holds another model than an encoder of ours.
+pub(super) fn architecture_of(folder: &ModelFolder) -> Result<&'static Architecture> {
+    folder.encoder()?.ok_or_else(|| foreign::model_type(&folder.config))
 }
 
 /// Which head a checkpoint has: what `architectures` says, else what its tensors say.

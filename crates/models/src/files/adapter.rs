@@ -270,10 +270,7 @@ impl Adapter {
                 _ => (),
             }
         }
-        let read = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
-            let values = self.weights.read(name, shape)?;
-            if values.are_finite() { Ok(values.into_f32()) } else { Err(ModelError::not_finite(name)) }
-        };
+        let read = |name: &str, shape: &[usize]| self.weights.floats(name, shape);
         Ok(LoraWeights {
             rank,
             input,
@@ -317,13 +314,9 @@ impl Adapter {
             return Err(self.unsupported(format!("{name} of another embedding, or with a LoRA beside it")));
         }
         let width = self.weights.shape(&name).and_then(|shape| shape.last().copied()).unwrap_or(0);
-        let values = self.weights.read(&name, &[indices.len(), width])?;
-        if !values.are_finite() {
-            return Err(ModelError::not_finite(&name));
-        }
+        let values = self.weights.floats(&name, &[indices.len(), width])?;
         let places = indices.iter().enumerate().map(|(place, id)| (*id as usize, place)).collect();
-        let rows = TokenRows { name: format!("{module}.weight"), places, width, values: values.into_f32() };
-        self.rows = Some(rows);
+        self.rows = Some(TokenRows { name: format!("{module}.weight"), places, width, values });
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::files::adapter::{Adapter, LoraWeights, Tie, kind_of, names_of};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::delta::{Change, Delta};
+use crate::files::names::Names;
 use crate::files::targets::Kind;
 use crate::files::tensors::StoredTensor;
 use crate::{ModelError, Result};
@@ -133,7 +134,7 @@ impl Adapter {
         for (module, lora) in &self.modules {
             let name = format!("{module}.weight");
             let found = shape(&name).ok_or_else(|| ModelError::MissingTensor(of(&name)))?;
-            if lora.is_embedding != is_embedding(module) {
+            if lora.is_embedding != Names::is_embedding(module) {
                 return Err(self.unsupported(format!("a LoRA of another kind of layer than {module} is")));
             }
             let expected = match layout(base, module, lora) {
@@ -174,7 +175,7 @@ impl Adapter {
             let matrix = parameter == "weight" && base.shape(name).is_some_and(|shape| shape.len() == 2);
             let kind = match matrix {
                 false => Kind::Other,
-                true if is_embedding(module) => Kind::Embedding,
+                true if Names::is_embedding(module) => Kind::Embedding,
                 true => kind_of(module, &self.settings, self.encoder),
             };
             let known = modules.entry(module).or_insert(kind);
@@ -214,10 +215,6 @@ impl Adapter {
 /// How the base has the matrix of a module: (vocabulary, width) of an embedding is (in, out).
 fn layout(base: &Checkpoint, module: &str, lora: &LoraWeights) -> Layout {
     if lora.is_embedding { Layout::InOut } else { base.layout_of(module) }
-}
-
-fn is_embedding(module: &str) -> bool {
-    matches!(module, "wte" | "wpe") || module.ends_with("_embeddings")
 }
 
 /// Not a mask or a table of positions, which older checkpoints hold.

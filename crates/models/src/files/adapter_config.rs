@@ -2,16 +2,13 @@
 //! change the output and are not here are refused by name.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::path::Path;
 
-use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::files::reading::read_text;
+use crate::files::reading::{Entries, read_text};
 use crate::{ModelError, Result};
 
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -54,29 +51,19 @@ impl<T: Serialize> Serialize for Ordered<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-            type Value = Ordered<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Ordered<T>, M::Error> {
-                let mut entries: Vec<(String, T)> = Vec::new();
-                let mut places: HashMap<String, usize> = HashMap::new();
-                while let Some((key, value)) = map.next_entry::<String, T>()? {
-                    // A Python dictionary keeps the first place and the last value.
-                    match places.get(&key) {
-                        Some(place) => entries[*place].1 = value,
-                        None => {
-                            places.insert(key.clone(), entries.len());
-                            entries.push((key, value));
-                        }
-                    }
+        let mut entries: Vec<(String, T)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (key, value) in Entries::deserialize(deserializer)?.0 {
+            // A Python dictionary keeps the first place and the last value.
+            match places.get(&key) {
+                Some(place) => entries[*place].1 = value,
+                None => {
+                    places.insert(key.clone(), entries.len());
+                    entries.push((key, value));
                 }
-                Ok(Ordered(entries))
             }
         }
-        deserializer.deserialize_map(Entries(PhantomData))
+        Ok(Self(entries))
     }
 }
 

@@ -183,4 +183,13 @@ impl Checkpoint {
         let stored = self.stored(name, shape)?;
         Values::read(stored.source, stored.bytes, |buffer| stored.read(0, buffer))
     }
+
+    /// As [`Self::read`], in f32.
+    ///
+    /// # Errors
+    /// `NotFinite`: a value is no number.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let values = self.read(name, shape)?;
+        if values.are_finite() { Ok(values.into_f32()) } else { Err(ModelError::not_finite(name)) }
+    }
 }

@@ -3,7 +3,8 @@
 //! `folder.rs` finds them. A format is a file: `safetensors.rs`, `pytorch.rs` (checked by `pickle.rs`), `gguf.rs`
 //! (`gguf_metadata.rs`, `ggml_types.rs`, `dequantize.rs`); each makes the map of `tensors.rs` from name to type, shape
 //! and place, of which `checkpoint.rs` finds what a model asks for, under the names of `names.rs`. `weights.rs` is a
-//! checkpoint with an adapter over it (`adapter.rs`, `adapter_config.rs`, `targets.rs`; merged by `delta.rs`).
+//! checkpoint with an adapter over it (`adapter.rs`, `adapter_config.rs`; which modules it is over: `targets.rs`, by
+//! `python_regex.rs`; whether it fits: `adapter_base.rs`; merged by `delta.rs`).
 //! `usage.rs` reads how a BERT's texts are to be read, with sentence-transformers' modules (`modules.rs` lists them,
 //! `sentences.rs` reads each), `config.rs` what its classes are called; `foreign.rs` says what a folder is that is no
 //! model of ours. `reading.rs` reads files safely, `values.rs` and `floats.rs` are the types of tensors.

@@ -50,6 +50,11 @@ impl Names {
         name.split('.').next().is_some_and(|first| parts.contains(&first))
     }
 
+    /// Whether the scheme's module `name` is an embedding.
+    pub fn is_embedding(name: &str) -> bool {
+        matches!(name, "wte" | "wpe") || name.ends_with("_embeddings")
+    }
+
     /// A layer's module is renamed from the first of its pair to the second; parameters keep their last part.
     fn renamed<'a>(
         &self,

@@ -229,17 +229,16 @@ fn read_dense(folder: &ModelFolder, module: &Module, inputs: usize) -> Result<De
         },
     };
     let weights = weights_of(folder, module)?;
-    let floats = |name: &str, shape: &[usize]| floats(&weights, name, shape);
     let bias = optional(&config, &file, "bias")?.unwrap_or(true);
     let residual = match optional(&config, &file, "use_residual")?.unwrap_or(false) {
         false => Residual::None,
         true if inputs == outputs => Residual::Input,
-        true => Residual::Projected(floats("residual.weight", &[outputs, inputs])?),
+        true => Residual::Projected(weights.floats("residual.weight", &[outputs, inputs])?),
     };
     let layer = VectorLayer::Dense {
         inputs,
-        weight: floats("linear.weight", &[outputs, inputs])?,
-        bias: if bias { Some(floats("linear.bias", &[outputs])?) } else { None },
+        weight: weights.floats("linear.weight", &[outputs, inputs])?,
+        bias: if bias { Some(weights.floats("linear.bias", &[outputs])?) } else { None },
         activation,
         residual,
     };
@@ -256,7 +255,7 @@ fn read_norm(folder: &ModelFolder, module: &Module, width: usize) -> Result<Vect
         return Err(invalid(&file, what));
     }
     let weights = weights_of(folder, module)?;
-    let read = |name: &str| floats(&weights, name, &[width]);
+    let read = |name: &str| weights.floats(name, &[width]);
     Ok(VectorLayer::LayerNorm { weight: read("norm.weight")?, bias: read("norm.bias")? })
 }
 
@@ -270,11 +269,6 @@ fn weights_of(folder: &ModelFolder, module: &Module) -> Result<Checkpoint> {
         )));
     }
     Checkpoint::open(inside, "".into())
-}
-
-fn floats(weights: &Checkpoint, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-    let values = weights.read(name, shape)?;
-    if values.are_finite() { Ok(values.into_f32()) } else { Err(ModelError::not_finite(name)) }
 }
 
 /// By the path of a class of torch.nn.

@@ -70,7 +70,7 @@ impl Key {
 enum Matcher {
     AllLinear,
     Pattern(PythonRegex),
-    /// ModuleNames, or their last parts.
+    /// Whole names, or their last parts.
     Ends(HashSet<String>),
 }
 

@@ -14,14 +14,14 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 
 use crate::files::foreign;
-use crate::files::reading::{file_name, open_regular, read_json, read_text_within};
+use crate::files::reading::{Entries, file_name, open_regular, read_json, read_text_within};
 use crate::text::classes::{Class, has_tokenizer, no_vocabulary};
 use crate::text::contradiction::{
     check_added, check_ends, check_ids, check_model, check_parts, check_texts, check_vocabulary,
 };
 use crate::text::encoding::invalid;
 use crate::text::pipeline::{Parts, ends, read_model, without_ends};
-use crate::text::settings::{Entries, JSON, Settings, entries};
+use crate::text::settings::{JSON, Settings, entries};
 use crate::text::special::{Listed, Special};
 use crate::text::token::Token;
 use crate::{ModelError, Result};

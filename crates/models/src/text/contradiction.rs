@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokenizers::tokenizer::{Encoding, PostProcessor, Token as Piece};
 use tokenizers::{NormalizedString, Normalizer, PostProcessorWrapper, Tokenizer};
 
+use crate::files::reading::short;
 use crate::text::classes::Class;
 use crate::text::encoding::invalid;
 use crate::text::pipeline::bert_normalizer;
@@ -38,10 +39,10 @@ pub(crate) fn check_model(class: Class, model: &Value, special: &Special) -> Res
         return over(format!("the model is {other}"));
     }
     let is_said = |name: &str, inert: &[Value]| {
-        model.get(name).filter(|value| !value.is_null() && !inert.contains(value)).map(|value| {
-            let value: String = value.to_string().chars().take(40).collect();
-            format!("the model's {name} is {value}")
-        })
+        model
+            .get(name)
+            .filter(|value| !value.is_null() && !inert.contains(value))
+            .map(|value| format!("the model's {name} is {}", short(value)))
     };
     let said = match kind {
         "WordPiece" => is_said("continuing_subword_prefix", &["##".into()])

@@ -38,7 +38,7 @@ const OFF: [&str; 3] = [
 /// Ids with which a text ends.
 const ENDS: [&str; 6] = ["eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"];
 /// Ids that a file may name beside them; of these only the first is used.
-const NAMED: [&str; 11] = [
+const NAMED: [&str; 12] = [
     "bos",
     "unknown",
     "seperator",
@@ -48,6 +48,7 @@ const NAMED: [&str; 11] = [
     "fim_pre",
     "fim_suf",
     "fim_mid",
+    "middle",
     "prefix",
     "suffix",
 ];
@@ -105,7 +106,7 @@ impl NamedIds {
         for name in ENDS {
             ends.extend(id(name)?.filter(|id| !ends.contains(id)));
         }
-        NAMED.iter().chain(&["middle"]).try_for_each(|name| id(name).map(drop))?;
+        NAMED.iter().try_for_each(|name| id(name).map(drop))?;
         Ok(Self { bos: id("bos")?, ends })
     }
 }
@@ -204,7 +205,7 @@ fn check_keys(metadata: &Metadata) -> Result<()> {
             return Err(metadata.bad(key, "is true, which a byte-level BPE does not do"));
         }
     }
-    let ids = || ENDS.iter().chain(&NAMED).chain(&["middle"]);
+    let ids = || ENDS.iter().chain(&NAMED);
     for key in metadata.keys("tokenizer.") {
         let known = match key.strip_prefix("tokenizer.ggml.") {
             Some(

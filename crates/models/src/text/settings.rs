@@ -1,52 +1,19 @@
 //! What `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say: their fields in the order of
 //! the file, on which the ids of tokens without one hang, and with the types that transformers takes.
 
-use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::files::foreign;
-use crate::files::reading::{file_name, read_text};
+use crate::files::reading::{Entries, file_name, read_text, short};
 use crate::{ModelError, Result};
 
 pub(crate) const CONFIG: &str = "tokenizer_config.json";
 pub(crate) const TOKEN_MAP: &str = "special_tokens_map.json";
 pub(crate) const ADDED: &str = "added_tokens.json";
 pub(crate) const JSON: &str = "tokenizer.json";
-
-/// A JSON object's entries, in the order of the file; a name that is there twice is there twice.
-pub(crate) struct Entries<T = Value>(pub Vec<(String, T)>);
-
-impl<T> Default for Entries<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
-            type Value = Entries<T>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(InOrder(std::marker::PhantomData))
-    }
-}
 
 /// An object or something else.
 #[derive(Deserialize)]
@@ -158,8 +125,7 @@ impl Settings {
 
     /// The field is not what it has to be.
     pub fn refuse(&self, name: &str, expected: &str) -> ModelError {
-        let given = self.get(name).unwrap_or(&Value::Null).to_string();
-        let given: String = given.chars().take(80).collect();
+        let given = short(self.get(name).unwrap_or(&Value::Null));
         ModelError::Tokenizer(format!("{CONFIG}: {name} is {given}, not {expected}"))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+pub(super) use candlewick_models::short_value as short;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -195,14 +196,5 @@ impl Columns {
                 .map_err(|error| row.wrong(format!("{role} looks like JSON but is not: {error}"))),
             value => Ok(value.clone()),
         }
-    }
-}
-
-/// A value for an error message.
-pub(super) fn short(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
     }
 }

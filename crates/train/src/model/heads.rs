@@ -2,6 +2,7 @@
 
 use candlewick_kernels::Activation;
 use candlewick_models::family::Config;
+use candlewick_models::family::heads::{QA_OUTPUTS, TOKEN_CLASSIFIER};
 
 use super::block::Norm;
 use super::linear::Linear;
@@ -88,11 +89,11 @@ impl Head {
                 drops_first: drops_first(config),
             },
             HeadKind::Token { classes } => {
-                Self::Token { classifier: linear("classifier", classes)?, dropout: true }
+                Self::Token { classifier: linear(TOKEN_CLASSIFIER, classes)?, dropout: true }
             }
             // Of the family DistilBERT alone drops before the answers' scores.
             HeadKind::Questions => Self::Token {
-                classifier: linear("qa_outputs", 2)?,
+                classifier: linear(QA_OUTPUTS, 2)?,
                 dropout: architecture.model_type == "distilbert",
             },
             HeadKind::MaskedLm => {

@@ -340,8 +340,8 @@ fn modules_of(params: &Params, encoder: Option<&Architecture>) -> BTreeMap<Strin
         for (end, _) in module.match_indices('.') {
             modules.entry(module[..end].to_string()).or_insert(Kind::Other);
         }
-        let embedding = matches!(module, "wte" | "wpe") || module.ends_with("_embeddings");
-        modules.insert(module.to_string(), if embedding { Kind::Embedding } else { Kind::Other });
+        let kind = if Names::is_embedding(module) { Kind::Embedding } else { Kind::Other };
+        modules.insert(module.to_string(), kind);
     }
     match encoder {
         None if modules.contains_key("score") => {}

@@ -48,8 +48,8 @@ pub struct LoraOptions {
     pub alpha: Option<f32>,
     /// `None`: 0.
     pub dropout: Option<f32>,
-    /// As PEFT's `target_modules`: last parts of names, a regular expression, or `all-linear`. `None`: `c_attn`, or
-    /// `query` and `value`.
+    /// As PEFT's `target_modules`: last parts of names, a regular expression, or `all-linear`. `None`: `c_attn`
+    /// of a GPT-2, else queries and values.
     pub target_modules: Option<ModuleNames>,
     /// As PEFT's fields of these names.
     pub exclude_modules: Option<ModuleNames>,
