@@ -204,6 +204,8 @@ describe("what is never said", () => {
 
   test("of a wrong kind is refused at once", () => {
     const words: unknown[] = [5, [5], [""], "", [[]], [[-1]], [["a"]], [null], [[1.5]], [Array(2)], ["\ud800"], ["x".repeat(1025)], { a: 1 }, [[346]], Array.from({ length: 10_001 }, () => "x")];
+    // Characters, not bytes.
+    assert.doesNotThrow(() => lm.generate("a", { badWords: ["🙂".repeat(512), "a".repeat(1024)] }).cancel());
     for (const badWords of words) assert.throws(() => lm.generate("a", { badWords: anyway(badWords) }), hasCode("OPTION_INVALID"), JSON.stringify(badWords)?.slice(0, 40));
     for (const list of [5, "5", ["a"], [-1], [346], [1.5], { 0: 1 }, Array.from({ length: 100_001 }, () => 1)]) {
       assert.throws(() => lm.generate("a", { suppressTokens: anyway(list) }), hasCode("OPTION_INVALID"));

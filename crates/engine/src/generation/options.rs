@@ -162,11 +162,11 @@ impl Default for GenerateOptions {
 pub const MAX_SEQUENCES_PER_PROMPT: usize = 64;
 pub const MAX_LOGPROBS: usize = 20;
 pub const MAX_STOPS: usize = 64;
-/// Bytes of a stop string: each token compares all of them.
-const MAX_STOP_LENGTH: usize = 4096;
+/// Bytes of a stop string, all of which each token compares, and of a bad word: 1,024 characters.
+const MAX_TEXT_LENGTH: usize = 4096;
 pub const MAX_STOP_TOKENS: usize = 1024;
 pub const MAX_BAD_WORDS: usize = 10_000;
-/// Tokens of a bad word, or bytes.
+/// Tokens of a bad word.
 const MAX_BAD_WORD_LENGTH: usize = 1024;
 pub const MAX_SUPPRESSED: usize = 100_000;
 const DEFAULT_NEW_TOKENS: usize = 256;
@@ -247,15 +247,14 @@ impl GenerateOptions {
         for stop in &self.stop {
             self.validate_stop(stop, codec)?;
         }
-        let lengths = self.bad_words.iter().map(String::len).chain(self.bad_word_ids.iter().map(Vec::len));
-        for length in lengths {
-            match length {
-                0 => return refuse("badWords", "an empty word is everywhere"),
-                1..=MAX_BAD_WORD_LENGTH => {}
-                _ => {
-                    let reason = format!("a word has at most {MAX_BAD_WORD_LENGTH} tokens or bytes");
-                    return refuse("badWords", &reason);
-                }
+        let words = self.bad_words.iter().map(|word| (word.len(), MAX_TEXT_LENGTH, "bytes"));
+        let ids = self.bad_word_ids.iter().map(|word| (word.len(), MAX_BAD_WORD_LENGTH, "tokens"));
+        for (length, most, what) in words.chain(ids) {
+            if length == 0 {
+                return refuse("badWords", "an empty word is everywhere");
+            }
+            if length > most {
+                return refuse("badWords", &format!("a word has at most {most} {what}"));
             }
         }
         if !self.bad_words.is_empty() && codec.is_none() {
@@ -274,8 +273,8 @@ impl GenerateOptions {
         if stop.is_empty() {
             return refuse("an empty string is found everywhere".into());
         }
-        if stop.len() > MAX_STOP_LENGTH {
-            return refuse(format!("a string of {} bytes; at most {MAX_STOP_LENGTH}", stop.len()));
+        if stop.len() > MAX_TEXT_LENGTH {
+            return refuse(format!("a string of {} bytes; at most {MAX_TEXT_LENGTH}", stop.len()));
         }
         let Some(codec) = codec else { return Err(EngineError::TokenizerMissing) };
         match codec.lacks(stop) {
