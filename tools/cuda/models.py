@@ -44,7 +44,10 @@ def sentence_files(folder):
     source = ROOT / "models" / "minilm"
     for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "modules.json"]:
         shutil.copy(source / name, folder / name)
-    shutil.copytree(source / "1_Pooling", folder / "1_Pooling", dirs_exist_ok=True)
+    pooling = json.loads((source / "1_Pooling" / "config.json").read_text("utf-8"))
+    pooling["word_embedding_dimension"] = json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"]
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling), "utf-8")
     (folder / "2_Normalize").mkdir(exist_ok=True)
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 512, "do_lower_case": False}))
 
