@@ -466,7 +466,7 @@ fn wrong_options_are_refused_at_once_and_by_name() {
         ("stopTokenIds", set(|o| o.stop_token_ids = vec![1; 1025])),
         ("badWords", set(|o| o.bad_words = vec![String::new()])),
         ("badWords", set(|o| o.bad_words = vec!["x".into(); 10_001])),
-        ("badWords", set(|o| o.bad_words = vec!["x".repeat(1025)])),
+        ("badWords", set(|o| o.bad_words = vec!["x".repeat(4097)])),
         ("badWords", set(|o| o.bad_word_ids = vec![vec![]])),
         ("badWords", set(|o| o.bad_word_ids = vec![vec![1, 257]])),
         ("badWords", set(|o| o.bad_word_ids = vec![vec![1; 1025]])),
