@@ -45,7 +45,7 @@ pub use files::weights::{Stored, Weights};
 pub use load::{Loaded, load_causal, load_encoder};
 pub use reference::backend::{CandleBert, CandleGpt2, CandleGpt2Classifier};
 pub use reference::bert::Bert;
-pub use reference::encoder::EncoderModel;
+pub use reference::encoder::{EncoderModel, Parts as EncoderParts};
 pub use reference::gpt2::{Gpt2, Gpt2Classifier, Past};
 pub use reference::layers::Params;
 pub use reference::{bert, gpt2, layers};

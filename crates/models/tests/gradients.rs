@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use candlewick_models::layers::{cross_entropy, ids_tensor};
-use candlewick_models::{Bert, EncoderHead, EncoderModel, Gpt2, ModelFolder, Params, Weights, family, gpt2};
+use candlewick_models::{
+    Bert, EncoderHead, EncoderModel, EncoderParts, Gpt2, ModelFolder, Params, Weights, family, gpt2,
+};
 use serde_json::Value;
 use support::Fixture;
 
@@ -99,7 +101,8 @@ fn bert_classifier_on(device: &Device) {
     let classes = family::labels_of(&folder, &weights, EncoderHead::SequenceClassification).unwrap().len();
     for case in fixture.expected["cases"].as_array().unwrap() {
         let params = Params::trainable(&weights, device.clone());
-        let model = Bert::load(&params, &config, true, EncoderHead::SequenceClassification, classes).unwrap();
+        let parts = EncoderParts { pooler: true, head: EncoderHead::SequenceClassification, classes };
+        let model = Bert::load(&params, &config, parts).unwrap();
         let tensor = |key: &str| {
             let rows = fixture.rows(key);
             ids_tensor(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), device).unwrap()

@@ -9,7 +9,7 @@ use crate::memory::kv_spec;
 use crate::reference::bert::Bert;
 use crate::reference::distilbert::DistilBert;
 use crate::reference::electra::Electra;
-use crate::reference::encoder::EncoderModel;
+use crate::reference::encoder::{EncoderModel, Parts};
 use crate::reference::layers::ids_tensor;
 use crate::reference::mpnet::MpNet;
 use crate::reference::roberta::Roberta;
@@ -141,13 +141,13 @@ pub struct CandleBert {
 
 impl CandleBert {
     pub fn load(params: &Params, config: &Config, info: EncoderInfo) -> Result<Self> {
-        let (pooler, head, classes) = (info.has_pooler, info.head, info.labels.len());
+        let parts = Parts { pooler: info.has_pooler, head: info.head, classes: info.labels.len() };
         let model: Box<dyn EncoderModel> = match config.architecture.model_type {
-            "bert" => Box::new(Bert::load(params, config, pooler, head, classes)?),
-            "distilbert" => Box::new(DistilBert::load(params, config, head, classes)?),
-            "electra" => Box::new(Electra::load(params, config, head, classes)?),
-            "mpnet" => Box::new(MpNet::load(params, config, pooler, head, classes)?),
-            _ => Box::new(Roberta::load(params, config, pooler, head, classes)?),
+            "bert" => Box::new(Bert::load(params, config, parts)?),
+            "distilbert" => Box::new(DistilBert::load(params, config, parts)?),
+            "electra" => Box::new(Electra::load(params, config, parts)?),
+            "mpnet" => Box::new(MpNet::load(params, config, parts)?),
+            _ => Box::new(Roberta::load(params, config, parts)?),
         };
         Ok(Self { model, info })
     }
@@ -158,7 +158,7 @@ impl CandleBert {
         want: &EncoderWant,
         stop: &dyn Fn() -> bool,
     ) -> Result<EncoderOutput> {
-        let device = self.model.device();
+        let device = &self.model.body().device;
         let (ids, types) = (ids_tensor(&[&input.ids], device)?, ids_tensor(&[&input.type_ids], device)?);
         let states = self.model.hidden_states(&ids, &types, None, stop)?;
         let last = &states[states.len() - 1];

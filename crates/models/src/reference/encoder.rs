@@ -1,13 +1,16 @@
 //! What the encoders of BERT's family have in common on Candle: post-norm layers, heads, and the pass through them. A
-//! model's file says what its tensors are called and how its embeddings are made.
+//! model's file says what its layers' tensors are called and how its embeddings are made; the heads are as its
+//! description says.
 
 use candle_core::{Device, Tensor};
 
+use crate::family::architecture::POOLER;
 use crate::family::config::Config;
+use crate::family::heads::{QA_OUTPUTS, TOKEN_CLASSIFIER, classifier_of};
 use crate::reference::layers::{
     Activation, LayerNorm, Linear, Params, attention_with, merge_heads, softmax_scale, split_heads,
 };
-use crate::{ModelError, Result};
+use crate::{EncoderHead, ModelError, Result};
 
 /// What a layer's modules are called in a checkpoint.
 pub struct LayerNames {
@@ -21,7 +24,7 @@ pub struct LayerNames {
     pub output_norm: &'static str,
 }
 
-pub struct Layer {
+struct Layer {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -37,7 +40,7 @@ pub struct Layer {
 
 impl Layer {
     /// All layers, `{list}.0` and so on.
-    pub fn all(params: &Params, list: &str, names: &LayerNames, config: &Config) -> Result<Vec<Self>> {
+    fn all(params: &Params, list: &str, names: &LayerNames, config: &Config) -> Result<Vec<Self>> {
         (0..config.num_hidden_layers)
             .map(|i| Self::load(params, &format!("{list}.{i}"), names, config))
             .collect()
@@ -75,7 +78,7 @@ impl Layer {
     }
 }
 
-pub enum Head {
+enum Head {
     None,
     /// dense → activation → norm → the word embeddings, tied or not.
     MaskedLm {
@@ -93,13 +96,102 @@ pub enum Head {
     Token(Linear),
 }
 
+impl Head {
+    /// `embeddings`: the word embeddings, (V, E).
+    fn load(
+        params: &Params,
+        config: &Config,
+        kind: EncoderHead,
+        classes: usize,
+        embeddings: &Tensor,
+    ) -> Result<Self> {
+        let (v, e, h) = (config.vocab_size, config.embedding_size, config.hidden_size);
+        let (sequence, masked_lm) = (&config.architecture.sequence, &config.architecture.masked_lm);
+        let linear = |name: &str, output: usize| Linear::linear(params, name, h, output);
+        Ok(match kind {
+            EncoderHead::None => Self::None,
+            EncoderHead::MaskedLm => {
+                let weight = match config.tie_word_embeddings {
+                    true => embeddings.clone(),
+                    false => params.get(&config.decoder_weight(), &[v, e])?,
+                };
+                let bias = params.get(&config.decoder_bias(Some(params.weights())), &[v])?;
+                Self::MaskedLm {
+                    dense: linear(masked_lm.dense, e)?,
+                    activation: config.masked_lm_activation(),
+                    norm: LayerNorm::load(params, masked_lm.norm, e, config.layer_norm_eps)?,
+                    decoder: Linear::onto(&weight, Some(bias))?,
+                }
+            }
+            EncoderHead::SequenceClassification => {
+                let own = !config.architecture.classifies_pooled();
+                let name = classifier_of(config.architecture, params.weights());
+                Self::Sequence {
+                    dense: own
+                        .then(|| linear(sequence.dense, h))
+                        .transpose()?
+                        .map(|d| (d, sequence.activation)),
+                    classifier: linear(name.unwrap_or(sequence.classifier), classes)?,
+                }
+            }
+            EncoderHead::TokenClassification => Self::Token(linear(TOKEN_CLASSIFIER, classes)?),
+            EncoderHead::QuestionAnswering => Self::Token(linear(QA_OUTPUTS, 2)?),
+        })
+    }
+}
+
+/// What is above a model's embeddings.
+pub struct Body {
+    pub config: Config,
+    pub device: Device,
+    layers: Vec<Layer>,
+    pooler: Option<Linear>,
+    head: Head,
+}
+
+/// What of a checkpoint is loaded.
+#[derive(Clone, Copy)]
+pub struct Parts {
+    /// The checkpoint has a pooler.
+    pub pooler: bool,
+    pub head: EncoderHead,
+    /// The width of a classification head.
+    pub classes: usize,
+}
+
+impl Body {
+    /// `list`: what the list of layers is called; `embeddings`: the word embeddings, (V, E).
+    pub fn load(
+        params: &Params,
+        config: &Config,
+        parts: Parts,
+        (list, names): (&str, &LayerNames),
+        embeddings: &Tensor,
+    ) -> Result<Self> {
+        let h = config.hidden_size;
+        Ok(Self {
+            layers: Layer::all(params, list, names, config)?,
+            pooler: parts.pooler.then(|| Linear::linear(params, POOLER, h, h)).transpose()?,
+            head: Head::load(params, config, parts.head, parts.classes, embeddings)?,
+            config: config.clone(),
+            device: params.device().clone(),
+        })
+    }
+}
+
+/// The table of embeddings `name`, of `rows`.
+pub fn table(params: &Params, config: &Config, name: &str, rows: usize) -> Result<Tensor> {
+    params.get(&format!("embeddings.{name}.weight"), &[rows, config.embedding_size])
+}
+
+/// The norm of the embeddings' sum.
+pub fn embeddings_norm(params: &Params, config: &Config) -> Result<LayerNorm> {
+    LayerNorm::load(params, "embeddings.LayerNorm", config.embedding_size, config.layer_norm_eps)
+}
+
 /// A model of the family.
 pub trait EncoderModel: Send {
-    fn config(&self) -> &Config;
-    fn device(&self) -> &Device;
-    fn layers(&self) -> &[Layer];
-    fn pooler(&self) -> Option<&Linear>;
-    fn head(&self) -> &Head;
+    fn body(&self) -> &Body;
 
     /// ids, type_ids: (B, T) u32 → (B, T, H): what the first layer reads.
     fn embed(&self, ids: &Tensor, type_ids: &Tensor) -> Result<Tensor>;
@@ -119,14 +211,14 @@ pub trait EncoderModel: Send {
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<Tensor>> {
         let (b, t) = ids.dims2()?;
-        let n = self.config().max_positions();
+        let n = self.body().config.max_positions();
         if t > n {
             return Err(ModelError::Input(format!("{t} tokens, the model has {n} positions")));
         }
         let visible = mask.map(|mask| mask.reshape((b, 1, 1, t))).transpose()?;
         let bias = self.bias(t)?;
         let mut states = vec![self.embed(ids, type_ids)?];
-        for layer in self.layers() {
+        for layer in &self.body().layers {
             if stop() {
                 return Err(ModelError::Stopped);
             }
@@ -135,20 +227,17 @@ pub trait EncoderModel: Send {
         Ok(states)
     }
 
-    fn has_pooler(&self) -> bool {
-        self.pooler().is_some()
-    }
-
     /// tanh(W h₀ + b) of the first token: (B, T, H) → (B, H).
     fn pooled(&self, last_hidden_state: &Tensor) -> Result<Tensor> {
-        let pooler = self.pooler().ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
+        let pooler = self.body().pooler.as_ref();
+        let pooler = pooler.ok_or_else(|| ModelError::Input("the model has no pooler".into()))?;
         Ok(pooler.forward(&first(last_hidden_state)?)?.tanh()?)
     }
 
     /// Logits of the head: sequence classification (B, C), token classification (B, T, C), question answering (B, T,
     /// 2), masked LM (B, T, V).
     fn logits(&self, last_hidden_state: &Tensor) -> Result<Tensor> {
-        match self.head() {
+        match &self.body().head {
             Head::None => Err(ModelError::Input("the model has no head".into())),
             Head::MaskedLm { dense, activation, norm, decoder } => {
                 let x = activation.forward(&dense.forward(last_hidden_state)?)?;
